@@ -1,0 +1,136 @@
+# In:  the tables of every stage, the cost records
+# Out: tables/threshold.csv, cost.csv, cost_summary.csv; figures/*.svg and *.png; report/index.html
+
+TABLES = ["victim", "curve", "prune", "shuffle", "theory"]
+FIGURES = {
+    "curve": "Accuracy of the victims while they are trained",
+    "prune": "P1: accuracy against the share of blocks held in known places",
+    "threshold": "P1: blocks needed for half of the victim's accuracy, by block size",
+    "shuffle": "S1: accuracy against the share of blocks held, places unknown",
+    "theory": "Expected clues in a population",
+    "cost": "What every stage cost beside training one victim",
+}
+
+
+rule tabulate_thresholds:
+    input:
+        prune=f"{RESULTS}/tables/prune.csv",
+        victim=f"{RESULTS}/tables/victim.csv",
+    output:
+        report(f"{RESULTS}/tables/threshold.csv", caption="../workflow/report/threshold.rst", category="Tables"),
+    log:
+        f"{RESULTS}/logs/tabulate_thresholds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tabulate_thresholds.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+    message:
+        "finding the thresholds"
+    script:
+        "../workflow/scripts/tabulate_thresholds.py"
+
+
+rule draw_figures:
+    input:
+        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, "threshold"]},
+    output:
+        svg=[
+            report(
+                f"{RESULTS}/figures/{name}.svg",
+                caption="../workflow/report/figure.rst",
+                category="Figures",
+                labels={"figure": title},
+            )
+            for name, title in FIGURES.items()
+            if name != "cost"
+        ],
+        png=[f"{RESULTS}/figures/{name}.png" for name in FIGURES if name != "cost"],
+    log:
+        f"{RESULTS}/logs/draw_figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_figures.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+        block_size=STUDY.block_sizes[0],
+    message:
+        "drawing the figures"
+    script:
+        "../workflow/scripts/draw_figures.py"
+
+
+# The figures are an input so that their cost is counted too.
+rule tabulate_costs:
+    input:
+        figures=rules.draw_figures.output.svg,
+        victim=f"{RESULTS}/tables/victim.csv",
+    output:
+        costs=f"{RESULTS}/tables/cost.csv",
+        summary=report(f"{RESULTS}/tables/cost_summary.csv", caption="../workflow/report/cost.rst", category="Tables"),
+        svg=report(
+            f"{RESULTS}/figures/cost.svg",
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            labels={"figure": FIGURES["cost"]},
+        ),
+        png=f"{RESULTS}/figures/cost.png",
+    log:
+        f"{RESULTS}/logs/tabulate_costs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tabulate_costs.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+    message:
+        "adding up the costs"
+    script:
+        "../workflow/scripts/tabulate_costs.py"
+
+
+rule build_report:
+    input:
+        **{name: f"{RESULTS}/tables/{name}.csv" for name in TABLES if name != "curve"},
+        threshold=rules.tabulate_thresholds.output,
+        cost=rules.tabulate_costs.output.costs,
+        cost_summary=rules.tabulate_costs.output.summary,
+        figures=[*rules.draw_figures.output.svg, rules.tabulate_costs.output.svg],
+    output:
+        report(f"{RESULTS}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
+    log:
+        f"{RESULTS}/logs/build_report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/build_report.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+        study=STUDY.model_dump_json(),
+        command=f"snakemake --configfile {os.path.relpath(workflow.configfiles[-1])}",
+    message:
+        "building the page"
+    script:
+        "../workflow/scripts/build_report.py"

@@ -1,0 +1,30 @@
+"""The cells of the P1 and S1 grids and how they are sliced into jobs; no torch, Snakemake counts them while parsing."""
+
+from dataclasses import dataclass
+from itertools import product
+
+from scatterproof.study import PruneConfig, ShuffleConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One draw: the share of blocks kept, of those the share displaced, and the repeat's number."""
+
+    keep: float
+    moved: float
+    repeat: int
+
+
+def prune_cells(config: PruneConfig) -> list[Cell]:
+    """Every draw of P1."""
+    return [Cell(keep, 0.0, repeat) for keep, repeat in product(config.keep, range(config.repeats))]
+
+
+def shuffle_cells(config: ShuffleConfig) -> list[Cell]:
+    """Every draw of S1: shares kept x of those displaced x repeats."""
+    return [Cell(*cell) for cell in product(config.keep, config.moved, range(config.repeats))]
+
+
+def slice_count(cells: int, cells_per_job: int) -> int:
+    """How many jobs the cells make."""
+    return -(-cells // cells_per_job)

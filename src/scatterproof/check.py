@@ -1,0 +1,72 @@
+"""What can only be checked with the dataset read and the models built, still before anything is trained."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scatterproof.blocks import Layout
+from scatterproof.data import Dataset
+from scatterproof.errors import UserError
+from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
+from scatterproof.puzzle import scattered_layers
+from scatterproof.study import VictimConfig
+
+
+class CheckError(UserError):
+    """A study whose parts do not fit each other."""
+
+
+def check_study(
+    victims: Sequence[VictimConfig], dataset: Dataset, block_sizes: Sequence[int], scatter: str, images: int
+) -> dict[str, Any]:
+    """Build every victim, read every checkpoint, cut every layer; the grids found, as plain data.
+
+    Raises: UserError that names the key and what was expected.
+    """
+    if images > len(dataset.pirate.labels):
+        raise CheckError(
+            f"prune.images is {images}, but the pirate has {len(dataset.pirate.labels)} images: "
+            "lower it, or raise dataset.pirate"
+        )
+    distinct = dict.fromkeys(config.model_dump_json() for config in victims)
+    found = [_check_victim(text, dataset, block_sizes, scatter) for text in distinct]
+    return {"victims": found}
+
+
+def _check_victim(text: str, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
+    config = VictimConfig.model_validate_json(text)
+    if config.kind == "checkpoint":
+        model = build_model(config, dataset.classes)
+        for seed in config.seeds:
+            assert config.checkpoint is not None
+            path = config.checkpoint.format(seed=seed)
+            load_weights(model, read_checkpoint(path), f"victim.checkpoint '{path}'")
+    else:
+        with torch.device("meta"):
+            model = build_model(config, dataset.classes)
+    names = scattered_layers(model, config, scatter)
+    layers = dense_layers(model)
+    shapes = {name: tuple(layers[name].weight.shape) for name in names}
+    grids = {}
+    for size in block_sizes:
+        try:
+            layout = Layout.square(shapes, size)
+        except ValueError as error:
+            raise CheckError(f"block_sizes: {error}") from None
+        grids[str(size)] = {name: [grid.rows, grid.columns] for name, grid in layout.grids.items()}
+    return {"model": config.model, "layers": {name: list(shape) for name, shape in shapes.items()}, "grids": grids}
+
+
+def read_grids(path: str) -> list[tuple[str, int, int, int]]:
+    """The grids that check_study found: layer, block size, rows and columns, each once."""
+    victims = json.loads(Path(path).read_text())["victims"]
+    grids = [
+        (layer, int(size), rows, columns)
+        for victim in victims
+        for size, layers in victim["grids"].items()
+        for layer, (rows, columns) in layers.items()
+    ]
+    return list(dict.fromkeys(grids))

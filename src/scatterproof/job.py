@@ -1,0 +1,67 @@
+"""What every workflow script does around its work: log, device, cost record, and one clear line on bad input."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scatterproof.cost.measure import Meter, measured
+from scatterproof.errors import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a compute job runs: torch device, its name for the tables, and the meter of its cost."""
+
+    device: Any
+    device_name: str
+    meter: Meter
+
+    def cost_columns(self, minutes: float) -> dict[str, Any]:
+        """The columns that end every timed table; GPU-minutes only where CUDA ran."""
+        cuda = self.device.type == "cuda"
+        return {"device": self.device_name, "device_minutes": minutes, "gpu_minutes": minutes if cuda else None}
+
+
+@contextmanager
+def compute_job(snakemake: Any, stage: str, wanted: str) -> Iterator[Job]:
+    """Run a script's body on the device wanted (`auto`, `cpu`, `cuda`), with the rule's threads."""
+    with _logged(snakemake):
+        from scatterproof.device import choose_device, device_name, set_up
+
+        device = choose_device(wanted)
+        set_up(device, snakemake.threads)
+        name = device_name(device)
+        with _measured(snakemake, stage, name) as meter:
+            yield Job(device, name, meter)
+
+
+@contextmanager
+def light_job(snakemake: Any, stage: str) -> Iterator[None]:
+    """Run a script's body that needs no torch: tables, figures, the page."""
+    with _logged(snakemake), _measured(snakemake, stage, "cpu"):
+        yield
+
+
+def _measured(snakemake: Any, stage: str, device: str) -> Any:
+    name = ".".join(str(value) for value in snakemake.wildcards) or snakemake.rule
+    return measured(Path(snakemake.params.records), stage, snakemake.rule, name, device)
+
+
+@contextmanager
+def _logged(snakemake: Any) -> Iterator[None]:
+    """Everything printed goes to the rule's log; bad input ends the job with one line there and on the terminal."""
+    with Path(snakemake.log[0]).open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            yield
+        except UserError as error:
+            line = f"scatterproof: error in {snakemake.rule}: {error}"
+            print(line)
+            print(line, file=sys.__stderr__)
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            raise

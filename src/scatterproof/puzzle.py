@@ -1,0 +1,210 @@
+"""What the pirate holds, and the truth that it never sees.
+
+The puzzle carries only what the threat model grants: the layers that were not scattered, the scattered layers' biases,
+the blocks held in a shuffled order, the pirate's images, and labels or logits computed beforehand. The answer is
+another file. The shuffle's generator is derived from the study's and victim's seed alone, never from an attack's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from scatterproof.blocks import BlockGrid, Layout, Placement
+from scatterproof.data import Dataset, to_input
+from scatterproof.errors import UserError
+from scatterproof.files import atomic
+from scatterproof.models import build_model, dense_layers, find_layer, load_weights
+from scatterproof.seeds import torch_generator
+from scatterproof.study import PositiveShare, Strict, VictimConfig
+
+
+class PuzzleError(UserError):
+    """A file that is no puzzle or answer, in one line."""
+
+
+class ThreatModel(Strict):
+    """What the pirate knows and may query."""
+
+    share: PositiveShare = Field(1.0, description="share of the blocks held")
+    scatter: Literal["layer", "dense"] = Field("layer", description="one dense layer, or all of them, blocks mixed")
+    images: int = Field(0, ge=0, description="images held")
+    knows: Literal["none", "labels", "logits"] = Field(
+        "none", description="of its images: nothing, their labels, or the victim's logits (one query each)"
+    )
+    base_model: bool = Field(False, description="whether a public base model of the victim is at hand")
+
+    @property
+    def name(self) -> str:
+        """Short name, such as `layer-0.25-100-labels`."""
+        base = "-base" if self.base_model else ""
+        return f"{self.scatter}-{self.share:g}-{self.images}-{self.knows}{base}"
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """What the pirate holds.
+
+    blocks [held, height, width] in shuffled order, edges padded with zeros; shapes int64 [held, 2]; state: every
+    tensor of the network but the scattered weights; images uint8 [n, C, H, W]; labels int64 [n] or logits
+    [n, classes] where the threat grants them; mean, std: the network's input normalisation.
+    """
+
+    blocks: torch.Tensor
+    shapes: torch.Tensor
+    layout: Layout
+    state: dict[str, torch.Tensor]
+    images: torch.Tensor
+    labels: torch.Tensor | None
+    logits: torch.Tensor | None
+    config: VictimConfig
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    threat: ThreatModel
+
+    def model(self) -> nn.Module:
+        """The network in eval mode, the scattered weights zero."""
+        model = build_model(self.config, self.classes)
+        layers = dense_layers(model)
+        empty = {f"{name}.weight": torch.zeros_like(layers[name].weight) for name in self.layout.grids}
+        load_weights(model, self.state | empty, "puzzle")
+        return model.eval()
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 images as the network takes them."""
+        return to_input(images, self.config.input_size, self.mean, self.std)
+
+    def save(self, path: Path) -> None:
+        """Write atomically as one safetensors file."""
+        tensors = {f"state/{name}": value for name, value in self.state.items()}
+        tensors |= {"blocks": self.blocks, "shapes": self.shapes, "images": self.images}
+        optional = {"labels": self.labels, "logits": self.logits}
+        tensors |= {name: value for name, value in optional.items() if value is not None}
+        meta = {
+            "config": self.config.model_dump(),
+            "classes": self.classes,
+            "mean": self.mean,
+            "std": self.std,
+            "threat": self.threat.model_dump(),
+        }
+        _save(path, "puzzle", tensors, self.layout, meta)
+
+    @classmethod
+    def load(cls, path: Path) -> "Puzzle":
+        """Read a puzzle. Raises: PuzzleError."""
+        tensors, layout, meta = _load(path, "puzzle")
+        state = {name.removeprefix("state/"): value for name, value in tensors.items() if name.startswith("state/")}
+        return cls(
+            blocks=tensors["blocks"],
+            shapes=tensors["shapes"],
+            layout=layout,
+            state=state,
+            images=tensors["images"],
+            labels=tensors.get("labels"),
+            logits=tensors.get("logits"),
+            config=VictimConfig.model_validate(meta["config"]),
+            classes=meta["classes"],
+            mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]),
+            threat=ThreatModel.model_validate(meta["threat"]),
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The truth: where each block of the puzzle belongs."""
+
+    placement: Placement
+    layout: Layout
+
+    def save(self, path: Path) -> None:
+        """Write atomically as one safetensors file."""
+        _save(path, "answer", {"placement": self.placement.positions}, self.layout, {})
+
+    @classmethod
+    def load(cls, path: Path) -> "Answer":
+        """Read an answer. Raises: PuzzleError."""
+        tensors, layout, _ = _load(path, "answer")
+        return cls(Placement(tensors["placement"], layout.positions), layout)
+
+
+def scattered_layers(model: nn.Module, config: VictimConfig, scatter: str) -> list[str]:
+    """Paths of the dense layers that are scattered: the study's one, or every one."""
+    return list(dense_layers(model)) if scatter == "dense" else [find_layer(model, config.layer)]
+
+
+def make_puzzle(
+    model: nn.Module,
+    config: VictimConfig,
+    dataset: Dataset,
+    threat: ThreatModel,
+    block_size: int,
+    seed: tuple[int | str, ...],
+) -> tuple[Puzzle, Answer]:
+    """Cut, draw the blocks held, shuffle them, and split what the pirate gets from what it must not see.
+
+    Raises: ValueError where the block is larger than the layer, or the pirate has fewer images than granted.
+    """
+    if threat.images > len(dataset.pirate.labels):
+        raise ValueError(f"the threat grants {threat.images} images, the pirate has {len(dataset.pirate.labels)}")
+    names = scattered_layers(model, config, threat.scatter)
+    layers = dense_layers(model)
+    weights = {name: layers[name].weight.detach().cpu() for name in names}
+    layout = Layout.square({name: weight.shape for name, weight in weights.items()}, block_size)
+    held = max(1, round(threat.share * layout.positions))
+    order = torch.randperm(layout.positions, generator=torch_generator("shuffle", *seed))[:held]
+    images = dataset.pirate.images[: threat.images]
+    hidden = {f"{name}.weight" for name in names}
+    puzzle = Puzzle(
+        blocks=layout.cut(weights)[order].contiguous(),
+        shapes=layout.shapes()[order].contiguous(),
+        layout=layout,
+        state={
+            key: value.detach().cpu().contiguous() for key, value in model.state_dict().items() if key not in hidden
+        },
+        images=images,
+        labels=dataset.pirate.labels[: threat.images] if threat.knows == "labels" else None,
+        logits=_logits(model, config, dataset, images) if threat.knows == "logits" else None,
+        config=config,
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        threat=threat,
+    )
+    return puzzle, Answer(Placement(order, layout.positions), layout)
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, config: VictimConfig, dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
+    device = next(model.parameters()).device
+    chunks = [to_input(part.to(device), config.input_size, dataset.mean, dataset.std) for part in images.split(500)]
+    return torch.cat([model(chunk).float().cpu() for chunk in chunks])
+
+
+def _save(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], layout: Layout, meta: dict[str, Any]) -> None:
+    grids = {name: [g.outputs, g.inputs, g.height, g.width] for name, g in layout.grids.items()}
+    # One key only: safetensors writes several in random order, and equal puzzles should be equal files.
+    header = {"scatterproof": json.dumps({"kind": kind, "version": 1, "layout": grids, "meta": meta})}
+    with atomic(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, header)
+
+
+def _load(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], Layout, dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("scatterproof", "{}"))
+            if header.get("kind") != kind:
+                raise PuzzleError(f"{path}: expected a {kind}, found {header.get('kind', 'another safetensors file')}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PuzzleError(f"{path}: not a {kind}: {error}") from None
+    layout = Layout({name: BlockGrid(*sizes) for name, sizes in header["layout"].items()})
+    return tensors, layout, header["meta"]

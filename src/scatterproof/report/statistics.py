@@ -1,0 +1,150 @@
+"""Means, 95 % intervals, thresholds and excess over chance, from the tidy tables of the grids.
+
+Intervals are percentile intervals of a hierarchical bootstrap (Davison & Hinkley 1997, section 3.8): victim seeds are
+resampled with replacement, then the repeats within each. With one victim seed only the repeats are resampled, so the
+interval says nothing about other victims: the column `seeds` tells. With few seeds such intervals are somewhat
+narrow. Every draw comes from a fixed seed and rows are sorted first, so the order of a table changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+DRAWS = 2000
+WITHIN = 0.02  # 'at chance' means within two points of it
+THRESHOLD_COLUMNS = [
+    *("study", "victim_seed", "layer", "block_size", "keep", "victim", "scatter", "correction"),
+    *("ci_low", "ci_high", "seeds"),
+]
+
+_SEED = 20241101
+_PERCENTILES = (2.5, 97.5)
+
+
+def bootstrap_means(values: Floats, draws: int = DRAWS) -> Floats:
+    """Means of `draws` hierarchical resamples.
+
+    values: (points, seeds, repeats), NaN where a seed has fewer repeats, each seed having at least one per point;
+    returns (draws, points). A draw takes the same seeds at every point and its own repeats at each.
+    """
+    rng = np.random.default_rng(_SEED)
+    points, seeds, repeats = values.shape
+    chosen = rng.integers(seeds, size=(draws, seeds))
+    means = np.empty((draws, points))
+    for point, table in enumerate(values):
+        packed = np.take_along_axis(table, np.argsort(np.isnan(table), axis=1, kind="stable"), axis=1)
+        counts = (~np.isnan(table)).sum(axis=1)[chosen][:, :, None]
+        picks = (rng.random((draws, seeds, repeats)) * counts).astype(np.int64)
+        drawn = packed[chosen[:, :, None], picks]
+        taken = np.arange(repeats) < counts
+        means[:, point] = (np.where(taken, drawn, 0).sum(axis=2) / counts[:, :, 0]).mean(axis=1)
+    return means
+
+
+def curve(frame: pd.DataFrame, by: Sequence[str], x: str = "keep", value: str = "accuracy") -> pd.DataFrame:
+    """The mean of `value` at each `x` of each group, with its interval.
+
+    Returns the columns `by`, x, mean, ci_low, ci_high, seeds, repeats (per seed, at most), sorted. The mean is that of
+    the seeds' means. A point with a single observation has no interval (NaN).
+    """
+    rows = []
+    for key, group in frame.groupby([*by, x], sort=True):
+        table = _seed_table(group, value)
+        low, high = _interval(bootstrap_means(table[None])[:, 0]) if table.size > 1 else (np.nan, np.nan)
+        rows.append((*key, _mean(table), low, high, *table.shape))
+    return pd.DataFrame(rows, columns=[*by, x, "mean", "ci_low", "ci_high", "seeds", "repeats"])
+
+
+def crossing(x: Floats, y: Floats, level: float | Floats) -> Floats:
+    """The first x at which a curve reaches a level, by linear interpolation; infinite where it never does.
+
+    x: (points,) ascending; y: (curves, points); level: one, or (curves,). A curve that starts at or above the level
+    gives the first x: the true crossing is there or below.
+    """
+    reached = y >= np.broadcast_to(level, y.shape[:1])[:, None]
+    right = reached.argmax(axis=1)
+    left = np.maximum(right - 1, 0)
+    row = np.arange(len(y))
+    rise = np.where(right > 0, y[row, right] - y[row, left], 1.0)
+    part = np.where(
+        right > 0, (np.broadcast_to(level, right.shape) - y[row, left]) / np.where(rise > 0, rise, 1.0), 0.0
+    )
+    return np.where(reached.any(axis=1), x[left] + part * (x[right] - x[left]), np.inf)
+
+
+def threshold(prune: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
+    """`tables/threshold.csv`: the kept share at which the mean accuracy first reaches half of the victim's.
+
+    One row for each study, victim, layer, block size, scatter and correction; `keep` is the threshold, and a resample
+    compares with the accuracy of the victims it drew. Empty `keep`: not reached at the largest share measured; empty
+    `ci_high`: the interval is open there. A `keep` equal to the smallest share measured means there or below.
+    """
+    rows = []
+    by = ["study", "layer", "block_size", "victim", "scatter", "correction"]
+    accuracy = victims.groupby(["victim", "victim_seed"])["accuracy"].first().to_dict()
+    for key, group in prune.groupby(by, sort=True):
+        study, layer, block_size, victim, scatter, correction = key
+        seeds = sorted(group["victim_seed"].unique())
+        own = np.array([accuracy[victim, seed] for seed in seeds], dtype=np.float64)
+        keeps = np.sort(group["keep"].unique().astype(np.float64))
+        tables = [_seed_table(group[group["keep"] == keep], "accuracy") for keep in keeps]
+        width = max(table.shape[1] for table in tables)
+        values = np.stack([np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=np.nan) for t in tables])
+        observed = np.array([[_mean(table) for table in tables]])
+        at = float(crossing(keeps, observed, own.mean() / 2)[0])
+        low, high = np.nan, np.nan
+        if len(seeds) > 1 or width > 1:
+            drawn = bootstrap_means(np.concatenate([values, _padded(own, width)[None]]))
+            low, high = _interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
+        rows.append((study, np.nan, layer, block_size, at, victim, scatter, correction, low, high, len(seeds)))
+    return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
+
+
+def shuffled_excess(shuffle: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus chance with every block held and every one displaced (keep = 1, moved = 1).
+
+    Columns: victim, block_size, victim_seed (`all`: pooled), chance, accuracy, excess, ci_low, ci_high (of the excess),
+    seeds, repeats, within (the excess is at most two points either way). One row a victim seed, then the pooled one.
+    """
+    whole = shuffle[np.isclose(shuffle["keep"], 1) & np.isclose(shuffle["moved"], 1)]
+    chances = victims.groupby("victim")["chance"].first()
+    each = curve(whole, ["victim", "block_size", "victim_seed"])
+    pooled = curve(whole, ["victim", "block_size"]).assign(victim_seed="all")
+    table = pd.concat([each.astype({"victim_seed": str}), pooled], ignore_index=True).sort_values(
+        ["victim", "block_size"], kind="stable", ignore_index=True
+    )
+    chance = table["victim"].map(chances).astype(float)
+    table = table.assign(chance=chance, accuracy=table["mean"], excess=table["mean"] - chance)
+    table = table.assign(ci_low=table["ci_low"] - chance, ci_high=table["ci_high"] - chance)
+    table["within"] = table["excess"].abs() <= WITHIN
+    columns = ["victim", "block_size", "victim_seed", "chance", "accuracy", "excess", "ci_low", "ci_high"]
+    return table[[*columns, "seeds", "repeats", "within"]]
+
+
+def _seed_table(group: pd.DataFrame, value: str) -> Floats:
+    """(seeds, repeats) of a group's values, NaN where a seed has fewer; the order of its rows does not matter."""
+    ordered = group.sort_values([c for c in ("victim_seed", "repeat", value) if c in group.columns])
+    by_seed: list[Any] = [rows[value].to_numpy(dtype=np.float64) for _, rows in ordered.groupby("victim_seed")]
+    table = np.full((len(by_seed), max(len(rows) for rows in by_seed)), np.nan)
+    for row, values in zip(table, by_seed, strict=True):
+        row[: len(values)] = values
+    return table
+
+
+def _padded(own: Floats, width: int) -> Floats:
+    """(seeds, width) with the victims' own accuracies, one observation each."""
+    return np.column_stack([own, np.full((len(own), width - 1), np.nan)])
+
+
+def _mean(table: Floats) -> float:
+    return float(np.nanmean(table, axis=1).mean())
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    low, high = np.percentile(draws, _PERCENTILES, method="inverted_cdf")
+    return float(low), float(high)

@@ -1,0 +1,90 @@
+"""Cut a network in two at a dense layer, so that everything before it is computed once.
+
+The network is traced with torch.fx. Whatever does not depend on the layer's output is the head, the rest the tail;
+values that pass around the layer (a residual, say) are handed from head to tail. A network that fx cannot trace is
+cut before its first operation: right, only slower.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+
+@dataclass(frozen=True)
+class SplitModel:
+    """`features = head(images)`, then `logits = tail(layer(features[0]), *features[1:])`.
+
+    Where `first` (the path of `layer`) is None, `tail` is the whole model, to be called on the images.
+    """
+
+    head: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    tail: nn.Module
+    first: str | None
+
+
+def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
+    """Split an eval-mode model at the first of these dense layers; the others end up in the tail."""
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # a user's model may fail to trace in any way it likes
+        return SplitModel(lambda images: (images,), model, None)
+    calls = [node for node in graph.nodes if node.op == "call_module" and node.target in layers]
+    if sorted(str(node.target) for node in calls) != sorted(layers):  # a layer is called twice, or inside a leaf
+        return SplitModel(lambda images: (images,), model, None)
+    first = calls[0]
+    after = _dependants(calls)
+    crossing = [n for n in graph.nodes if n not in after and n.op != "get_attr" and _feeds(n, after, first)]
+    head, tail = _head(model, graph, first, crossing), _tail(model, graph, first, crossing, after)
+    return SplitModel(head, tail, str(first.target))
+
+
+def _dependants(nodes: list[fx.Node]) -> set[fx.Node]:
+    found, todo = set(nodes), list(nodes)
+    while todo:
+        for user in todo.pop().users:
+            if user not in found:
+                found.add(user)
+                todo.append(user)
+    return found
+
+
+def _feeds(node: fx.Node, after: set[fx.Node], first: fx.Node) -> bool:
+    return any(user in after and user is not first for user in node.users)
+
+
+def _head(model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.Node]) -> fx.GraphModule:
+    head = fx.Graph()
+    wanted = [first.args[0], *crossing]
+    copies: dict[fx.Node, fx.Node] = {}
+    needed = _ancestors([n for n in wanted if isinstance(n, fx.Node)])
+    for original in graph.nodes:
+        if original in needed or original.op == "placeholder":
+            copies[original] = head.node_copy(original, lambda n: copies[n])
+    head.output(tuple(copies[n] for n in wanted if isinstance(n, fx.Node)))
+    return fx.GraphModule(model, head)
+
+
+def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
+    found, todo = set(nodes), list(nodes)
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                todo.append(source)
+    return found
+
+
+def _tail(
+    model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.Node], after: set[fx.Node]
+) -> fx.GraphModule:
+    tail = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {first: tail.placeholder("layer_output")}
+    for index, original in enumerate(crossing):
+        copies[original] = tail.placeholder(f"crossing_{index}")
+    for original in graph.nodes:
+        constant = original.op == "get_attr" and any(user in after for user in original.users)
+        if constant or (original in after and original is not first):
+            copies[original] = tail.node_copy(original, lambda n: copies[n])
+    return fx.GraphModule(model, tail)

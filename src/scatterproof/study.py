@@ -1,0 +1,266 @@
+"""The study: one validated description of everything that is run, from one YAML file.
+
+Imports no torch: Snakemake parses this in every job.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from scatterproof.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+
+
+class StudyError(UserError):
+    """A study that cannot be run, said in one line per problem: file, key, value, what was expected."""
+
+
+class Strict(BaseModel):
+    """No unknown keys, no coercion of strings to numbers, immutable once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class DatasetConfig(Strict):
+    """Where the images come from and how they are split between victim, pirate and test."""
+
+    kind: Literal["digits", "cifar100", "npz", "folder"] = Field(
+        "digits",
+        description="`digits`: scikit-learn's handwritten digits, no network; `cifar100`: torchvision's download, or "
+        "`<root>/cifar100.npz` if that file exists; `npz`: arrays x_train, y_train, x_test, y_test; "
+        "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*` as torchvision's ImageFolder reads them",
+    )
+    path: str | None = Field(None, description="the .npz file or the image folder; required for those two kinds")
+    root: str = Field("data", description="folder that downloads go to and are read from")
+    url: str | None = Field(None, description="mirror of the CIFAR-100 archive; its checksum stays torchvision's")
+    image_size: int | None = Field(
+        None, ge=1, description="`folder` only: side in pixels: the short side is resized to it, the middle square kept"
+    )
+    pirate: int | None = Field(
+        None,
+        ge=0,
+        description="images of the training set given to the pirate; default 5,000 (cifar100), 297 (digits), "
+        "a tenth (npz, folder); 0 trains the victim on all",
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the split between victim and pirate")
+
+    @model_validator(mode="after")
+    def _kind_has_its_keys(self) -> "DatasetConfig":
+        if self.kind in ("npz", "folder") and self.path is None:
+            raise ValueError(f"dataset.path is required for kind '{self.kind}'")
+        if self.kind == "folder" and self.image_size is None:
+            raise ValueError("dataset.image_size is required for kind 'folder'")
+        return self
+
+
+class TrainConfig(Strict):
+    """The victim's training recipe; the cost of retraining is what it takes."""
+
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD has Nesterov momentum 0.9")
+    lr: float = Field(0.01, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay; biases and batch norms have none")
+    batch_size: int = Field(64, ge=1, description="images per step")
+    epochs: int = Field(180, ge=1, description="passes over the victim's images")
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = Field(
+        "step", description="`step` multiplies by `gamma` at `milestones`; `onecycle` rises for 30 % of the run"
+    )
+    milestones: list[int] = Field([90, 140], description="epochs at which `step` lowers the rate")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of `step`")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    augment: Literal["none", "crop", "crop_flip"] = Field(
+        "crop_flip", description="random crop after padding by an eighth; `crop_flip` also mirrors"
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "auto", description="`auto`: bf16 autocast on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32"
+    )
+    channels_last: bool = Field(True, description="memory layout of the convolutions")
+
+
+class VictimConfig(Strict):
+    """The network whose layer is scattered."""
+
+    kind: Literal["train", "checkpoint"] = Field(
+        "train", description="`train` it here, or read a `checkpoint` of your own"
+    )
+    model: str = Field(
+        "vgg16",
+        description="`vgg16`, `vgg16_bn`, `torchvision:NAME`, or `MODULE:FUNCTION` that returns an nn.Module",
+    )
+    model_args: dict[str, Any] = Field({}, description="keyword arguments of a `torchvision:` or own model")
+    width: float = Field(1.0, gt=0, le=4, description="width multiplier of the VGG family; 1 is torchvision's net")
+    input_size: int = Field(
+        32,
+        ge=1,
+        description="side of the input in pixels. VGG: 32 (each channel copied 49 times before the dense layer), 224, "
+        "or 28 (copy-free: the last three poolings are removed)",
+    )
+    dropout: Share = Field(0.5, description="dropout of the VGG family's dense layers")
+    checkpoint: str | None = Field(
+        None, description="safetensors, or a state dict torch.load(weights_only=True) reads; `{seed}` is filled in"
+    )
+    layer: str = Field("largest", description="path of the dense layer, such as `classifier.0`, or `largest`")
+    seeds: list[int] = Field([0], min_length=1, description="one victim is trained per seed")
+    train: TrainConfig = Field(TrainConfig(), description="training recipe")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> "VictimConfig":
+        if self.kind == "checkpoint" and self.checkpoint is None:
+            raise ValueError("victim.checkpoint is required for kind 'checkpoint'")
+        if self.kind == "train" and self.checkpoint is not None:
+            raise ValueError("victim.checkpoint is given, but victim.kind is 'train'")
+        if self.model not in ("vgg16", "vgg16_bn") and ":" not in self.model:
+            raise ValueError(
+                f"victim.model '{self.model}': expected vgg16, vgg16_bn, torchvision:NAME or MODULE:FUNCTION"
+            )
+        if self.model in ("vgg16", "vgg16_bn") and self.input_size not in (28, 32, 224):
+            raise ValueError(f"victim.input_size {self.input_size}: the VGG family takes 28, 32 or 224")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"victim.seeds {self.seeds}: a seed stands twice")
+        return self
+
+
+Correction = Literal["none", "scale", "mean"]
+
+
+class PruneConfig(Strict):
+    """P1: the pirate holds a random part of the blocks and knows their places."""
+
+    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], description="shares of the blocks held")
+    repeats: int = Field(5, ge=1, description="random draws per share and victim")
+    corrections: list[Correction] = Field(
+        ["none", "scale", "mean"],
+        min_length=1,
+        description="what the pirate does about missing blocks: nothing; divide each row's sum by its share held; "
+        "or add the mean that the missing blocks would have added, as estimated from the held ones",
+    )
+    images: int = Field(100, ge=0, description="unlabelled images of the pirate's that `mean` is estimated on")
+
+    @model_validator(mode="after")
+    def _mean_has_images(self) -> "PruneConfig":
+        if "mean" in self.corrections and self.images == 0:
+            raise ValueError("prune.images is 0, but the correction 'mean' needs at least 1")
+        return self
+
+
+class ShuffleConfig(Strict):
+    """S1: the pirate holds a part of the blocks; of those a share is displaced."""
+
+    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], description="shares of the blocks held")
+    moved: list[Share] = Field([1.0], min_length=1, description="of the blocks held, the shares put at random places")
+    repeats: int = Field(5, ge=1, description="random draws per share and victim")
+
+
+class TheoryConfig(Strict):
+    """The talk's clue probability, for these holdings and populations."""
+
+    keep: list[PositiveShare] = Field([0.1], description="shares of the blocks held")
+    populations: list[Annotated[int, Field(ge=1)]] = Field([10, 20, 50, 100], description="population sizes")
+
+
+class RunConfig(Strict):
+    """How it is run: recorded with the results, and a resume under other values is refused."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: CUDA where there is one")
+    threads: int = Field(1, ge=1, description="CPU threads of each job")
+    cells_per_job: int = Field(200, ge=1, description="cells of a grid per job; a killed sweep resumes there")
+    images_per_chunk: int = Field(2000, ge=1, description="test images evaluated at once")
+    train_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for training a victim")
+    cell_minutes: int = Field(60, ge=1, description="time limit asked of the cluster for a slice of a grid")
+    mem_mb: int = Field(8000, ge=500, description="memory asked of the cluster for each job")
+
+
+class Study(Strict):
+    """Everything that one `snakemake` run does."""
+
+    study: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the study and of its folder under `results/`"
+    )
+    seed: int = Field(0, ge=0, description="seed of every random draw but the victims' own")
+    dataset: DatasetConfig = Field(DatasetConfig(), description="the images")
+    victim: VictimConfig = Field(VictimConfig(), description="the victim")
+    controls: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], dict[str, Any]] = Field(
+        {},
+        description="further victims by name, each a set of `victim` keys that differ, such as "
+        "`copy_free: {input_size: 28}`",
+    )
+    scatter: Literal["layer", "dense"] = Field(
+        "layer", description="what is scattered: one dense layer, or every dense layer at once, blocks mixed"
+    )
+    block_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        [256], min_length=1, description="sides of the square blocks; the first is the study's main one"
+    )
+    prune: PruneConfig = Field(PruneConfig(), description="P1")
+    shuffle: ShuffleConfig = Field(ShuffleConfig(), description="S1")
+    theory: TheoryConfig = Field(TheoryConfig(), description="T")
+    run: RunConfig = Field(RunConfig(), description="machine")
+
+    @model_validator(mode="after")
+    def _controls_are_victims(self) -> "Study":
+        if self.scatter == "dense" and "mean" in self.prune.corrections:
+            raise ValueError("prune.corrections: 'mean' needs scatter: layer")
+        for name in self.controls:
+            if name == "victim":
+                raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
+            self.victim_config(name)
+        if len(set(self.block_sizes)) != len(self.block_sizes):
+            raise ValueError(f"block_sizes {self.block_sizes}: a size stands twice")
+        return self
+
+    def victim_config(self, name: str) -> VictimConfig:
+        """The victim named `victim`, or a control: the victim with its own keys laid over it."""
+        if name == "victim":
+            return self.victim
+        changes = dict(self.controls[name])
+        if isinstance(changes.get("train"), Mapping):
+            changes["train"] = self.victim.train.model_dump() | dict(changes["train"])
+        try:
+            return VictimConfig.model_validate(self.victim.model_dump() | changes)
+        except ValidationError as error:
+            raise ValueError("; ".join(problems(error, f"controls.{name}."))) from None
+
+    @property
+    def victims(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that is trained or read."""
+        names = ["victim", *self.controls]
+        return [(name, seed) for name in names for seed in self.victim_config(name).seeds]
+
+
+def problems(error: ValidationError, prefix: str = "") -> list[str]:
+    """One line per problem: key, value, what was expected."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{prefix}{key}: unknown key")
+        elif item["type"] == "value_error":
+            lines.append(item["msg"].removeprefix("Value error, "))
+        else:
+            lines.append(f"{prefix}{key}: {item['msg']}, got {item['input']!r}")
+    return lines
+
+
+def parse_study(config: Mapping[str, Any], source: str) -> Study:
+    """Validate a study; `source` names the file in errors.
+
+    Raises: StudyError, with one line per problem.
+    """
+    try:
+        return Study.model_validate(dict(config))
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{source}: {line}" for line in problems(error))) from None
+
+
+def read_study(path: Path | str) -> Study:
+    """Read a study from a YAML file. Raises: StudyError; OSError where the file can't be read."""
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise StudyError(f"{path}: expected a mapping of keys, got {type(config).__name__}")
+    return parse_study(config, str(path))

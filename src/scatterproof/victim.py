@@ -1,0 +1,249 @@
+"""The victim: trained here, epoch by epoch with checkpoints, or read from a checkpoint; and its accuracy."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from scatterproof.augment import augment
+from scatterproof.data import Dataset, Split, to_input
+from scatterproof.device import has_fast_bf16
+from scatterproof.errors import UserError
+from scatterproof.files import atomic
+from scatterproof.models import build_model, find_layer, load_weights, read_checkpoint
+from scatterproof.study import TrainConfig, VictimConfig
+
+
+class DivergenceError(UserError):
+    """Training left the finite numbers."""
+
+
+class ResumeError(UserError):
+    """A checkpoint of another recipe or device stands where this run would write its own."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of the curve: minutes of training so far, mean training loss, test accuracy."""
+
+    epoch: int
+    minutes: float
+    train_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A victim and how it came about; the curve is empty where it was read from a checkpoint."""
+
+    model: nn.Module
+    curve: list[Epoch]
+    minutes: float
+
+
+def obtain_victim(
+    config: VictimConfig, seed: int, dataset: Dataset, device: torch.device, threads: int, checkpoint: Path
+) -> Trained:
+    """Train the victim, resuming from `checkpoint` where it exists, or read the user's own.
+
+    Raises: ModelError, DivergenceError, ResumeError.
+    """
+    if config.kind == "checkpoint":
+        assert config.checkpoint is not None
+        path = config.checkpoint.format(seed=seed)
+        model = build_model(config, dataset.classes)
+        find_layer(model, config.layer)
+        load_weights(model, read_checkpoint(path), path)
+        return Trained(model.to(device).eval(), [], 0.0)
+    return train_victim(config, seed, dataset, device, threads, checkpoint)
+
+
+def train_victim(
+    config: VictimConfig, seed: int, dataset: Dataset, device: torch.device, threads: int, checkpoint: Path
+) -> Trained:
+    """Train from random weights. Bit-identical for one seed, device and thread count, however often interrupted."""
+    torch.manual_seed(seed)
+    model = build_model(config, dataset.classes)
+    find_layer(model, config.layer)
+    recipe = config.train
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    steps = -(-len(dataset.victim.labels) // recipe.batch_size)
+    optimizer = _optimizer(model, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
+    identity = _identity(config, seed, device, threads, dataset)
+    curve = _restore(checkpoint, identity, model, optimizer, schedule)
+    progress = tqdm(
+        range(len(curve), recipe.epochs), initial=len(curve), total=recipe.epochs, unit="epoch", mininterval=5
+    )
+    for epoch in progress:
+        started = time.perf_counter()
+        loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch)
+        minutes = (time.perf_counter() - started) / 60 + (curve[-1].minutes if curve else 0.0)
+        accuracy, _ = measure(model, dataset, dataset.test, config.input_size, device)
+        curve.append(Epoch(epoch + 1, minutes, loss, accuracy))
+        progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+        _save(checkpoint, identity, model, optimizer, schedule, curve)
+    return Trained(model.eval(), curve, curve[-1].minutes)
+
+
+def measure(
+    model: nn.Module, dataset: Dataset, split: Split, size: int, device: torch.device, chunk: int = 500
+) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of a model on a split, in fp32."""
+    model.eval()
+    right, loss = 0, 0.0
+    with torch.inference_mode():
+        for images, labels in _chunks(split, chunk, device):
+            logits = model(to_input(images, size, dataset.mean, dataset.std)).float()
+            right += int((logits.argmax(1) == labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    return right / len(split.labels), loss / len(split.labels)
+
+
+def _chunks(split: Split, chunk: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for images, labels in zip(split.images.split(chunk), split.labels.split(chunk), strict=True):
+        yield images.to(device), labels.to(device)
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    config: VictimConfig,
+    dataset: Dataset,
+    device: torch.device,
+    seed: int,
+    epoch: int,
+) -> float:
+    """One pass over the victim's images; every draw depends on (seed, epoch) alone, so a resume repeats it."""
+    recipe = config.train
+    torch.manual_seed(seed * 100_003 + epoch)
+    order = torch.randperm(len(dataset.victim.labels))
+    mixed = recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model.train()
+    total = torch.zeros((), device=device)
+    batches = order.split(recipe.batch_size)
+    for batch in tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, mininterval=5, unit="step"):
+        if len(batch) == 1 and len(batches) > 1:  # batch norm has no variance over one image
+            schedule.step()
+            continue
+        images = augment(dataset.victim.images[batch].to(device), recipe.augment)
+        labels = dataset.victim.labels[batch].to(device)
+        inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            logits = model(inputs)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.detach() * len(batch)
+    mean = float(total) / len(order)
+    if not torch.isfinite(total) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise DivergenceError(
+            f"training diverged in epoch {epoch + 1} (loss {mean}): lower victim.train.lr, now {recipe.lr}"
+        )
+    return mean
+
+
+def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def _schedule(recipe: TrainConfig, steps: int) -> Callable[[int], float]:
+    """The learning rate's factor at each step; `onecycle` is linear up for 30 %, then linear down."""
+    total = steps * recipe.epochs
+
+    def factor(step: int) -> float:
+        done = step / total
+        if recipe.schedule == "step":
+            passed: int = sum(step >= milestone * steps for milestone in recipe.milestones)
+            return float(recipe.gamma**passed)
+        if recipe.schedule == "cosine":
+            return float((1 + torch.cos(torch.tensor(torch.pi * done)).item()) / 2)
+        if recipe.schedule == "onecycle":
+            return max(1e-3, min(done / 0.3, (1 - done) / 0.7))
+        return 1.0
+
+    return factor
+
+
+def _identity(config: VictimConfig, seed: int, device: torch.device, threads: int, dataset: Dataset) -> str:
+    """What must be equal for a resumed run to equal an uninterrupted one."""
+    what = {
+        "victim": config.model_dump(exclude={"seeds"}),
+        "seed": seed,
+        "device": device.type,
+        "threads": threads,
+        "torch": torch.__version__,
+        "dataset": dataset.source,
+        "split": [dataset.split_seed, len(dataset.victim.labels)],
+    }
+    return json.dumps(what, sort_keys=True)
+
+
+def _save(
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    curve: list[Epoch],
+) -> None:
+    state = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.last_epoch,
+        "curve": [asdict(point) for point in curve],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+) -> list[Epoch]:
+    """Load a checkpoint into model, optimizer and schedule, if there is one; the curve so far."""
+    if not path.exists():
+        return []
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["identity"] != identity:
+        raise ResumeError(
+            f"{path} belongs to another run: {_differing(state['identity'], identity)}; delete it to train afresh"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.last_epoch = state["schedule"]
+    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(schedule.last_epoch)
+    return [Epoch(**point) for point in state["curve"]]
+
+
+def _differing(old: str, new: str) -> str:
+    before, after = json.loads(old), json.loads(new)
+    return ", ".join(
+        f"{key} was {before.get(key)!r}, is {after[key]!r}" for key in after if before.get(key) != after[key]
+    )

@@ -1,0 +1,278 @@
+"""Datasets: reading, splitting, saving, the network's input, and one clear line for every unusable source."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from scatterproof.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
+from scatterproof.study import DatasetConfig
+
+Arrays = dict[str, Any]
+RNG = np.random.default_rng(0)
+
+
+def arrays(train: int = 40, test: int = 10, classes: int = 4, shape: tuple[int, ...] = (6, 6, 3)) -> Arrays:
+    return {
+        "x_train": RNG.integers(0, 256, (train, *shape), dtype=np.uint8),
+        "y_train": np.arange(train) % classes,
+        "x_test": RNG.integers(0, 256, (test, *shape), dtype=np.uint8),
+        "y_test": np.arange(test) % classes,
+    }
+
+
+def read_npz(folder: Path, content: Arrays, **keys: Any) -> Dataset:
+    np.savez(folder / "own.npz", **content)
+    return read_dataset(DatasetConfig(kind="npz", path=str(folder / "own.npz"), **keys))
+
+
+def rows(*images: torch.Tensor) -> list[bytes]:
+    return sorted(image.numpy().tobytes() for part in images for image in part)
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    for name in ("victim", "pirate", "test"):
+        one, other = getattr(a, name), getattr(b, name)
+        if not (torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)):
+            return False
+    plain = ("name", "classes", "mean", "std", "source", "split_seed")
+    return all(getattr(a, key) == getattr(b, key) for key in plain)
+
+
+# Digits
+
+
+def test_digits_are_split_as_designed_and_stratified() -> None:
+    data = read_dataset(DatasetConfig())
+    assert [len(split) for split in (data.victim, data.pirate, data.test)] == [1000, 297, 500]
+    assert (data.name, data.classes) == ("digits", 10)
+    assert data.victim.images.shape == (1000, 1, 8, 8)
+    assert data.victim.images.dtype == torch.uint8
+    assert data.victim.images.max() == 255
+    assert data.victim.labels.dtype == torch.int64
+    whole = sum(split.labels.bincount() for split in (data.victim, data.pirate, data.test)) / 1797
+    for split in (data.victim, data.pirate, data.test):
+        assert (split.labels.bincount() - whole * len(split)).abs().max() <= 2
+    assert 0.1 <= data.chance <= 0.11
+    assert "sha256" in data.source
+
+
+def test_digits_lose_no_image_and_use_none_twice() -> None:
+    import sklearn.datasets
+
+    original = np.rint(sklearn.datasets.load_digits().images * 255 / 16).astype(np.uint8)
+    data = read_dataset(DatasetConfig())
+    together = rows(data.victim.images, data.pirate.images, data.test.images)
+    assert together == rows(torch.from_numpy(original)[:, None])
+
+
+def test_the_seed_alone_decides_the_split_and_the_pirate_never_the_test() -> None:
+    first = read_dataset(DatasetConfig(split_seed=3))
+    assert same(first, read_dataset(DatasetConfig(split_seed=3)))
+    assert not torch.equal(first.test.images, read_dataset(DatasetConfig(split_seed=4)).test.images)
+    assert torch.equal(first.test.images, read_dataset(DatasetConfig(split_seed=3, pirate=50)).test.images)
+
+
+def test_statistics_are_the_victims() -> None:
+    data = read_dataset(DatasetConfig())
+    scaled = data.victim.images.double() / 255
+    assert data.mean == pytest.approx((float(scaled.mean()),), abs=1e-12)
+    assert data.std == pytest.approx((float(scaled.std(correction=0)),), abs=1e-12)
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((6, 5, 3), 3), ((6, 5, 1), 1), ((6, 5), 1)])
+def test_npz_keeps_pixels_where_they_are(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+    content = arrays(shape=shape)
+    data = read_npz(tmp_path, content)
+    pixels = content["x_test"].reshape(10, 6, 5, channels).transpose(0, 3, 1, 2)
+    assert np.array_equal(data.test.images.numpy(), pixels)
+    assert np.array_equal(data.test.labels.numpy(), content["y_test"])
+    assert (data.name, data.classes, len(data.pirate), len(data.victim)) == ("own", 4, 4, 36)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pirate=st.integers(0, 39), classes=st.integers(1, 7), seed=st.integers(0, 5))
+def test_training_images_go_to_exactly_one_of_two(
+    tmp_path_factory: pytest.TempPathFactory, pirate: int, classes: int, seed: int
+) -> None:
+    content = arrays(classes=classes)
+    content["x_train"][:, 0, 0, 0] = np.arange(40)
+    data = read_npz(tmp_path_factory.getbasetemp(), content, pirate=pirate, split_seed=seed)
+    where = torch.cat([data.victim.images, data.pirate.images])[:, 0, 0, 0].long()
+    assert sorted(where.tolist()) == list(range(40))
+    assert len(data.pirate) == pirate
+    assert torch.equal(torch.cat([data.victim.labels, data.pirate.labels]), where % classes)
+    share = (
+        data.pirate.labels.bincount(minlength=classes) - pirate * torch.arange(40).remainder(classes).bincount() / 40
+    )
+    assert share.abs().max() <= 1
+
+
+def test_no_pirate_leaves_everything_to_the_victim(tmp_path: Path) -> None:
+    data = read_npz(tmp_path, arrays(), pirate=0)
+    assert len(data.victim) == 40
+    assert data.pirate.images.shape == (0, 3, 6, 6)
+    save_dataset(data, tmp_path / "data.safetensors")
+    assert same(load_dataset(tmp_path / "data.safetensors"), data)
+
+
+def test_a_constant_channel_can_be_normalised(tmp_path: Path) -> None:
+    content = arrays()
+    content["x_train"][..., 1] = 255
+    data = read_npz(tmp_path, content)
+    assert (data.mean[1], data.std[1]) == (1.0, 1.0)
+    assert to_input(data.victim.images, 6, data.mean, data.std).isfinite().all()
+
+
+def changed(key: str, change: Callable[[Any], Any]) -> Callable[[Arrays], Arrays]:
+    return lambda content: content | {key: change(content[key])}
+
+
+BAD_ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
+    "missing": (
+        lambda a: {"x_train": a["x_train"], "images": a["x_test"]},
+        r"missing y_train, x_test, y_test \(present: x_train, images\)",
+    ),
+    "float images": (changed("x_train", lambda x: x / 255), r"x_train is float64 \[40, 6, 6, 3\], expected uint8"),
+    "channels first": (changed("x_test", lambda x: x.transpose(0, 3, 1, 2)), r"x_test is uint8 \[10, 3, 6, 6\]"),
+    "flat images": (changed("x_test", lambda x: x.reshape(10, -1)), r"x_test is uint8 \[10, 108\]"),
+    "float labels": (changed("y_train", lambda y: y * 1.0), r"y_train is float64 \[40\], expected integers"),
+    "one-hot labels": (changed("y_test", lambda y: np.eye(4, dtype=int)[y]), r"y_test is int64 \[10, 4\]"),
+    "objects": (changed("y_test", lambda y: y.astype(object)), r"not an \.npz of plain arrays"),
+    "negative": (changed("y_train", lambda y: y - 1), "y_train has the label -1, expected 0 to"),
+    "huge": (changed("y_train", lambda y: y + 99), r"y_train has the label 102, expected 0 to 39"),
+    "unseen": (changed("y_test", lambda y: y + 1), r"y_test has the label 4, expected 0 to 3"),
+    "counts": (changed("y_train", lambda y: y[:-1]), "x_train has 40 images, but y_train has 39 labels"),
+    "empty": (changed("x_test", lambda x: x[:0]), r"x_test \[0, 6, 6, 3\] is empty"),
+    "sizes": (
+        changed("x_test", lambda x: x[:, :5]),
+        r"x_test has images of \[C,H,W\] \[3, 5, 6\], expected \[3, 6, 6\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays_are_named(tmp_path: Path, case: str) -> None:
+    change, message = BAD_ARRAYS[case]
+    with pytest.raises(DatasetError, match=message) as error:
+        read_npz(tmp_path, change(arrays()))
+    assert str(tmp_path / "own.npz") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pirate_that_takes_everything_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"dataset\.pirate 40: expected fewer than the 40 training images"):
+        read_npz(tmp_path, arrays(), pirate=40)
+    with pytest.raises(DatasetError, match=r"dataset\.pirate 1297"):
+        read_dataset(DatasetConfig(pirate=1297))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken", b"\x93NUMPY"])
+def test_what_is_no_npz_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"own\.npz: not an \.npz"):
+        read_dataset(DatasetConfig(kind="npz", path=str(path)))
+
+
+def test_an_absent_npz_a_folder_and_a_bare_array_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.npz: No such file or directory"):
+        read_dataset(DatasetConfig(kind="npz", path=str(tmp_path / "none.npz")))
+    with pytest.raises(DatasetError, match=r"expected an \.npz"):
+        read_dataset(DatasetConfig(kind="npz", path=str(tmp_path)))
+    np.save(tmp_path / "bare.npy", np.zeros(3))
+    with pytest.raises(DatasetError, match=r"bare\.npy: not an \.npz"):
+        read_dataset(DatasetConfig(kind="npz", path=str(tmp_path / "bare.npy")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
+def test_damage_anywhere_is_one_clear_line(
+    tmp_path_factory: pytest.TempPathFactory, share: float, flip: int, cut: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    np.savez_compressed(path, **arrays())
+    data = bytearray(path.read_bytes())
+    place = int(share * len(data))
+    data[place] ^= flip
+    path.write_bytes(data[:place] if cut else data)
+    try:
+        read_dataset(DatasetConfig(kind="npz", path=str(path)))
+    except DatasetError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert not cut
+
+
+# The saved file
+
+
+def test_a_saved_dataset_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+    data = read_dataset(DatasetConfig(split_seed=1))
+    save_dataset(data, tmp_path / "one.safetensors")
+    save_dataset(data, tmp_path / "two.safetensors")
+    assert same(load_dataset(tmp_path / "one.safetensors"), data)
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    assert set(load_file(tmp_path / "one.safetensors")) == {
+        f"{split}_{key}" for split in ("victim", "pirate", "test") for key in ("images", "labels")
+    }
+
+
+def test_other_files_are_no_datasets(tmp_path: Path) -> None:
+    data = read_dataset(DatasetConfig())
+    save_dataset(data, tmp_path / "good")
+    (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-5])
+    (tmp_path / "text").write_text("no tensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "model")
+    for name in ("cut", "text", "model", "absent"):
+        with pytest.raises(DatasetError, match=f"{name}: expected a dataset that Scatterproof saved"):
+            load_dataset(tmp_path / name)
+    wrong = dataclasses.replace(data.test, labels=data.test.labels[:-1])
+    save_dataset(dataclasses.replace(data, test=wrong), tmp_path / "uneven")
+    with pytest.raises(DatasetError, match="uneven: test: expected uint8 images"):
+        load_dataset(tmp_path / "uneven")
+
+
+# The network's input
+
+
+def test_input_is_normalised_and_one_channel_becomes_three() -> None:
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    x = to_input(images, 4, (0.2,), (0.4,))
+    assert (x.shape, x.dtype) == ((3, 3, 4, 4), torch.float32)
+    assert x[:, :, 0, 0].tolist() == pytest.approx(np.repeat([[-0.5], [0.0], [2.0]], 3, 1), abs=1e-6)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
+def test_input_has_the_size_asked_for_whatever_the_images(height: int, width: int, size: int, channels: int) -> None:
+    images = torch.full((2, channels, height, width), 255, dtype=torch.uint8)
+    x = to_input(images, size, (0.5,) * channels, (0.5,) * channels)
+    assert x.shape == (2, 3, size, size)
+    assert torch.allclose(x, torch.ones(()), atol=1e-5)
+
+
+def test_shrinking_is_antialiased_and_crops_nothing() -> None:
+    stripes = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    stripes[..., ::2] = 255
+    x = to_input(stripes, 8, (0.0,) * 3, (1.0,) * 3)
+    assert (x - 0.5).abs().max() < 0.1
+    corner = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    corner[..., 0, 0] = 255
+    assert to_input(corner, 28, (0.0,) * 3, (1.0,) * 3)[0, 0, 0, 0] > 0.5
+
+
+@pytest.mark.parametrize(("channels", "values"), [(3, (0.5,)), (1, (0.5, 0.5, 0.5)), (2, (0.5, 0.5))])
+def test_statistics_that_do_not_fit_are_refused(channels: int, values: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=f"images of {channels} channels"):
+        to_input(torch.zeros(1, channels, 4, 4, dtype=torch.uint8), 4, values, values)

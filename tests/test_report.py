@@ -1,0 +1,266 @@
+"""Statistics against known truths; figures and the page on synthetic tables."""
+
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import report_tables as made_up
+from scatterproof.cost.ledger import cost_summary, cost_table
+from scatterproof.report import figures, statistics
+from scatterproof.report.page import build_page, provenance
+from scatterproof.report.words import number, threshold_text
+from scatterproof.study import Study
+
+STUDY = Study.model_validate(
+    {
+        "study": "made-up",
+        "block_sizes": [16, 8, 32],
+        "victim": {"seeds": [0, 1, 2, 3, 4]},
+        "controls": {"copy_free": {}},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """The tables as a study leaves them, read back from CSV."""
+    victims, prune = made_up.victim_table(), made_up.prune_table()
+    costs = cost_table(made_up.records_table())
+    written = {
+        "victim": victims,
+        "curve": made_up.curve_table(),
+        "prune": prune,
+        "shuffle": made_up.shuffle_table(),
+        "threshold": statistics.threshold(prune, victims),
+        "theory": made_up.theory(),
+        "cost": costs,
+        "cost_summary": cost_summary(costs, 0.64),
+    }
+    folder = tmp_path_factory.mktemp("tables")
+    for name, table in written.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in written}
+
+
+def draw_all(tables: dict[str, pd.DataFrame], folder: Path, retraining: float = 0.64) -> dict[str, Path]:
+    victims, block = tables["victim"], 16
+    return {
+        "prune": figures.draw_prune(tables["prune"], victims, tables["threshold"], block, folder / "prune.svg"),
+        "shuffle": figures.draw_shuffle(tables["shuffle"], victims, block, folder / "shuffle.svg"),
+        "threshold": figures.draw_threshold(tables["threshold"], folder / "threshold.svg"),
+        "curve": figures.draw_curve(tables["curve"], folder / "curve.svg"),
+        "cost": figures.draw_cost(tables["cost_summary"], retraining, folder / "cost.svg"),
+        "theory": figures.draw_theory(tables["theory"], block, folder / "theory.svg"),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tables: dict[str, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return draw_all(tables, tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="module")
+def page(tables: dict[str, pd.DataFrame], drawn: dict[str, Path]) -> str:
+    return build_page(tables, drawn, provenance(STUDY, tables, "make demo", Path(__file__).parent))
+
+
+def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng, hits, trials = np.random.default_rng(0), 0, 200
+    for _ in range(trials):
+        values = 0.5 + 0.05 * rng.standard_normal((15, 1)) + 0.03 * rng.standard_normal((15, 4))
+        low, high = np.percentile(statistics.bootstrap_means(values[None], 400)[:, 0], (2.5, 97.5))
+        hits += low <= 0.5 <= high
+    assert 0.86 <= hits / trials <= 0.99
+
+
+def test_ragged_repeats_are_drawn_within_their_seed() -> None:
+    values = np.array([[[1.0, np.nan, np.nan], [3.0, 3.0, 3.0]]])
+    assert set(statistics.bootstrap_means(values)[:, 0]) == {1.0, 2.0, 3.0}
+
+
+def test_one_seed_resamples_repeats_and_says_so() -> None:
+    frame = pd.DataFrame({"victim_seed": 0, "repeat": [0, 1, 2], "keep": 0.5, "v": "a", "accuracy": [0.2, 0.3, 0.4]})
+    row = statistics.curve(frame, ["v"]).iloc[0]
+    assert (row["seeds"], row["repeats"], row["mean"]) == (1, 3, pytest.approx(0.3))
+    assert 0.199 < row["ci_low"] < 0.3 < row["ci_high"] < 0.401
+    assert statistics.curve(frame[:1], ["v"])[["ci_low", "ci_high"]].isna().all(axis=None)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0.01, 1))
+def test_the_crossing_is_the_first_point_at_the_level(heights: list[float], level: float) -> None:
+    x, y = np.linspace(0.1, 1, len(heights)), np.array(heights)
+    at = statistics.crossing(x, y[None], level)[0]
+    if y.max() < level:
+        assert at == np.inf
+    elif y[0] >= level:
+        assert at == x[0]
+    else:
+        assert np.interp(at, x, y) == pytest.approx(level, abs=1e-9)
+        assert (y[x < at - 1e-12] < level).all()
+
+
+def linear_prune(top: float, seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A noiseless curve, accuracy = top * keep, of victims that are all 0.8 accurate."""
+    head = {"study": "s", "layer": "l", "block_size": 8, "victim": "victim", "scatter": "layer", "correction": "none"}
+    rows = [
+        head | {"victim_seed": seed, "keep": keep, "repeat": 0, "accuracy": top * keep}
+        for seed in range(seeds)
+        for keep in (0.1, 0.3, 0.7, 1.0)
+    ]
+    victims = pd.DataFrame({"victim": "victim", "victim_seed": range(seeds), "accuracy": 0.8, "chance": 0.1})
+    return pd.DataFrame(rows), victims
+
+
+def test_the_threshold_of_a_noiseless_curve_is_exact() -> None:
+    row = statistics.threshold(*linear_prune(0.8)).iloc[0]
+    assert row[["keep", "ci_low", "ci_high"]].to_numpy(dtype=float) == pytest.approx(0.5)
+    assert row["seeds"] == 2 and list(row.index) == statistics.THRESHOLD_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("top", "text"), [(0.3, "> 100 %, not reached"), (9.0, "at most 10 %"), (0.8, "50.0 % [50.0, 50.0]")]
+)
+def test_a_threshold_outside_the_measured_shares_is_said_so(top: float, text: str) -> None:
+    table = statistics.threshold(*linear_prune(top))
+    assert threshold_text(next(table.itertuples()), 0.1, 1.0) == text
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_rows_changes_nothing(seed: int) -> None:
+    prune, victims = made_up.prune_table(), made_up.victim_table()
+    prune = prune[prune["block_size"] == 16]
+    mixed = prune.sample(frac=1, random_state=seed)
+    pd.testing.assert_frame_equal(statistics.threshold(prune, victims), statistics.threshold(mixed, victims))
+    by = ["victim", "correction"]
+    pd.testing.assert_frame_equal(statistics.curve(prune, by), statistics.curve(mixed, by))
+
+
+def test_excess_over_chance_for_each_victim_and_pooled(tables: dict[str, pd.DataFrame]) -> None:
+    excess = statistics.shuffled_excess(tables["shuffle"], tables["victim"])
+    assert len(excess) == 2 * 3 * (5 + 1)
+    biased = excess[(excess["victim"] == "victim") & (excess["victim_seed"] == "4")]
+    assert not biased["within"].any() and (biased["excess"] > 0.02).all()
+    assert excess[excess["victim"] == "copy_free"]["within"].all()
+    pooled = excess[excess["victim_seed"] == "all"]
+    assert (pooled["seeds"] == 5).all() and (pooled["ci_low"] < pooled["excess"]).all()
+
+
+def test_figures_are_the_same_bytes_each_time(
+    tables: dict[str, pd.DataFrame], drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, again in draw_all(tables, tmp_path).items():
+        for suffix in (".svg", ".png"):
+            first, second = drawn[name].with_suffix(suffix).read_bytes(), again.with_suffix(suffix).read_bytes()
+            assert len(first) > 3000 and first == second
+
+
+def smallest(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """One victim, seed, block size, moved share and repeat; nothing trained, no talk's figure."""
+    small = dict(tables)
+    for name in ("victim", "curve", "prune", "shuffle"):
+        one = tables[name][(tables[name]["victim"] == "victim") & (tables[name]["victim_seed"] == 0)]
+        small[name] = one[one["block_size"] == 16]
+    small["victim"] = small["victim"].assign(device_minutes=np.nan)
+    small["curve"] = small["curve"][:0]
+    small["prune"] = small["prune"][small["prune"]["repeat"] == 0]
+    small["shuffle"] = small["shuffle"][(small["shuffle"]["repeat"] == 0) & (small["shuffle"]["moved"] == 1)]
+    small["threshold"] = statistics.threshold(small["prune"], small["victim"])
+    small["theory"] = tables["theory"][tables["theory"]["population"] != 100]
+    small["cost_summary"] = cost_summary(tables["cost"], float("nan"))
+    return small
+
+
+def test_the_smallest_study_has_figures_and_a_page(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    small = smallest(tables)
+    text = build_page(small, draw_all(small, tmp_path, float("nan")), provenance(STUDY, small, "x", tmp_path))
+    assert "nan" not in text.lower().split("<pre>")[0].replace("provenance", "")
+    assert "not in a git checkout" in text
+
+
+class Page(HTMLParser):
+    """Ids, links and open tags of a page; what is never closed by HTML's own rules is left out."""
+
+    void = frozenset({"meta", "br", "link", "img", "hr", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.void:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_self_contained(page: str) -> None:
+    parsed = Page(page)
+    assert not parsed.open and len(parsed.ids) == len(set(parsed.ids))
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert parsed.tags["svg"] == 6 and not {"script", "link", "img", "iframe"} & set(parsed.tags)
+    assert "@import" not in page and "url(http" not in page
+
+
+def test_the_page_has_the_numbers_of_every_table(page: str, tables: dict[str, pd.DataFrame]) -> None:
+    text = Page(page).text
+    accuracies = [tables["victim"]["accuracy"]]
+    accuracies += [statistics.curve(tables["prune"], ["victim", "block_size", "correction"])["mean"]]
+    accuracies += [statistics.curve(tables["shuffle"], ["victim", "block_size", "moved"])["mean"]]
+    for accuracy in pd.concat(accuracies):
+        assert f"{100 * accuracy:.1f} %" in text
+    for value in tables["theory"][["value", "exact", "monte_carlo"]].to_numpy().ravel():
+        assert number(value) in text
+    for value in tables["cost_summary"]["device_minutes"]:
+        assert f"{value:.3g}" in text
+    assert "train_victim/victim/seed0.1" in text and "LOST" in text
+
+
+def test_the_page_says_what_the_issue_asks(page: str) -> None:
+    text = " ".join(Page(page).text.split())
+    assert "Holding 25 % of the blocks of the victim in known places gives" in text
+    assert (
+        "reports 4.52e-4" in text and "2.72e-4 (or 2.90e-4" in text and "contains the exact value and excludes" in text
+    )
+    assert "5,000 minutes are 33.3x of 2.5 h; 27x would mean 3.09 h" in text
+    assert "not attacks" in text and "none of them is a GPU-minute" in text
+
+
+def test_provenance_tells_a_changed_tree(tmp_path: Path) -> None:
+    def commit() -> str:
+        return str(provenance(STUDY, {}, "make demo", tmp_path)["facts"]["commit"])
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    assert commit() == "not in a git checkout"
+    git("init")
+    git("commit", "--allow-empty", "-m", "first")
+    assert len(commit()) == 40
+    (tmp_path / "new").touch()
+    assert commit().endswith(", with uncommitted changes")

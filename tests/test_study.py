@@ -1,0 +1,108 @@
+"""A study that cannot be run is refused in one line per problem, naming the file, the key and the value."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scatterproof.study import Study, StudyError, parse_study, read_study
+
+# What is wrong, the study's keys besides its name, and what each line must name, line by line
+BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
+    ("unknown key", {"sede": 17}, [["sede", "unknown key"]]),
+    ("unknown key in a section", {"victim": {"train": {"epoch": 17}}}, [["victim.train.epoch", "unknown key"]]),
+    ("unknown section", {"prunes": {"keep": [0.5]}}, [["prunes", "unknown key"]]),
+    ("text for a number", {"seed": "seventeen"}, [["seed", "'seventeen'"]]),
+    ("quoted number", {"seed": "17"}, [["seed", "'17'"]]),
+    ("number that YAML reads as text", {"victim": {"train": {"lr": "1e-3"}}}, [["victim.train.lr", "'1e-3'"]]),
+    ("true for a number", {"prune": {"repeats": True}}, [["prune.repeats", "True"]]),
+    ("fraction for a whole number", {"victim": {"train": {"epochs": 1.5}}}, [["victim.train.epochs", "1.5"]]),
+    ("number for a list", {"block_sizes": 17}, [["block_sizes", "17"]]),
+    ("number for a section", {"victim": 17}, [["victim", "17"]]),
+    ("nothing for a section", {"prune": None}, [["prune", "None"]]),
+    ("not a number", {"victim": {"train": {"lr": float("nan")}}}, [["victim.train.lr", "nan"]]),
+    ("choice that is none", {"scatter": "everything"}, [["scatter", "'everything'", "'dense'"]]),
+    ("kept share above 1", {"prune": {"keep": [0.5, 1.5]}}, [["prune.keep.1", "1.5"]]),
+    ("kept share below 0", {"shuffle": {"keep": [-0.1]}}, [["shuffle.keep.0", "-0.1"]]),
+    ("no share held in theory", {"theory": {"keep": [0.0]}}, [["theory.keep.0", "0.0"]]),
+    ("block of no size", {"block_sizes": [0]}, [["block_sizes.0", "0"]]),
+    ("no block size", {"block_sizes": []}, [["block_sizes", "[]"]]),
+    ("block size twice", {"block_sizes": [8, 8]}, [["block_sizes", "[8, 8]"]]),
+    ("npz without path", {"dataset": {"kind": "npz"}}, [["dataset.path", "'npz'"]]),
+    ("folder without path", {"dataset": {"kind": "folder"}}, [["dataset.path", "'folder'"]]),
+    ("folder without size", {"dataset": {"kind": "folder", "path": "x"}}, [["dataset.image_size", "'folder'"]]),
+    ("checkpoint without file", {"victim": {"kind": "checkpoint"}}, [["victim.checkpoint", "'checkpoint'"]]),
+    ("file without checkpoint", {"victim": {"checkpoint": "x.pt"}}, [["victim.checkpoint", "'train'"]]),
+    ("unknown model", {"victim": {"model": "vgg17"}}, [["victim.model", "'vgg17'"]]),
+    ("odd input size", {"victim": {"input_size": 33}}, [["victim.input_size", "33"]]),
+    ("seed twice", {"victim": {"seeds": [1, 2, 1]}}, [["victim.seeds", "[1, 2, 1]"]]),
+    ("no seed", {"victim": {"seeds": []}}, [["victim.seeds", "[]"]]),
+    ("control with an unknown key", {"controls": {"c": {"widht": 1}}}, [["controls.c.widht", "unknown key"]]),
+    ("control with a bad value", {"controls": {"c": {"width": "wide"}}}, [["controls.c.width", "'wide'"]]),
+    ("control that is no mapping", {"controls": {"c": 28}}, [["controls.c", "28"]]),
+    ("control named as the victim", {"controls": {"victim": {}}}, [["controls.victim", "'victim'"]]),
+    ("bad name of a control", {"controls": {"Copy-Free": {}}}, [["controls.Copy-Free", "'Copy-Free'"]]),
+    ("bad name of the study", {"study": "a/b"}, [["study", "'a/b'"]]),
+    ("two problems", {"seed": -1, "prune": {"repeats": 0}}, [["seed", "-1"], ["prune.repeats", "0"]]),
+]
+
+
+@pytest.mark.parametrize(("keys", "named"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_bad_study(keys: dict[str, Any], named: list[list[str]]) -> None:
+    with pytest.raises(StudyError) as caught:
+        parse_study({"study": "x"} | keys, "config/x.yaml")
+    lines = str(caught.value).split("\n")
+    assert len(lines) == len(named), lines
+    for line, words in zip(lines, named, strict=True):
+        assert line.startswith(f"config/x.yaml: {words[0]}"), line
+        assert all(word in line for word in words), line
+
+
+def test_name_is_required() -> None:
+    with pytest.raises(StudyError, match=r"^config/x.yaml: study: .*required[^\n]*$"):
+        parse_study({}, "config/x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "mapping"),
+        ("- study\n- x\n", "list"),
+        ("just text\n", "str"),
+        ("study: x\n  seed: 0\n", "line 2"),
+        ("study: [x\n", "line 2"),
+        ("study: x\n\tseed: 0\n", "line 2"),
+    ],
+    ids=["empty", "list", "text", "indented", "unclosed", "tab"],
+)
+def test_bad_file(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError) as caught:
+        read_study(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    assert named in message
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"study: \xff\xfe\n")
+    with pytest.raises(StudyError, match=r"bad\.yaml: [^\n]*$"):
+        read_study(path)
+
+
+def test_good_study(tmp_path: Path) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(
+        "study: good\n"
+        "victim: {width: 0.25, seeds: [0, 1], train: {epochs: 3, lr: 1}}\n"
+        "controls: {copy_free: {input_size: 28, train: {lr: 0.5}}}\n"
+        "prune: {keep: [0, 1]}\n"
+    )
+    study = read_study(path)
+    assert study.victims == [("victim", 0), ("victim", 1), ("copy_free", 0), ("copy_free", 1)]
+    control = study.victim_config("copy_free")
+    assert (control.input_size, control.width, control.train.lr, control.train.epochs) == (28, 0.25, 0.5, 3)
+    assert Study.model_validate(study.model_dump()) == study

@@ -1,0 +1,17 @@
+"""The page."""
+
+from pathlib import Path
+
+from scatterproof.files import write_text
+from scatterproof.job import light_job
+from scatterproof.report.page import build_page, provenance
+from scatterproof.study import Study
+from scatterproof.tables import read_table
+
+params = snakemake.params
+with light_job(snakemake, "report"):
+    tables = {name: read_table(path) for name, path in snakemake.input.items() if name != "figures"}
+    figures = {Path(path).stem: Path(path) for path in snakemake.input.figures}
+    study = Study.model_validate_json(params.study)
+    made = provenance(study, tables, params.command, Path.cwd())
+    write_text(snakemake.output[0], build_page(tables, figures, made))

@@ -1,0 +1,13 @@
+"""Search space, clue probability and the talk's cost claim, for the study's grids."""
+
+from scatterproof.check import read_grids
+from scatterproof.files import write_csv
+from scatterproof.job import light_job
+from scatterproof.study import TheoryConfig
+from scatterproof.theory import theory_table
+
+params = snakemake.params
+with light_job(snakemake, "theory"):
+    config = TheoryConfig.model_validate_json(params.config)
+    table = theory_table(params.study, read_grids(snakemake.input[0]), config.keep, config.populations, params.seed)
+    write_csv(snakemake.output[0], table)
