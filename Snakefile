@@ -28,7 +28,6 @@ except UserError as error:
 wildcard_constraints:
     victim="[a-z][a-z0-9_]*",
     seed=r"\d+",
-    size=r"\d+",
     slice=r"\d+",
 
 

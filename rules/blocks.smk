@@ -7,12 +7,12 @@ rule partition_blocks:
         dataset=f"{RESULTS}/dataset.safetensors",
         model=f"{RESULTS}/{{victim}}/seed{{seed}}/model.safetensors",
     output:
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/answer.safetensors",
+        puzzles=[f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{size}/puzzle.safetensors" for size in STUDY.block_sizes],
+        answers=[f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{size}/answer.safetensors" for size in STUDY.block_sizes],
     log:
-        f"{RESULTS}/logs/partition_blocks/{{victim}}.{{seed}}.b{{size}}.log",
+        f"{RESULTS}/logs/partition_blocks/{{victim}}.{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/partition_blocks/{{victim}}.{{seed}}.b{{size}}.tsv"
+        f"{RESULTS}/benchmarks/partition_blocks/{{victim}}.{{seed}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     resources:
@@ -23,9 +23,10 @@ rule partition_blocks:
         records=f"{RESULTS}/records",
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
         scatter=STUDY.scatter,
-        images=STUDY.prune.images,
+        block_sizes=STUDY.block_sizes,
+        images=STUDY.prune.images_needed,
         seed=STUDY.seed,
     message:
-        "cutting {wildcards.victim}, seed {wildcards.seed}, into blocks of {wildcards.size}"
+        "cutting {wildcards.victim}, seed {wildcards.seed} into blocks"
     script:
         "../workflow/scripts/partition_blocks.py"

@@ -47,7 +47,7 @@ rule check_study:
         victims=[STUDY.victim_config(name).model_dump_json() for name, _ in STUDY.victims],
         block_sizes=STUDY.block_sizes,
         scatter=STUDY.scatter,
-        images=STUDY.prune.images,
+        images=STUDY.prune.images_needed,
     message:
         "checking that models, checkpoints, layers and block sizes fit"
     script:

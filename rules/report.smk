@@ -109,7 +109,7 @@ rule tabulate_costs:
 rule build_report:
     input:
         **{name: f"{RESULTS}/tables/{name}.csv" for name in TABLES if name != "curve"},
-        threshold=rules.tabulate_thresholds.output,
+        threshold=rules.tabulate_thresholds.output[0],
         cost=rules.tabulate_costs.output.costs,
         cost_summary=rules.tabulate_costs.output.summary,
         figures=[*rules.draw_figures.output.svg, rules.tabulate_costs.output.svg],

@@ -1,20 +1,20 @@
 # In:  puzzle and answer of each victim and block size, the test images
 # Out: cells/shuffle/...csv, one file per slice of the grid; tables/shuffle.csv (S1)
 
-SHUFFLE_SLICES = range(slice_count(len(shuffle_cells(STUDY.shuffle)), STUDY.run.cells_per_job))
+SHUFFLE_SLICES = range(slice_count(len(shuffle_cells(STUDY.shuffle, STUDY.block_sizes)), STUDY.run.cells_per_job))
 
 
 rule evaluate_shuffle:
     input:
-        dataset=f"{RESULTS}/dataset.safetensors",
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/answer.safetensors",
+        dataset=rules.prepare_dataset.output[0],
+        puzzles=rules.partition_blocks.output.puzzles,
+        answers=rules.partition_blocks.output.answers,
     output:
-        f"{RESULTS}/cells/shuffle/{{victim}}.{{seed}}.b{{size}}.{{slice}}.csv",
+        f"{RESULTS}/cells/shuffle/{{victim}}.{{seed}}.{{slice}}.csv",
     log:
-        f"{RESULTS}/logs/evaluate_shuffle/{{victim}}.{{seed}}.b{{size}}.{{slice}}.log",
+        f"{RESULTS}/logs/evaluate_shuffle/{{victim}}.{{seed}}.{{slice}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_shuffle/{{victim}}.{{seed}}.b{{size}}.{{slice}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate_shuffle/{{victim}}.{{seed}}.{{slice}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
@@ -26,25 +26,20 @@ rule evaluate_shuffle:
         records=f"{RESULTS}/records",
         grid=STUDY.shuffle.model_dump_json(),
         study=STUDY.study,
-        scatter=STUDY.scatter,
+        block_sizes=STUDY.block_sizes,
         seed=STUDY.seed,
         cells_per_job=STUDY.run.cells_per_job,
         images_per_chunk=STUDY.run.images_per_chunk,
         device=STUDY.run.device,
     message:
-        "S1: {wildcards.victim}, seed {wildcards.seed}, blocks of {wildcards.size}, slice {wildcards.slice}"
+        "S1: {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
     script:
         "../workflow/scripts/evaluate_shuffle.py"
 
 
 rule tabulate_shuffle:
     input:
-        [
-            f"{RESULTS}/cells/shuffle/{name}.{seed}.b{size}.{part}.csv"
-            for name, seed in STUDY.victims
-            for size in STUDY.block_sizes
-            for part in SHUFFLE_SLICES
-        ],
+        [f"{RESULTS}/cells/shuffle/{name}.{seed}.{part}.csv" for name, seed in STUDY.victims for part in SHUFFLE_SLICES],
     output:
         f"{RESULTS}/tables/shuffle.csv",
     log:

@@ -8,7 +8,7 @@ def augment(images: torch.Tensor, kind: str) -> torch.Tensor:
     """`none`, `crop` (after reflecting an eighth of the side at each border) or `crop_flip`; uint8 [N,C,H,W]."""
     if kind == "none":
         return images
-    images = _random_crop(images, max(1, images.shape[-1] // 8))
+    images = _random_crop(images, max(1, min(images.shape[2:]) // 8))
     if kind == "crop_flip":
         mirrored = torch.rand(len(images)).to(images.device) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)

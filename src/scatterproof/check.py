@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from scatterproof.blocks import Layout
-from scatterproof.data import Dataset
+from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
@@ -42,12 +43,16 @@ def _check_victim(text: str, dataset: Dataset, block_sizes: Sequence[int], scatt
         model = build_model(config, dataset.classes)
         for seed in config.seeds:
             assert config.checkpoint is not None
-            path = config.checkpoint.format(seed=seed)
+            path = config.checkpoint.replace("{seed}", str(seed))
             load_weights(model, read_checkpoint(path), f"victim.checkpoint '{path}'")
-    else:
+    elif config.model in ("vgg16", "vgg16_bn"):
         with torch.device("meta"):
             model = build_model(config, dataset.classes)
+    else:
+        model = build_model(config, dataset.classes)
     names = scattered_layers(model, config, scatter)
+    if config.model not in ("vgg16", "vgg16_bn"):
+        _check_output(model, config, dataset)
     layers = dense_layers(model)
     shapes = {name: tuple(layers[name].weight.shape) for name in names}
     grids = {}
@@ -58,6 +63,22 @@ def _check_victim(text: str, dataset: Dataset, block_sizes: Sequence[int], scatt
             raise CheckError(f"block_sizes: {error}") from None
         grids[str(size)] = {name: [grid.rows, grid.columns] for name, grid in layout.grids.items()}
     return {"model": config.model, "layers": {name: list(shape) for name, shape in shapes.items()}, "grids": grids}
+
+
+def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:
+    """The model must take the study's images and answer one logit per class."""
+    images = to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
+    try:
+        with torch.inference_mode():
+            shape = list(model.eval()(images).shape)
+    except Exception as error:  # a user's model may fail in any way it likes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckError(f"victim.model '{config.model}' fails on images {list(images.shape)}: {reason}") from None
+    if shape != [2, dataset.classes]:
+        raise CheckError(
+            f"victim.model '{config.model}' answers {shape} to 2 images, expected [2, {dataset.classes}]: "
+            "one logit per class"
+        )
 
 
 def read_grids(path: str) -> list[tuple[str, int, int, int]]:

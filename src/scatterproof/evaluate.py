@@ -6,9 +6,10 @@ folded over the copies first. Every placement runs the same kernels on the same 
 equal weights give bit-identical scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from scatterproof.blocks import UNPLACED, Layout, invert
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Puzzle
-from scatterproof.split import split_at
+from scatterproof.split import split_at, whole
 
 
 @dataclass(frozen=True)
@@ -46,114 +47,137 @@ class PlacementEvaluator:
         height, width = self.layout.block_shape
         lines = puzzle.blocks.to(device).reshape(-1, width)
         self._lines = torch.cat([lines, lines.new_zeros(height, width)])  # the last block is the empty place
-        self._split = split_at(model, list(self.layout.grids))
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
-        self._features = self._head(puzzle, images)
+        self._split = split_at(model, list(self.layout.grids))
+        features = self._head(puzzle, images)
+        if features is None:
+            self._split = whole(model)
+            features = self._head(puzzle, images)
+            assert features is not None
+        self._features = features
         self.copies = copies(self._features[0]) if self._split.first else 1
         if self.copies > 1:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
         self._mean_input = self._mean_of(puzzle)
 
-    def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The scattered layer's input, and whatever passes around it, for all images."""
+    def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+        """The scattered layer's input, and whatever passes around it, for all images.
+
+        None where something else than one row per image passes around it (a batch size, say): that can't be kept.
+        """
+        parts = []
         with torch.inference_mode():
-            parts = [self._split.head(puzzle.inputs(part.to(self.device))) for part in images.split(500)]
+            for part in images.split(500):
+                found = self._split.head(puzzle.inputs(part.to(self.device)))
+                if not all(isinstance(value, torch.Tensor) and value.shape[:1] == part.shape[:1] for value in found):
+                    return None
+                parts.append(found)
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _mean_of(self, puzzle: Puzzle) -> torch.Tensor | None:
         """The layer's mean input over the pirate's own images, folded."""
-        if self._split.first is None or len(puzzle.images) == 0:
+        if len(self.layout.grids) > 1 or len(puzzle.images) == 0:
             return None
-        features = self._head(puzzle, puzzle.images)[0][..., :: self.copies]
-        return features.reshape(-1, features.shape[-1]).mean(0)
+        layer = dense_layers(self._model)[next(iter(self.layout.grids))]
+        seen: list[torch.Tensor] = []
+
+        def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            inputs = (*positional, *named.values())[0][..., :: self.copies]
+            seen.append(inputs.reshape(-1, inputs.shape[-1]))
+
+        hook = layer.register_forward_pre_hook(see, with_kwargs=True)
+        with torch.inference_mode():
+            for part in puzzle.images.split(500):
+                self._model(puzzle.inputs(part.to(self.device)))
+        hook.remove()
+        return torch.cat(seen).mean(0)
 
     def score(self, placements: torch.Tensor, correction: str = "none") -> Scores:
-        """Scores of placements int64 [p, blocks], -1 where a block is not placed.
+        """Scores of placements int64 [p, blocks], -1 where a block is not placed."""
+        return self.score_corrections(placements, [correction])[correction]
 
-        correction: what stands in for the missing blocks: `none`; `scale` divides each output's sum by the share of
+    def score_corrections(self, placements: torch.Tensor, corrections: Sequence[str]) -> dict[str, Scores]:
+        """Scores of placements int64 [p, blocks] under each correction, which share the layer's product.
+
+        A correction is what stands in for missing blocks: `none`; `scale` divides each output's sum by the share of
         its inputs held; `mean` adds to the bias what the missing blocks would add on average, by that share.
         """
-        block_at = invert(placements.to(self.device), self.layout.positions)
-        accuracy = torch.zeros(len(placements), dtype=torch.float64)
-        loss = torch.zeros(len(placements), dtype=torch.float64)
-        for i, blocks in enumerate(block_at):
-            right, total = self._score_weights(*self._weights(blocks, correction))
-            accuracy[i], loss[i] = right.double() / len(self.labels), total / len(self.labels)
-        return Scores(accuracy, loss)
+        accuracy = torch.zeros(len(corrections), len(placements), dtype=torch.float64)
+        loss = torch.zeros_like(accuracy)
+        for i, block_at in enumerate(invert(placements.to(self.device), self.layout.positions)):
+            weights = self._weights(block_at)
+            corrected = [self._correct(weights, block_at, kind) for kind in corrections]
+            for part, labels in zip(self._chunks(), self.labels.split(self.chunk), strict=True):
+                for j, logits in enumerate(self._forward(part, weights, corrected)):
+                    accuracy[j, i] += int((logits.argmax(1) == labels).sum())
+                    loss[j, i] += float(F.cross_entropy(logits, labels, reduction="sum"))
+        count = len(self.labels)
+        return {kind: Scores(accuracy[j] / count, loss[j] / count) for j, kind in enumerate(corrections)}
 
     def logits(self, placement: torch.Tensor, correction: str = "none") -> torch.Tensor:
         """Logits [n, classes] of one placement [blocks]."""
-        weights = self._weights(invert(placement.to(self.device), self.layout.positions), correction)
-        return torch.cat([self._forward(part, *weights) for part in self._chunks()])
+        block_at = invert(placement.to(self.device), self.layout.positions)
+        weights = self._weights(block_at)
+        corrected = [self._correct(weights, block_at, correction)]
+        return torch.cat([next(self._forward(part, weights, corrected)) for part in self._chunks()])
 
-    def _weights(
-        self, block_at: torch.Tensor, correction: str
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The scattered layers' weights (the first one folded) and biases for this placement."""
+    def _weights(self, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The scattered layers' weights, the first one folded, with block `block_at[p]` at position p."""
         empty = len(self._lines) // self.layout.block_shape[0] - 1
         found = self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at))
-        biases = dict(self._bias)
         if self.copies > 1:
-            first = self._first()
-            weight = found[first]
-            found[first] = weight.view(weight.shape[0], -1, self.copies).sum(-1)
-        if correction != "none":
-            self._correct(found, biases, block_at, correction)
-        return found, biases
+            assert self._split.first is not None
+            weight = found[self._split.first]
+            found[self._split.first] = weight.view(weight.shape[0], -1, self.copies).sum(-1)
+        return found
 
-    def _first(self) -> str:
-        assert self._split.first is not None
-        return self._split.first
-
-    def _correct(
-        self, weights: dict[str, torch.Tensor], biases: dict[str, torch.Tensor], block_at: torch.Tensor, kind: str
-    ) -> None:
+    def _correct(self, weights: Mapping[str, torch.Tensor], block_at: torch.Tensor, kind: str) -> "_Corrected":
+        """What each output's sum is multiplied by, and its bias, for every scattered layer."""
+        if kind not in ("none", "scale", "mean"):
+            raise ValueError(f"unknown correction '{kind}': expected none, scale or mean")
+        scales, biases = {}, {}
         for name, held in input_shares(self.layout, block_at).items():
-            factor = torch.where(held > 0, 1 / held.clamp(min=1e-9), 1.0)[:, None]
-            if kind == "scale":
-                weights[name] = weights[name] * factor
-            elif kind == "mean":
-                if name != self._split.first or self._mean_input is None:
+            factor = torch.where(held > 0, 1 / held.clamp(min=1e-9), 1.0)
+            scales[name] = factor if kind == "scale" else torch.ones_like(factor)
+            biases[name] = self._bias[name]
+            if kind == "mean":
+                if self._mean_input is None:
                     raise ValueError("correction 'mean' needs one scattered layer and images of the pirate's own")
-                biases[name] = biases[name] + (factor[:, 0] - 1) * (weights[name] @ self._mean_input)
-            else:
-                raise ValueError(f"unknown correction '{kind}': expected none, scale or mean")
+                biases[name] = biases[name] + (factor - 1) * (weights[name] @ self._mean_input)
+        return _Corrected(scales, biases)
 
     def _chunks(self) -> list[tuple[torch.Tensor, ...]]:
         return list(zip(*(feature.split(self.chunk) for feature in self._features), strict=True))
 
-    def _score_weights(
-        self, weights: dict[str, torch.Tensor], biases: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for part, labels in zip(self._chunks(), self.labels.split(self.chunk), strict=True):
-            logits = self._forward(part, weights, biases)
-            right += (logits.argmax(1) == labels).sum()
-            total += F.cross_entropy(logits, labels, reduction="sum")
-        return right, total
-
     @torch.inference_mode()
     def _forward(
-        self, part: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor], biases: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
+        self, part: tuple[torch.Tensor, ...], weights: Mapping[str, torch.Tensor], corrected: Sequence["_Corrected"]
+    ) -> Iterator[torch.Tensor]:
+        """The logits under each correction."""
         first = self._split.first
-        rest = {f"{name}.weight": w for name, w in weights.items() if name != first}
-        if first is None:
-            return _call(self._split.tail, rest, part)
-        output = F.linear(part[0], weights[first], biases[first])
-        return _call(self._split.tail, rest, (output, *part[1:]))
+        product = None if first is None else F.linear(part[0], weights[first])
+        for scales, biases in corrected:
+            replaced = {f"{name}.weight": w * scales[name][:, None] for name, w in weights.items() if name != first}
+            replaced |= {f"{name}.bias": biases[name] for name in weights if name != first}
+            inputs = part
+            if first is not None and product is not None:
+                inputs = (product * scales[first] + biases[first], *part[1:])
+            yield functional_call(self._split.tail, replaced, inputs) if replaced else self._split.tail(*inputs)
+
+
+class _Corrected(NamedTuple):
+    """Per scattered layer: what multiplies each output's sum, and its bias, both [outputs]."""
+
+    scales: dict[str, torch.Tensor]
+    biases: dict[str, torch.Tensor]
 
 
 def _bias(layer: nn.Linear) -> torch.Tensor:
-    """The layer's bias, zeros where it has none."""
-    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-
-
-def _call(tail: nn.Module, replaced: dict[str, torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    logits: torch.Tensor = functional_call(tail, replaced, inputs) if replaced else tail(*inputs)
-    return logits
+    """The layer's bias; one without gets zeros, for a correction to be added to."""
+    if layer.bias is None:
+        layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_features))
+    return layer.bias.detach()
 
 
 def copies(features: torch.Tensor) -> int:

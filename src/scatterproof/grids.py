@@ -20,10 +20,16 @@ def prune(
     """P1: one row per cell and correction, blocks held at their true places."""
     placements = torch.stack([draw_placement(answer, cell, key).positions for cell in cells])
     rows = []
-    for correction in corrections:
-        scores = evaluator.score(placements, correction)
+    for correction, scores in evaluator.score_corrections(placements, corrections).items():
         rows += [
-            {"keep": cell.keep, "correction": correction, "repeat": cell.repeat, "accuracy": accuracy, "loss": loss}
+            {
+                "block_size": cell.block_size,
+                "keep": cell.keep,
+                "correction": correction,
+                "repeat": cell.repeat,
+                "accuracy": accuracy,
+                "loss": loss,
+            }
             for cell, accuracy, loss in zip(cells, scores.accuracy.tolist(), scores.loss.tolist(), strict=True)
         ]
     return rows
@@ -34,7 +40,14 @@ def shuffle(evaluator: PlacementEvaluator, answer: Answer, cells: Sequence[Cell]
     placements = torch.stack([draw_placement(answer, cell, key).positions for cell in cells])
     scores = evaluator.score(placements)
     return [
-        {"keep": cell.keep, "moved": cell.moved, "repeat": cell.repeat, "accuracy": accuracy, "loss": loss}
+        {
+            "block_size": cell.block_size,
+            "keep": cell.keep,
+            "moved": cell.moved,
+            "repeat": cell.repeat,
+            "accuracy": accuracy,
+            "loss": loss,
+        }
         for cell, accuracy, loss in zip(cells, scores.accuracy.tolist(), scores.loss.tolist(), strict=True)
     ]
 

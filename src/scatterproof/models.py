@@ -1,6 +1,7 @@
 """Networks: the VGG family with a width multiplier, torchvision's classifiers, a user's own; their checkpoints."""
 
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,7 @@ from torch import nn
 
 from scatterproof.errors import UserError
 from scatterproof.study import VictimConfig
-
-# VGG configuration D of Simonyan & Zisserman 2014, https://arxiv.org/abs/1409.1556, as torchvision orders it.
-_VGG16: list[int | str] = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
+from scatterproof.vgg import VGG16
 
 
 class ModelError(UserError):
@@ -27,7 +26,8 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
     Raises: ModelError where the model does not exist or cannot be built.
     """
     if config.model in ("vgg16", "vgg16_bn"):
-        return _vgg16(config, classes)
+        copy_free = config.input_size == 28
+        return VGG16(classes, config.width, config.model == "vgg16_bn", config.dropout, copy_free)
     source, _, name = config.model.partition(":")
     if source == "torchvision":
         from scatterproof.vision import torchvision
@@ -35,9 +35,13 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'")
         build = torchvision.models.get_model_builder(name)
-        model = build(**({"num_classes": classes} | config.model_args))
+        arguments = {"num_classes": classes} | config.model_args
     else:
-        model = _own_function(config)(**config.model_args)
+        build, arguments = _own_function(config), config.model_args
+    try:
+        model = build(**arguments)
+    except Exception as error:  # a user's function may fail in any way it likes
+        raise ModelError(f"victim.model '{config.model}' with {arguments} failed: {_first_line(error)}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"victim.model '{config.model}' returned {type(model).__name__}, expected an nn.Module")
     return model
@@ -45,57 +49,26 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
 
 def _own_function(config: VictimConfig) -> Any:
     module, _, name = config.model.partition(":")
+    if str(Path.cwd()) not in sys.path:  # a script's own folder is there, the one it was called from is not
+        sys.path.append(str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the module raises while it is imported
         raise ModelError(
-            f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported: {error}"
+            f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported: {_first_line(error)}"
         ) from None
 
 
-def _vgg16(config: VictimConfig, classes: int) -> nn.Module:
-    from scatterproof.vision import torchvision
-
-    vgg = torchvision.models.vgg
-    plan = [item if isinstance(item, str) else _scaled(item, config.width) for item in _VGG16]
-    features = vgg.make_layers(plan, batch_norm=config.model == "vgg16_bn")
-    if config.input_size == 28:
-        _drop_last_poolings(features, 3)
-    model = vgg.VGG(features, num_classes=classes, init_weights=False, dropout=config.dropout)
-    hidden, flat = _scaled(4096, config.width), _scaled(512, config.width) * 49
-    model.classifier[0] = nn.Linear(flat, hidden)
-    model.classifier[3] = nn.Linear(hidden, hidden)
-    model.classifier[6] = nn.Linear(hidden, classes)
-    _initialise(model, config.width)
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _scaled(channels: int, width: float) -> int:
-    return max(1, round(channels * width))
-
-
-def _drop_last_poolings(features: nn.Sequential, count: int) -> None:
-    """Turn the last poolings into identities, so that parameter names stay torchvision's (28 -> 14 -> 7 pixels)."""
-    poolings = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-    for i in poolings[-count:]:
-        features[i] = nn.Identity()
-
-
-def _initialise(model: nn.Module, width: float) -> None:
-    """torchvision's own VGG initialisation; narrow dense layers get the spread that keeps its signal size."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, 0.01 / width**0.5)
-            nn.init.zeros_(module.bias)
-
-
 def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every dense layer by its path, in the order of the forward pass as far as registration shows it."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    """Every dense layer by its path, in the order of the forward pass as far as registration shows it.
+
+    A layer whose weight is computed (weight norm, say) holds no block of it, and is none.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "weight" in module._parameters
+    }
 
 
 def find_layer(model: nn.Module, path: str) -> str:
@@ -127,8 +100,9 @@ def read_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
         raise ModelError(f"victim.checkpoint '{path}': no such file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(f"victim.checkpoint '{path}': not readable: {_first_line(error)}") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: anything but plain tensors
@@ -136,9 +110,11 @@ def read_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    if not tensors or not all(isinstance(key, str) for key in state):
         raise ModelError(f"victim.checkpoint '{path}': expected a state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    parallel = all(key.startswith("module.") for key in state)  # saved from nn.DataParallel
+    return {key.removeprefix("module.") if parallel else key: value for key, value in state.items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from scatterproof.blocks import BlockGrid, Layout, Placement
 from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.files import atomic
-from scatterproof.models import build_model, dense_layers, find_layer, load_weights
+from scatterproof.models import ModelError, build_model, dense_layers, find_layer, load_weights
 from scatterproof.seeds import torch_generator
 from scatterproof.study import PositiveShare, Strict, VictimConfig
 
@@ -137,8 +137,18 @@ class Answer:
 
 
 def scattered_layers(model: nn.Module, config: VictimConfig, scatter: str) -> list[str]:
-    """Paths of the dense layers that are scattered: the study's one, or every one."""
-    return list(dense_layers(model)) if scatter == "dense" else [find_layer(model, config.layer)]
+    """Paths of the dense layers that are scattered: the study's one, or every one.
+
+    Raises: ModelError where the study's is none, or a weight is shared with another tensor of the network.
+    """
+    layer = find_layer(model, config.layer)
+    names = list(dense_layers(model)) if scatter == "dense" else [layer]
+    state = model.state_dict(keep_vars=True)
+    for name in names:
+        shared = [key for key, value in state.items() if value is state[f"{name}.weight"] and key != f"{name}.weight"]
+        if shared:  # the pirate would hold it under its other name
+            raise ModelError(f"victim.layer '{name}': its weight is also {shared[0]}, expected one that is not shared")
+    return names
 
 
 def make_puzzle(
@@ -173,7 +183,7 @@ def make_puzzle(
         images=images,
         labels=dataset.pirate.labels[: threat.images] if threat.knows == "labels" else None,
         logits=_logits(model, config, dataset, images) if threat.knows == "logits" else None,
-        config=config,
+        config=config.model_copy(update={"kind": "train", "checkpoint": None}),  # not where the whole model lies
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
@@ -202,9 +212,9 @@ def _load(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], Layout, dict[
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("scatterproof", "{}"))
             if header.get("kind") != kind:
-                raise PuzzleError(f"{path}: expected a {kind}, found {header.get('kind', 'another safetensors file')}")
+                raise PuzzleError(f"{path}: no {kind}, found {header.get('kind', 'another safetensors file')}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise PuzzleError(f"{path}: not a {kind}: {error}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PuzzleError(f"{path}: no {kind}: {' '.join(str(error).split())}") from None
     layout = Layout({name: BlockGrid(*sizes) for name, sizes in header["layout"].items()})
     return tensors, layout, header["meta"]

@@ -29,15 +29,43 @@ def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # a user's model may fail to trace in any way it likes
-        return SplitModel(lambda images: (images,), model, None)
+        return whole(model)
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target in layers]
     if sorted(str(node.target) for node in calls) != sorted(layers):  # a layer is called twice, or inside a leaf
-        return SplitModel(lambda images: (images,), model, None)
+        return whole(model)
+    if any(_reads_weight(node, layers) or _overwrites(node, model) for node in graph.nodes):
+        return whole(model)
     first = calls[0]
+    if not first.args:  # called by keyword
+        return whole(model)
     after = _dependants(calls)
     crossing = [n for n in graph.nodes if n not in after and n.op != "get_attr" and _feeds(n, after, first)]
     head, tail = _head(model, graph, first, crossing), _tail(model, graph, first, crossing, after)
     return SplitModel(head, tail, str(first.target))
+
+
+def whole(model: nn.Module) -> SplitModel:
+    """The model uncut: its tail takes the images."""
+    return SplitModel(lambda images: (images,), model, None)
+
+
+def _reads_weight(node: fx.Node, layers: Collection[str]) -> bool:
+    """Whether a layer's weight is used but by calling the layer."""
+    return node.op == "get_attr" and str(node.target).rpartition(".")[0] in layers
+
+
+def _overwrites(node: fx.Node, model: nn.Module) -> bool:
+    """Whether the node writes in place into what others read, or for nobody to read: order matters, a cut loses it."""
+    if not node.op.startswith("call") or not node.all_input_nodes:
+        return False
+    if node.op == "call_module":
+        in_place = bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    else:
+        name = getattr(node.target, "__name__", str(node.target))
+        in_place = (name.endswith("_") and not name.endswith("__")) or node.kwargs.get("inplace") is True
+    if not in_place:
+        return False
+    return not node.users or len(node.all_input_nodes[0].users) > 1
 
 
 def _dependants(nodes: list[fx.Node]) -> set[fx.Node]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scatterproof.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -104,13 +105,15 @@ class VictimConfig(Strict):
         None, description="safetensors, or a state dict torch.load(weights_only=True) reads; `{seed}` is filled in"
     )
     layer: str = Field("largest", description="path of the dense layer, such as `classifier.0`, or `largest`")
-    seeds: list[int] = Field([0], min_length=1, description="one victim is trained per seed")
+    seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
     train: TrainConfig = Field(TrainConfig(), description="training recipe")
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
         if self.kind == "checkpoint" and self.checkpoint is None:
             raise ValueError("victim.checkpoint is required for kind 'checkpoint'")
+        if self.checkpoint is not None and len(self.seeds) > 1 and "{seed}" not in self.checkpoint:
+            raise ValueError(f"victim.checkpoint '{self.checkpoint}': several seeds, but no {{seed}} in the path")
         if self.kind == "train" and self.checkpoint is not None:
             raise ValueError("victim.checkpoint is given, but victim.kind is 'train'")
         if self.model not in ("vgg16", "vgg16_bn") and ":" not in self.model:
@@ -145,6 +148,11 @@ class PruneConfig(Strict):
         if "mean" in self.corrections and self.images == 0:
             raise ValueError("prune.images is 0, but the correction 'mean' needs at least 1")
         return self
+
+    @property
+    def images_needed(self) -> int:
+        """Images that the pirate must hold for the corrections asked for."""
+        return self.images if "mean" in self.corrections else 0
 
 
 class ShuffleConfig(Strict):

@@ -3,20 +3,18 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from scatterproof.files import write_csv
 
-if TYPE_CHECKING:
-    from scatterproof.puzzle import Puzzle
-
+HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
 COST_COLUMNS = ["device", "device_minutes", "gpu_minutes"]
 
 
 def read_table(path: str) -> pd.DataFrame:
-    """A table as it was written, floats to the last bit (pandas 3 reads them so by default)."""
+    """A table as it was written, floats to the last bit (pandas reads them so by default from 3.1 on)."""
     return pd.read_csv(path)
 
 
@@ -25,21 +23,13 @@ def concatenate(parts: Iterable[str], output: str) -> None:
     write_csv(output, pd.concat([read_table(part) for part in parts], ignore_index=True))
 
 
-def cell_table(
-    rows: Sequence[dict[str, Any]], study: str, wildcards: Any, puzzle: "Puzzle", cost: dict[str, Any]
-) -> pd.DataFrame:
-    """The rows of one slice of a grid, with what they were measured on."""
-    table = pd.DataFrame(rows)
-    what = {
-        "study": study,
-        "victim_seed": int(wildcards.seed),
-        "layer": "+".join(puzzle.layout.grids),
-        "block_size": int(wildcards.size),
-        "keep": table.pop("keep"),
-        "victim": wildcards.victim,
-        "scatter": puzzle.threat.scatter,
-    }
-    return pd.DataFrame(what).join(table).assign(**cost)
+def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
+    """The rows of one slice of a grid.
+
+    about: study, victim_seed, layer, victim and scatter; cost: device, device_minutes and gpu_minutes of each row.
+    """
+    table = pd.DataFrame(rows).assign(**about, **cost)
+    return table[HEAD + [column for column in table if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
 
 
 def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence[str]) -> pd.DataFrame:
@@ -54,9 +44,9 @@ def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence
 
 def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
     """tables/curve.csv: accuracy against minutes of training; no rows for a victim that was read from a checkpoint."""
-    head = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
     columns = ["epoch", "minutes", "train_loss", "accuracy"]
     tables = [
-        read_table(path).assign(**victim) for victim, path in zip(victims[head].to_dict("records"), curves, strict=True)
+        read_table(path).assign(**{str(key): value for key, value in victim.items()})
+        for victim, path in zip(victims[HEAD].to_dict("records"), curves, strict=True)
     ]
-    return pd.concat(tables, ignore_index=True)[head + columns]
+    return pd.concat(tables, ignore_index=True)[HEAD + columns]

@@ -57,7 +57,7 @@ def obtain_victim(
     """
     if config.kind == "checkpoint":
         assert config.checkpoint is not None
-        path = config.checkpoint.format(seed=seed)
+        path = config.checkpoint.replace("{seed}", str(seed))
         model = build_model(config, dataset.classes)
         find_layer(model, config.layer)
         load_weights(model, read_checkpoint(path), path)
@@ -127,7 +127,7 @@ def _train_epoch(
     recipe = config.train
     torch.manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(len(dataset.victim.labels))
-    mixed = recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
+    mixed = _mixed(recipe, device)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.train()
     total = torch.zeros((), device=device)
@@ -153,6 +153,11 @@ def _train_epoch(
             f"training diverged in epoch {epoch + 1} (loss {mean}): lower victim.train.lr, now {recipe.lr}"
         )
     return mean
+
+
+def _mixed(recipe: TrainConfig, device: torch.device) -> bool:
+    """Whether the forward pass runs in bf16."""
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
 
 
 def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
@@ -192,9 +197,10 @@ def _identity(config: VictimConfig, seed: int, device: torch.device, threads: in
         "seed": seed,
         "device": device.type,
         "threads": threads,
+        "bf16": _mixed(config.train, device),
         "torch": torch.__version__,
         "dataset": dataset.source,
-        "split": [dataset.split_seed, len(dataset.victim.labels)],
+        "split": [dataset.split_seed, *dataset.victim.images.shape],
     }
     return json.dumps(what, sort_keys=True)
 
@@ -243,7 +249,14 @@ def _restore(
 
 
 def _differing(old: str, new: str) -> str:
-    before, after = json.loads(old), json.loads(new)
-    return ", ".join(
-        f"{key} was {before.get(key)!r}, is {after[key]!r}" for key in after if before.get(key) != after[key]
-    )
+    before, after = _flat(json.loads(old)), _flat(json.loads(new))
+    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    return ", ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys)
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,5 +1,6 @@
 """Evaluate one slice of the P1 grid."""
 
+from itertools import groupby
 from pathlib import Path
 
 from scatterproof.cells import prune_cells
@@ -13,15 +14,25 @@ from scatterproof.study import PruneConfig
 from scatterproof.tables import cell_table
 
 params, wildcards = snakemake.params, snakemake.wildcards
-first = int(wildcards.slice) * params.cells_per_job
+victim, seed, first = wildcards.victim, int(wildcards.seed), int(wildcards.slice) * params.cells_per_job
 with compute_job(snakemake, "prune", params.device) as job:
     grid = PruneConfig.model_validate_json(params.grid)
-    cells = prune_cells(grid)[first : first + params.cells_per_job]
-    puzzle, test = Puzzle.load(Path(snakemake.input.puzzle)), load_dataset(snakemake.input.dataset).test
-    answer = Answer.load(Path(snakemake.input.answer))
-    evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, params.images_per_chunk)
-    key = (params.seed, wildcards.victim, int(wildcards.seed), int(wildcards.size))
-    rows = prune(evaluator, answer, cells, grid.corrections, key)
-    minutes = job.meter.minutes_so_far()
-    table = cell_table(rows, params.study, wildcards, puzzle, job.cost_columns(minutes / len(rows)))
-    write_csv(snakemake.output[0], table)
+    test = load_dataset(snakemake.input.dataset).test
+    rows = []
+    mine = prune_cells(grid, params.block_sizes)[first : first + params.cells_per_job]
+    for size, group in groupby(mine, key=lambda cell: cell.block_size):
+        which = params.block_sizes.index(size)
+        puzzle = Puzzle.load(Path(snakemake.input.puzzles[which]))
+        answer = Answer.load(Path(snakemake.input.answers[which]))
+        evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, params.images_per_chunk)
+        cells, key = list(group), (params.seed, victim, seed, size)
+        rows += prune(evaluator, answer, cells, grid.corrections, key)
+    about = {
+        "study": params.study,
+        "victim_seed": seed,
+        "layer": "+".join(puzzle.layout.grids),
+        "victim": victim,
+        "scatter": puzzle.threat.scatter,
+    }
+    minutes = job.meter.minutes_so_far() / len(rows)
+    write_csv(snakemake.output[0], cell_table(rows, about, job.cost_columns(minutes)))

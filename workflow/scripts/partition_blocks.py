@@ -1,4 +1,4 @@
-"""Cut a victim's layer into blocks: the puzzle and its answer, in two files."""
+"""Cut a victim's layer into blocks of every size: puzzles and their answers, each in a file of its own."""
 
 from pathlib import Path
 
@@ -14,8 +14,10 @@ with compute_job(snakemake, "blocks", "cpu"):
     dataset = load_dataset(snakemake.input.dataset)
     model = build_model(config, dataset.classes)
     load_weights(model, read_checkpoint(snakemake.input.model), snakemake.input.model)
+    model.eval()
     threat = ThreatModel(scatter=params.scatter, images=params.images)
-    key = (params.seed, wildcards.victim, int(wildcards.seed), int(wildcards.size))
-    puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, int(wildcards.size), key)
-    answer.save(Path(snakemake.output.answer))
-    puzzle.save(Path(snakemake.output.puzzle))
+    for i, size in enumerate(params.block_sizes):
+        key = (params.seed, wildcards.victim, int(wildcards.seed), size)
+        puzzle, answer = make_puzzle(model, config, dataset, threat, size, key)
+        answer.save(Path(snakemake.output.answers[i]))
+        puzzle.save(Path(snakemake.output.puzzles[i]))

@@ -1,0 +1,57 @@
+"""Small victims, data and puzzles that several tests share."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from scatterproof.data import Dataset, Split
+from scatterproof.models import build_model, dense_layers
+from scatterproof.puzzle import Answer, Puzzle, ThreatModel, make_puzzle
+from scatterproof.study import VictimConfig
+
+torch.set_num_threads(1)  # networks this small only lose by more
+MEAN = (0.5,)
+
+
+def dataset(victim: int = 40, pirate: int = 12, test: int = 30, classes: int = 5, side: int = 8) -> Dataset:
+    """Images of noise around a pattern that each class has of its own."""
+    generator = torch.Generator().manual_seed(7)
+    patterns = torch.randint(0, 200, (classes, 1, side, side), generator=generator)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count) % classes
+        noise = torch.randint(0, 56, (count, 1, side, side), generator=generator)
+        return Split((patterns[labels] + noise).to(torch.uint8), labels)
+
+    return Dataset("small", classes, split(victim), split(pirate), split(test), MEAN, (0.3,), "made here", 0)
+
+
+def vgg(**keys: Any) -> VictimConfig:
+    """A VGG16 of width 1/64: its largest layer is 64 x 392."""
+    return VictimConfig(**({"width": 1 / 64, "layer": "classifier.0"} | keys))
+
+
+def network(config: VictimConfig, classes: int = 5, seed: int = 0) -> nn.Module:
+    """In eval mode, weights large enough that the logits differ from image to image."""
+    torch.manual_seed(seed)
+    model = build_model(config, classes)
+    for layer in dense_layers(model).values():
+        nn.init.normal_(layer.weight, 0, 2 / layer.in_features**0.5)
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias, 0, 0.3)
+    return model.eval()
+
+
+def tiny() -> nn.Module:
+    """A network with all that a resume must restore: batch norm, dropout, dense layers."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+        nn.Linear(512, 16), nn.Dropout(0.1), nn.ReLU(), nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def puzzle(
+    model: nn.Module, config: VictimConfig, data: Dataset, size: int = 16, key: int = 0, **threat: Any
+) -> tuple[Puzzle, Answer]:
+    return make_puzzle(model, config, data, ThreatModel(**threat), size, (key,))

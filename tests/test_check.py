@@ -1,0 +1,88 @@
+"""What does not fit is said before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from scatterproof.check import CheckError, check_study, read_grids
+from scatterproof.errors import UserError
+from scatterproof.files import write_json
+from scatterproof.models import ModelError
+from scatterproof.study import VictimConfig
+from small import dataset, network, vgg
+
+DATA = dataset()
+
+
+def check(
+    *victims: VictimConfig, sizes: tuple[int, ...] = (16,), scatter: str = "layer", images: int = 0
+) -> dict[str, Any]:
+    return check_study(victims or [vgg()], DATA, sizes, scatter, images)
+
+
+def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:
+    found = check(vgg(), vgg(input_size=28), vgg(width=1 / 32), vgg(), sizes=(16, 60))
+    assert len(found["victims"]) == 3  # equal victims are checked once
+    assert found["victims"][0] == {
+        "model": "vgg16",
+        "layers": {"classifier.0": [64, 392]},
+        "grids": {"16": {"classifier.0": [4, 25]}, "60": {"classifier.0": [2, 7]}},
+    }
+    write_json(tmp_path / "checked.json", found)
+    assert read_grids(str(tmp_path / "checked.json")) == [
+        ("classifier.0", 16, 4, 25),
+        ("classifier.0", 60, 2, 7),
+        ("classifier.0", 16, 8, 49),
+        ("classifier.0", 60, 3, 14),
+    ]
+
+
+def test_all_dense_layers_are_cut_where_all_are_scattered() -> None:
+    assert check(scatter="dense")["victims"][0]["grids"]["16"] == {
+        "classifier.0": [4, 25], "classifier.3": [4, 4], "classifier.6": [1, 4],
+    }  # fmt: skip
+
+
+def test_full_size_victims_are_checked_without_their_memory() -> None:
+    found = check(VictimConfig(), sizes=(256,))
+    assert found["victims"][0]["grids"] == {"256": {"classifier.0": [16, 98]}}
+
+
+BAD: list[tuple[str, VictimConfig, dict[str, Any], type[UserError], str]] = [
+    ("block", vgg(), {"sizes": (16, 65)}, CheckError, "block_sizes: block size 65 is larger than the layer: class"),
+    ("path", vgg(layer="features.0"), {}, ModelError, "victim.layer 'features.0' is Conv2d, expected a dense layer"),
+    ("dense", vgg(layer="fc"), {"scatter": "dense"}, ModelError, "victim.layer 'fc' is nothing"),
+    ("images", vgg(), {"images": 13}, CheckError, "prune.images is 13, but the pirate has 12 images"),
+    ("model", vgg(model="torchvision:nothing"), {}, ModelError, "no classifier 'nothing'"),
+    ("none", vgg(model="test_check:convolutions", layer="largest"), {"scatter": "dense"}, ModelError, "no dense layer"),
+    ("file", vgg(kind="checkpoint", checkpoint="/nowhere/{seed}.pt"), {}, ModelError, "/nowhere/0.pt': no such file"),
+]
+
+
+def convolutions() -> torch.nn.Module:
+    return torch.nn.Conv2d(3, 3, 1)
+
+
+@pytest.mark.parametrize(("victim", "keys", "kind", "named"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+def test_what_does_not_fit_is_one_line(
+    victim: VictimConfig, keys: dict[str, Any], kind: type[UserError], named: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        check(victim, **keys)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_seeds_checkpoint_is_held_to_the_architecture(tmp_path: Path) -> None:
+    config = vgg(kind="checkpoint", checkpoint=str(tmp_path / "{seed}.safetensors"), seeds=[1, 2])
+    save_file(network(vgg()).state_dict(), tmp_path / "1.safetensors")
+    save_file(network(vgg(), classes=6).state_dict(), tmp_path / "2.safetensors")
+    with pytest.raises(ModelError) as caught:
+        check(config)
+    assert "2.safetensors': checkpoint of another architecture: " in str(caught.value)
+    assert "classifier.6.weight is [6, 64], the model has [5, 64]" in str(caught.value)
+    save_file(network(vgg(), seed=1).state_dict(), tmp_path / "2.safetensors")
+    assert check(config)["victims"][0]["grids"] == {"16": {"classifier.0": [4, 25]}}

@@ -1,0 +1,70 @@
+"""Tables lose no bit and no row between the jobs that write them and the study's own."""
+
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scatterproof.files import write_csv, write_json
+from scatterproof.tables import COST_COLUMNS, cell_table, concatenate, curve_table, read_table, victim_table
+from scatterproof.victim import Epoch
+from scatterproof.victim_files import curve_table as own_curve
+
+HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_floats_survive_to_the_last_bit(tmp_path: Path, values: list[float]) -> None:
+    write_csv(tmp_path / "x.csv", pd.DataFrame({"value": values}))
+    assert [float(value) for value in read_table(str(tmp_path / "x.csv"))["value"]] == values
+
+
+def test_slices_are_joined_in_order(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{i}.csv") for i in (2, 0, 1)]
+    for i, path in enumerate(paths):
+        write_csv(path, pd.DataFrame({"part": [i, i], "loss": [0.1 + 0.2, 1 / 3], "gpu_minutes": [None, None]}))
+    concatenate(paths, str(tmp_path / "all.csv"))
+    table = read_table(str(tmp_path / "all.csv"))
+    assert table["part"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert set(table["loss"]) == {0.1 + 0.2, 1 / 3}
+    assert table["gpu_minutes"].isna().all()
+
+
+def test_rows_of_a_slice_say_what_they_were_measured_on() -> None:
+    about = {"study": "s", "victim_seed": 3, "layer": "a+b", "victim": "copy_free", "scatter": "dense"}
+    rows = [{"block_size": 16, "keep": keep, "repeat": 0, "accuracy": 0.5, "loss": 1.0} for keep in (0.1, 1.0)]
+    cost = {"device": "cpu: x", "device_minutes": 0.5, "gpu_minutes": None}
+    table = cell_table(rows, about, cost)
+    columns = list(table.columns)
+    assert columns[:5] == HEAD
+    assert columns[-3:] == COST_COLUMNS
+    assert set(columns) == {*rows[0], *about, *cost}
+    assert table["keep"].tolist() == [0.1, 1.0]
+    assert table.loc[1, HEAD].tolist() == ["s", 3, "a+b", 16, 1.0]
+    assert table[["victim", "scatter"]].drop_duplicates().to_numpy().tolist() == [["copy_free", "dense"]]
+    assert table["gpu_minutes"].isna().all()
+
+
+def test_victims_and_curves_are_gathered(tmp_path: Path) -> None:
+    names = [("victim", 0), ("victim", 1), ("own", 0)]
+    metrics, curves = [], []
+    for i, _ in enumerate(names):
+        metrics.append(str(tmp_path / f"{i}.json"))
+        write_json(metrics[-1], {"layer": "fc", "block_size": 8, "accuracy": 1 / 3, "gpu_minutes": None})
+        curves.append(str(tmp_path / f"{i}.csv"))
+        write_csv(curves[-1], own_curve([Epoch(n + 1, n / 7, 1.0, 0.1 * n) for n in range(i)]))
+    victims = victim_table("s", names, metrics)
+    assert list(victims.columns) == [*HEAD, "victim", "accuracy", "gpu_minutes"]
+    assert victims["accuracy"].tolist() == [1 / 3] * 3
+    table = curve_table(victims, curves)
+    assert list(table.columns) == [*HEAD, "victim", "epoch", "minutes", "train_loss", "accuracy"]
+    assert table[["victim", "victim_seed", "epoch"]].to_numpy().tolist() == [
+        ["victim", 1, 1],
+        ["own", 0, 1],
+        ["own", 0, 2],
+    ]
+    none = curve_table(victims[:1], curves[:1])
+    assert len(none) == 0
+    assert list(none.columns) == list(table.columns)
