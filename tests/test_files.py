@@ -2,9 +2,9 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas
@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from scatterproof.files import FolderError, atomic, check_writable, write_bytes, write_csv, write_json, write_text
+from scatterproof.files import (
+    FolderError,
+    WriteError,
+    atomic,
+    check_writable,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -45,6 +54,15 @@ def test_writers_of_others_end_with_the_mode_of_a_new_file(tmp_path: Path) -> No
     (tmp_path / "plain").touch()
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert load_file(tmp_path / "a.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+def test_a_file_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=rf"^{tmp_path}/file/a\.txt: cannot be written: File exists$"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+    with pytest.raises(WriteError, match="cannot be written: "), atomic(tmp_path / "a.safetensors") as temporary:
+        save_file({"x": torch.arange(3)}, temporary / "below a file")
+    assert names(tmp_path) == {"file"}
 
 
 def test_bytes_text_and_json(tmp_path: Path) -> None:
@@ -91,14 +109,20 @@ def test_check_writable_names_a_file_that_stands_in_the_way(tmp_path: Path) -> N
         check_writable(tmp_path / "results" / "demo", 1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_check_writable_names_a_folder_without_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(FolderError, match="cannot write in"):
-            check_writable(tmp_path / "demo", 1)
-    finally:
-        tmp_path.chmod(0o755)
+def test_check_writable_names_a_folder_without_permission() -> None:
+    """In a process without root's rights: root may write anywhere."""
+    code = (
+        "import os, sys\n"
+        "from scatterproof.files import FolderError, check_writable\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: check_writable('demo', 1)\n"
+        "except FolderError as error: sys.exit(str(error))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"demo: cannot write in {folder}: Permission denied\n"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where even root makes no files")

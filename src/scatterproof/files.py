@@ -5,10 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from safetensors import SafetensorError
 
 from scatterproof.errors import UserError
 
@@ -20,27 +22,34 @@ class FolderError(UserError):
     """A folder that results can't go to, said in one line."""
 
 
+class WriteError(UserError, OSError):
+    """A file that can't be written, as on a full disk, said in one line; an OSError too."""
+
+
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path to write to; it becomes `path`, durably, when the block ends, and is removed if the block fails.
 
     Missing folders are made. The file gets the mode of a newly created one, whatever its writer gave it
-    (safetensors makes private files). Raises: OSError.
+    (safetensors makes private files). Raises: WriteError.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise WriteError(f"{path}: cannot be written: {reason}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -53,25 +62,25 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Write a file whole or not at all. Raises: OSError."""
+    """Write a file whole or not at all. Raises: WriteError."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text, line ends as they are. Raises: OSError."""
+    """Write UTF-8 text, line ends as they are. Raises: WriteError."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path | str, obj: Any) -> None:
-    """Write indented JSON. Raises: OSError; TypeError, or ValueError at NaN or infinity, which JSON doesn't have."""
+    """Write indented JSON. Raises: WriteError; TypeError, or ValueError at NaN or infinity, which JSON doesn't have."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path | str, frame: "pandas.DataFrame") -> None:
     """Write a table as UTF-8 CSV without its index, every float with as many digits as identify it.
 
-    A reader that rounds correctly, as pandas' from 3.1 on, reads the same floats. Raises: OSError.
+    A reader that rounds correctly, as pandas' from 3.1 on, reads the same floats. Raises: WriteError.
     """
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def train_victim(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
     identity = _identity(config, seed, device, threads, dataset)
     curve = _restore(checkpoint, identity, model, optimizer, schedule)
+    dataset = _resident(dataset, device)
     progress = tqdm(
         range(len(curve), recipe.epochs), initial=len(curve), total=recipe.epochs, unit="epoch", mininterval=5
     )
@@ -92,6 +93,17 @@ def train_victim(
         progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
         _save(checkpoint, identity, model, optimizer, schedule, curve)
     return Trained(model.eval(), curve, curve[-1].minutes)
+
+
+def _resident(dataset: Dataset, device: torch.device) -> Dataset:
+    """The dataset with the images that training reads on a GPU that has ample room for them."""
+    if device.type != "cuda":
+        return dataset
+    parts = (dataset.victim, dataset.test)
+    if sum(part.images.nbytes for part in parts) > torch.cuda.mem_get_info(device)[0] / 4:
+        return dataset
+    victim, test = (Split(part.images.to(device), part.labels.to(device)) for part in parts)
+    return replace(dataset, victim=victim, test=test)
 
 
 def measure(
@@ -131,7 +143,7 @@ def _train_epoch(
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.train()
     total = torch.zeros((), device=device)
-    batches = order.split(recipe.batch_size)
+    batches = order.to(dataset.victim.images.device).split(recipe.batch_size)
     for batch in tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, mininterval=5, unit="step"):
         if len(batch) == 1 and len(batches) > 1:  # batch norm has no variance over one image
             schedule.step()

@@ -1,0 +1,27 @@
+"""One finished run of the tiny study, shared by every test that looks at it; those that change it copy it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import workflow
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An uninterrupted run: its folder, what it printed, and how long it took."""
+
+    folder: Path
+    output: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    started = time.monotonic()
+    status, output = workflow.snakemake(folder, workflow.TINY)
+    assert status == 0, output
+    return Finished(folder, output, time.monotonic() - started)

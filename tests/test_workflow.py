@@ -1,0 +1,151 @@
+"""The whole line, run by Snakemake on a tiny study: what it leaves, what it reruns, what it survives."""
+
+import os
+import re
+import shutil
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import workflow
+from conftest import Finished
+from scatterproof.tables import read_table
+from workflow import FIGURES, RESULTS, TABLES, TINY
+
+HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
+COSTS = ["device", "device_minutes", "gpu_minutes"]
+
+
+@pytest.fixture(scope="module")
+def no_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose torch cannot be imported."""
+    folder = tmp_path_factory.mktemp("no_torch")
+    (folder / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
+    return folder
+
+
+def read(finished: Finished, name: str) -> pd.DataFrame:
+    return read_table(str(finished.folder / RESULTS / "tables" / f"{name}.csv"))
+
+
+def test_it_leaves_tables_figures_and_a_page(finished: Finished) -> None:
+    folder = finished.folder / RESULTS
+    assert {path.stem for path in (folder / "tables").iterdir()} == set(TABLES)
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{k}" for n in FIGURES for k in ("svg", "png")
+    }
+    for name in FIGURES:
+        assert "</svg>" in (folder / "figures" / f"{name}.svg").read_text()
+        with Image.open(folder / "figures" / f"{name}.png") as image:
+            image.verify()
+    assert "</html>" in (folder / "report" / "index.html").read_text()
+    assert f"The report is {RESULTS}/report/index.html" in finished.output
+    assert not [path for path in finished.folder.rglob("*") if path.suffix in (".tmp", ".part")]
+    assert not list(folder.rglob("checkpoint.pt"))
+
+
+def test_columns_stand_in_the_order_of_the_design(finished: Finished) -> None:
+    for name in ("victim", "curve", "prune", "shuffle", "theory", "threshold"):
+        assert list(read(finished, name))[:5] == HEAD, name
+    for name in ("victim", "prune", "shuffle"):
+        frame = read(finished, name)
+        assert list(frame)[-3:] == COSTS, name
+        assert frame["gpu_minutes"].isna().all(), name
+        assert (frame["device_minutes"] > 0).all(), name
+        assert frame["device"].str.startswith("cpu").all(), name
+
+
+def test_tables_hold_every_victim_block_size_and_draw(finished: Finished) -> None:
+    victims = {("victim", 0), ("victim", 1), ("copy_free", 0)}
+    prune, shuffle, victim = (read(finished, name) for name in ("prune", "shuffle", "victim"))
+    assert {
+        (str(name), int(seed)) for name, seed in zip(victim["victim"], victim["victim_seed"], strict=True)
+    } == victims
+    assert len(prune) == len(victims) * 2 * 3 * 2 * 2  # block sizes, shares, repeats, corrections
+    assert len(shuffle) == len(victims) * 2 * 2
+    key = ["victim", "victim_seed", "block_size", "keep"]
+    assert not prune.duplicated([*key, "repeat", "correction"]).any()
+    assert not shuffle.duplicated([*key, "moved", "repeat"]).any()
+    assert set(read(finished, "theory")["block_size"].dropna()) >= {16, 60}
+
+
+def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finished) -> None:
+    prune, victim = read(finished, "prune"), read(finished, "victim")
+    whole = prune[prune["keep"] == 1].merge(victim, on=["victim", "victim_seed"], suffixes=("", "_victim"))
+    assert len(whole) == 3 * 2 * 2 * 2
+    assert (whole["accuracy"] == whole["accuracy_victim"]).all()
+
+
+def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
+    cost, summary = read(finished, "cost"), read(finished, "cost_summary")
+    assert set(cost["state"]) <= {"COMPLETED", "RUNNING"}
+    assert {"data", "victim", "blocks", "prune", "shuffle", "theory", "report"} <= set(summary["stage"])
+    assert (cost["rule"] == "train_victim").sum() == 3
+
+
+def test_a_second_run_has_nothing_to_do_and_parsing_needs_no_torch(finished: Finished, no_torch: Path) -> None:
+    status, output = workflow.snakemake(finished.folder, TINY, path=no_torch)
+    assert status == 0, output
+    assert "Nothing to be done" in output
+    assert workflow.jobs(output) == {}
+
+
+def test_a_change_reruns_only_what_depends_on_it(finished: Finished, tmp_path: Path, no_torch: Path) -> None:
+    workflow.copy(finished.folder, tmp_path)
+    study = deepcopy(TINY)
+    study["prune"]["repeats"] = 3
+    status, output = workflow.snakemake(tmp_path, study, "-n", path=no_torch)
+    assert status == 0, output
+    after = ["tabulate_prune", "tabulate_thresholds", "draw_figures", "tabulate_costs", "build_report", "all"]
+    assert workflow.jobs(output) == {"evaluate_prune": 9} | dict.fromkeys(after, 1)
+
+
+def test_a_failing_cell_leaves_the_others_finished(finished: Finished, tmp_path: Path) -> None:
+    folder = workflow.copy(finished.folder, tmp_path) / RESULTS
+    puzzle = folder / "puzzles" / "victim" / "seed0" / "b16" / "puzzle.safetensors"
+    before = puzzle.stat()
+    puzzle.write_bytes(puzzle.read_bytes()[:1000])
+    os.utime(puzzle, ns=(before.st_atime_ns, before.st_mtime_ns))
+    cells = folder / "cells" / "shuffle"
+    gone = [cells / "victim.0.0.csv", cells / "victim.1.0.csv", folder / "tables" / "shuffle.csv"]
+    for path in (*gone, folder / "report" / "index.html"):
+        path.unlink()
+    status, output = workflow.snakemake(tmp_path, TINY)
+    assert status != 0
+    assert (cells / "victim.1.0.csv").exists(), output
+    assert not (cells / "victim.0.0.csv").exists()
+    assert "error in evaluate_shuffle" in output
+    assert str(puzzle.relative_to(tmp_path)) in output
+    assert not (folder / "tables" / "shuffle.csv").exists()
+    assert not (folder / "report" / "index.html").exists()
+
+
+def test_a_second_controller_is_refused_by_name(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / RESULTS).mkdir(parents=True)
+    shutil.copy2(finished.folder / RESULTS / "dataset.safetensors", tmp_path / RESULTS)
+    process = workflow.start(tmp_path, TINY)
+    try:
+        lock = tmp_path / RESULTS / ".controller"
+        while not (lock.exists() and lock.read_text()):
+            assert process.poll() is None, (tmp_path / "out.txt").read_text()
+            time.sleep(0.05)
+        status, output = workflow.snakemake(tmp_path, TINY)
+        assert process.poll() is None, "the first was disturbed"
+    finally:
+        workflow.kill(process, tmp_path)
+    assert status != 0
+    assert re.search(rf"^{RESULTS} is being worked on by process {process.pid} on \S+$", output, re.MULTILINE), output
+    assert "Traceback" not in output
+
+
+def test_snakemakes_own_report(finished: Finished, tmp_path: Path) -> None:
+    page = tmp_path / "snakemake.html"
+    status, output = workflow.snakemake(finished.folder, TINY, "--report", str(page))
+    assert status == 0, output
+    text = page.read_text()
+    for name in (*FIGURES, "threshold.csv", "cost_summary.csv"):
+        assert name in text

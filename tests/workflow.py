@@ -1,0 +1,164 @@
+"""Run the workflow as a user does, in a folder of its own, on a study small enough for a test."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path("results/tiny")
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "cost", "cost_summary"]
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "cost"]
+TIMES = ["device_minutes", "gpu_minutes", "minutes"]
+
+# Layers of 64 x 392 and, copy-free, 128 x 784: 60 divides none of them
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "dataset": {"kind": "digits"},
+    "victim": {
+        "model": "vgg16_bn",
+        "width": 1 / 64,
+        "dropout": 0.0,
+        "seeds": [0, 1],
+        "train": {"lr": 0.05, "epochs": 2, "schedule": "onecycle", "augment": "none"},
+    },
+    "controls": {"copy_free": {"input_size": 28, "seeds": [0], "train": {"epochs": 1}}},
+    "block_sizes": [16, 60],
+    "prune": {"keep": [0.0, 0.3, 1.0], "repeats": 2, "corrections": ["none", "mean"], "images": 8},
+    "shuffle": {"keep": [0.5, 1.0], "moved": [1.0], "repeats": 1},
+    "theory": {"keep": [0.1], "populations": [10]},
+    "run": {"device": "cpu", "cells_per_job": 6},
+}
+
+
+def command(folder: Path, study: dict[str, Any] | str, *args: str) -> list[str]:
+    """The command line for a study, which is written to `tiny.yaml` in the folder; the repository's profile is found
+    by its place beside the Snakefile."""
+    config = folder / "tiny.yaml"
+    config.write_text(study if isinstance(study, str) else yaml.safe_dump(study, sort_keys=False))
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)),
+        *("--configfile", str(config), "--cores", "2", *args),
+    ]
+
+
+def environment(path: Path | None = None) -> dict[str, str]:
+    """This environment without a Snakemake profile of the user's, one thread a process, `path` first on PYTHONPATH."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE_")}
+    found = [str(path)] if path else []
+    found += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)}
+
+
+def snakemake(
+    folder: Path,
+    study: dict[str, Any] | str,
+    *args: str,
+    path: Path | None = None,
+    prefix: Sequence[str] = (),
+    **options: Any,
+) -> tuple[int, str]:
+    """Run to the end: exit status, and everything that the user sees. `prefix` stands before the command."""
+    done = subprocess.run(
+        [*prefix, *command(folder, study, *args)],
+        cwd=folder,
+        env=environment(path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+        **options,
+    )
+    return done.returncode, done.stdout
+
+
+def start(folder: Path, study: dict[str, Any], *args: str) -> subprocess.Popen[bytes]:
+    """Start in a session of its own; what it prints goes to `out.txt`."""
+    with (folder / "out.txt").open("ab") as out:
+        return subprocess.Popen(
+            command(folder, study, *args),
+            cwd=folder,
+            env=environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def scripts(process: subprocess.Popen[bytes]) -> set[str]:
+    """The rules whose scripts a running Snakemake has at work."""
+    found = set()
+    for child in _family(process):
+        try:
+            words = child.cmdline()
+        except psutil.Error:
+            continue
+        if words and words[-1].endswith(".py") and ".snakemake/scripts/" in words[-1]:
+            found.add(words[-1].split(".")[-2])
+    return found
+
+
+def kill(process: subprocess.Popen[bytes], folder: Path) -> set[str]:
+    """`kill -9` of a Snakemake's whole group and of all that it started; the rules that were at work."""
+    at_work = scripts(process)
+    family = _family(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=30)
+    deadline = time.monotonic() + 30
+    while left := [other.pid for other in psutil.process_iter() if _works_in(other, folder)]:
+        assert time.monotonic() < deadline, f"processes {left} outlived the kill"
+        time.sleep(0.05)
+    return at_work
+
+
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder
+    except psutil.Error:
+        return False
+
+
+def copy(finished: Path, folder: Path) -> Path:
+    """A finished run to change: its results, and what Snakemake knows of them."""
+    shutil.copytree(finished / "results", folder / "results")
+    shutil.copytree(finished / ".snakemake", folder / ".snakemake")
+    return folder
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    """A table as text, so that equal means equal to the last digit."""
+    return pd.read_csv(folder / RESULTS / "tables" / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def without_times(folder: Path, name: str) -> pd.DataFrame:
+    return table(folder, name).drop(columns=TIMES, errors="ignore")
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rule -> jobs, from the list that Snakemake prints before it runs; empty if there is nothing to do."""
+    _, found, rest = output.partition("Job stats:\n")
+    lines = rest.partition("\n\n")[0].splitlines()[2:] if found else []
+    return {rule: int(count) for rule, count in (line.split() for line in lines) if rule != "total"}
