@@ -14,15 +14,22 @@ from scatterproof.study import parse_study
 min_version("9.0")
 
 
-configfile: "config/demo.yaml"
+# Only without --configfile: Snakemake lays a study's keys over these, and would fill in those it leaves out.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/demo.yaml"
 
 
+CONFIG = os.path.relpath(workflow.configfiles[-1])
 try:
-    STUDY = parse_study(config, workflow.configfiles[-1])
+    STUDY = parse_study(config, CONFIG)
     RESULTS = f"results/{STUDY.study}"
     check_writable(RESULTS, free_bytes=200 * 2**20)
 except UserError as error:
     raise WorkflowError(str(error))
+
+
+GPUS = 0 if STUDY.run.device == "cpu" else 1
 
 
 wildcard_constraints:
@@ -40,6 +47,7 @@ include: "rules/theory.smk"
 include: "rules/report.smk"
 
 
+# Jobs that an executor starts run without hooks, so that only the controller holds the study.
 onstart:
     hold_study(RESULTS)
 

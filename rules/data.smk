@@ -19,7 +19,8 @@ rule prepare_dataset:
         gpu=0,
     params:
         records=f"{RESULTS}/records",
-        config=STUDY.dataset.model_dump_json(),
+        config=lambda wildcards: STUDY.dataset.model_dump_json(),
+        source=STUDY.dataset.stamp(),
     message:
         "reading and splitting the dataset"
     script:
@@ -44,7 +45,7 @@ rule check_study:
         gpu=0,
     params:
         records=f"{RESULTS}/records",
-        victims=[STUDY.victim_config(name).model_dump_json() for name, _ in STUDY.victims],
+        victims=lambda wildcards: [STUDY.victim_config(name).model_dump_json() for name in STUDY.names],
         block_sizes=STUDY.block_sizes,
         scatter=STUDY.scatter,
         images=STUDY.prune.images_needed,

@@ -21,7 +21,7 @@ rule evaluate_prune:
     resources:
         runtime=STUDY.run.cell_minutes,
         mem_mb=STUDY.run.mem_mb,
-        gpu=1,
+        gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
         grid=STUDY.prune.model_dump_json(),

@@ -128,8 +128,9 @@ rule build_report:
         gpu=0,
     params:
         records=f"{RESULTS}/records",
-        study=STUDY.model_dump_json(),
-        command=f"snakemake --configfile {os.path.relpath(workflow.configfiles[-1])}",
+        study=lambda wildcards: STUDY.model_dump_json(),  # a function: its text may hold "{seed}"
+        command=f"snakemake --configfile {CONFIG}",
+        repository=workflow.basedir,
     message:
         "building the page"
     script:

@@ -21,7 +21,7 @@ rule evaluate_shuffle:
     resources:
         runtime=STUDY.run.cell_minutes,
         mem_mb=STUDY.run.mem_mb,
-        gpu=1,
+        gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
         grid=STUDY.shuffle.model_dump_json(),

@@ -1,16 +1,17 @@
 # In:  dataset.safetensors
-# Out: <victim>/seed<k>/model.safetensors, metrics.json, curve.csv; tables/victim.csv, tables/curve.csv
+# Out: <victim>/seed<k>/model.safetensors, curve.csv, training.json; tables/victim.csv, tables/curve.csv
+# Nothing that leaves the training as it is may train again: `checked` is ancient, and metrics.json comes with the blocks.
 # checkpoint.pt beside the model is no output: Snakemake would delete it with a killed job, and a resume needs it.
 
 
 rule train_victim:
     input:
         dataset=f"{RESULTS}/dataset.safetensors",
-        checked=f"{RESULTS}/checked.json",
+        checked=ancient(f"{RESULTS}/checked.json"),
     output:
         model=f"{RESULTS}/{{victim}}/seed{{seed}}/model.safetensors",
-        metrics=f"{RESULTS}/{{victim}}/seed{{seed}}/metrics.json",
         curve=f"{RESULTS}/{{victim}}/seed{{seed}}/curve.csv",
+        training=f"{RESULTS}/{{victim}}/seed{{seed}}/training.json",
     log:
         f"{RESULTS}/logs/train_victim/{{victim}}.{{seed}}.log",
     benchmark:
@@ -21,13 +22,11 @@ rule train_victim:
     resources:
         runtime=STUDY.run.train_minutes,
         mem_mb=STUDY.run.mem_mb,
-        gpu=1,
+        gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        scatter=STUDY.scatter,
-        block_size=STUDY.block_sizes[0],
-        images_per_chunk=STUDY.run.images_per_chunk,
+        checkpoint=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
         device=STUDY.run.device,
     message:
         "training {wildcards.victim}, seed {wildcards.seed}"

@@ -15,7 +15,7 @@ from scatterproof.grids import displace, draw_placement, prune, shuffle
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.study import PruneConfig, ShuffleConfig
 from scatterproof.victim import Trained
-from scatterproof.victim_files import victim_metrics
+from scatterproof.evaluate import victim_metrics
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

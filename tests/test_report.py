@@ -3,6 +3,7 @@
 import subprocess
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import report_tables as made_up
 from scatterproof.cost.ledger import cost_summary, cost_table
-from scatterproof.report import figures, statistics
+from scatterproof.report import figures, statistics, words
 from scatterproof.report.page import build_page, provenance
 from scatterproof.report.words import number, threshold_text
 from scatterproof.study import Study
@@ -85,6 +86,30 @@ def test_ragged_repeats_are_drawn_within_their_seed() -> None:
     assert set(statistics.bootstrap_means(values)[:, 0]) == {1.0, 2.0, 3.0}
 
 
+def test_a_resample_takes_the_same_repeats_at_every_point() -> None:
+    table = np.random.default_rng(0).random((3, 4))
+    means = statistics.bootstrap_means(np.stack([table, table + 1]))
+    assert means[:, 1] == pytest.approx(means[:, 0] + 1)
+
+
+def test_repeats_are_paired_by_number_where_a_point_lacks_some() -> None:
+    means = statistics.bootstrap_means(np.array([[[0.0, 1.0, 2.0]], [[np.nan, 11.0, 12.0]]]))
+    assert (means[means[:, 0] == 2, 1] == 12).all()
+    assert (means[means[:, 0] == 0, 1] == 11.5).all()
+    assert not np.isnan(means).any()
+
+
+def test_the_threshold_of_nested_draws_covers_the_truth() -> None:
+    rng, hits, trials = np.random.default_rng(0), 0, 200
+    prune = pd.concat([linear_prune(0.8, seeds=1, keeps=(0.1, 0.45, 0.55, 1))[0].assign(repeat=n) for n in range(20)])
+    _, victims = linear_prune(0.8, seeds=1)
+    for _ in range(trials):
+        shift = 0.05 * rng.standard_normal(20)  # of a repeat, at every share alike
+        row = statistics.threshold(prune.assign(accuracy=prune["accuracy"] + shift[prune["repeat"]]), victims).iloc[0]
+        hits += row["ci_low"] <= 0.5 <= row["ci_high"]
+    assert 0.88 <= hits / trials <= 0.99
+
+
 def test_one_seed_resamples_repeats_and_says_so() -> None:
     frame = pd.DataFrame({"victim_seed": 0, "repeat": [0, 1, 2], "keep": 0.5, "v": "a", "accuracy": [0.2, 0.3, 0.4]})
     row = statistics.curve(frame, ["v"]).iloc[0]
@@ -106,13 +131,15 @@ def test_the_crossing_is_the_first_point_at_the_level(heights: list[float], leve
         assert (y[x < at - 1e-12] < level).all()
 
 
-def linear_prune(top: float, seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
+def linear_prune(
+    top: float, seeds: int = 2, keeps: tuple[float, ...] = (0.1, 0.3, 0.7, 1.0)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A noiseless curve, accuracy = top * keep, of victims that are all 0.8 accurate."""
     head = {"study": "s", "layer": "l", "block_size": 8, "victim": "victim", "scatter": "layer", "correction": "none"}
     rows = [
         head | {"victim_seed": seed, "keep": keep, "repeat": 0, "accuracy": top * keep}
         for seed in range(seeds)
-        for keep in (0.1, 0.3, 0.7, 1.0)
+        for keep in keeps
     ]
     victims = pd.DataFrame({"victim": "victim", "victim_seed": range(seeds), "accuracy": 0.8, "chance": 0.1})
     return pd.DataFrame(rows), victims
@@ -130,6 +157,21 @@ def test_the_threshold_of_a_noiseless_curve_is_exact() -> None:
 def test_a_threshold_outside_the_measured_shares_is_said_so(top: float, text: str) -> None:
     table = statistics.threshold(*linear_prune(top))
     assert threshold_text(next(table.itertuples()), 0.1, 1.0) == text
+
+
+def test_a_victim_whose_half_is_chance_has_no_threshold() -> None:
+    prune, victims = linear_prune(0.15)
+    victims["accuracy"] = 0.15
+    table = statistics.threshold(prune, victims)
+    assert table[["keep", "ci_low", "ci_high"]].isna().all(axis=None)
+    said = "".join(words.thresholds({"threshold": table, "prune": prune, "victim": victims}, 8))
+    assert "no more than chance" in said and "at most" not in said and "not reached" not in said
+    assert "no more than chance" in threshold_text(next(table.itertuples()), 0.1, 1.0, chance=True)
+
+
+def test_a_threshold_is_never_without_text() -> None:
+    table = pd.DataFrame(list(product((0.1, 0.5, np.nan), repeat=3)), columns=["keep", "ci_low", "ci_high"])
+    assert all(threshold_text(row, 0.1, 1.0, chance) for row in table.itertuples() for chance in (False, True))
 
 
 @settings(max_examples=10, deadline=None)
@@ -151,6 +193,75 @@ def test_excess_over_chance_for_each_victim_and_pooled(tables: dict[str, pd.Data
     assert excess[excess["victim"] == "copy_free"]["within"].all()
     pooled = excess[excess["victim_seed"] == "all"]
     assert (pooled["seeds"] == 5).all() and (pooled["ci_low"] < pooled["excess"]).all()
+
+
+def said_of_excess(tables: dict[str, pd.DataFrame], shuffle: pd.DataFrame) -> str:
+    return words.excess(statistics.shuffled_excess(shuffle, tables["victim"]), statistics.draw_spread(shuffle))
+
+
+def test_the_words_on_excess_say_what_was_measured(tables: dict[str, pd.DataFrame]) -> None:
+    shuffle = tables["shuffle"]
+    assert "not measured" in said_of_excess(tables, shuffle[shuffle["moved"] < 1])
+    assert "not measured" in said_of_excess(tables, shuffle[shuffle["keep"] < 1])
+    whole = shuffle[(shuffle["keep"] == 1) & (shuffle["moved"] == 1)]
+    variances = whole.groupby(["victim", "block_size", "victim_seed"])["accuracy"].var()
+    assert f"standard deviation of {100 * np.sqrt(variances.mean()):.1f} points" in said_of_excess(tables, shuffle)
+    single = said_of_excess(tables, shuffle[shuffle["repeat"] == 0])
+    assert "No draw was repeated" in single and "one or a few classes" not in single
+
+
+def test_a_single_draw_off_chance_is_not_said_to_have_an_interval(tables: dict[str, pd.DataFrame]) -> None:
+    shuffle = tables["shuffle"]
+    one = shuffle[(shuffle["repeat"] == 0) & (shuffle["victim_seed"] == 4) & (shuffle["victim"] == "victim")]
+    said = said_of_excess(tables, one)
+    assert "without interval: victim seed 4" in said and "leaves 0 out" not in said
+
+
+def test_only_all_displaced_counts_as_random_places(tables: dict[str, pd.DataFrame]) -> None:
+    shuffle = tables["shuffle"]
+    assert "in random places gives" in words.headline(tables, 16)[0]
+    half = words.headline(tables | {"shuffle": shuffle[shuffle["moved"] < 1]}, 16)[0]
+    assert "(50 % of them displaced) gives" in half and "random places" not in half
+
+
+@pytest.mark.parametrize(("gain", "told"), [(1e-15, False), (0.0005, False), (0.002, True)])
+def test_a_correction_is_mentioned_only_where_it_shows(
+    tables: dict[str, pd.DataFrame], gain: float, told: bool
+) -> None:
+    prune = tables["prune"].assign(accuracy=0.3333)
+    prune.loc[prune["correction"] == "scale", "accuracy"] += gain
+    assert ("made up for" in words.headline(tables | {"prune": prune}, 16)[0]) == told
+
+
+def test_differing_epochs_are_warned_of(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    victims = tables["victim"]
+    assert words.epochs(victims) == ""
+    differing = victims.assign(epochs=victims["epochs"].where(victims["victim"] == "victim", 8))
+    text = build_page(tables | {"victim": differing}, {}, provenance(STUDY, tables, "x", tmp_path))
+    assert "different numbers of epochs (victim: 12; copy free: 8). The comparison between them is" in text
+    unknown = victims.assign(epochs=victims["epochs"].where(victims["victim"] == "victim"))
+    assert "copy free: unknown" in words.epochs(unknown)
+
+
+def test_theory_has_a_titled_panel_for_each_layer_and_share(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    theory = pd.concat([tables["theory"], tables["theory"].assign(layer="the_head"), tables["theory"].assign(keep=0.2)])
+    text = figures.draw_theory(theory, 16, tmp_path / "theory.svg").read_text()
+    assert sum(text.count(f">{title} of the blocks held<") for title in ("classifier.0, 10 %", "the_head, 10 %")) == 2
+    assert text.count(">classifier.0, 20 % of the blocks held<") == 1
+
+
+def test_an_empty_selection_is_drawn_as_such(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    empty = tables | {name: tables[name][:0] for name in ("curve", "prune", "shuffle", "threshold", "theory")}
+    empty["cost_summary"] = cost_summary(tables["cost"], 0.64).query("stage == 'total'")
+    drawn = draw_all(empty, tmp_path)
+    for name in ("prune", "shuffle", "threshold", "theory"):
+        assert "nothing was measured" in drawn[name].read_text()
+    figures.draw_theory(tables["theory"], 999, tmp_path / "other.svg")
+
+
+def test_corrections_are_named_alike_everywhere(page: str, drawn: dict[str, Path]) -> None:
+    for label in words.CORRECTIONS.values():
+        assert label in drawn["prune"].read_text() and f">{label}</th>" in page
 
 
 def test_figures_are_the_same_bytes_each_time(
@@ -247,6 +358,7 @@ def test_the_page_says_what_the_issue_asks(page: str) -> None:
         "reports 4.52e-4" in text and "2.72e-4 (or 2.90e-4" in text and "contains the exact value and excludes" in text
     )
     assert "5,000 minutes are 33.3x of 2.5 h; 27x would mean 3.09 h" in text
+    assert text.count("Chance is the share of the largest class of the test images") == 1
     assert "not attacks" in text and "none of them is a GPU-minute" in text
 
 

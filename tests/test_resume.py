@@ -18,19 +18,19 @@ PACE = 50.0  # seconds that an uninterrupted run takes where the delays below ar
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: so long after a script of this rule is at work (empty: after the start), and this file is there."""
+    """When to kill: so long after a script of this name is at work (empty: after the start), and this file is there."""
 
-    rule: str
+    script: str
     delay: float
     file: str = ""
 
 
 def run_and_kill(folder: Path, study: dict[str, object], moment: Moment, pace: float, *args: str) -> set[str]:
-    """Start the command, kill it at its moment; the rules that were at work."""
+    """Start the command, kill it at its moment; the scripts that were at work."""
     process = workflow.start(folder, study, *args)
     try:
-        while moment.rule and not (
-            any(rule.startswith(moment.rule) for rule in workflow.scripts(process))
+        while moment.script and not (
+            any(name.startswith(moment.script) for name in workflow.scripts(process))
             and (not moment.file or any((folder / RESULTS).glob(moment.file)))
         ):
             assert process.poll() is None, f"ended before {moment}:\n" + (folder / "out.txt").read_text()
@@ -64,10 +64,14 @@ def test_three_kills_change_nothing(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / RESULTS).mkdir(parents=True)
     shutil.copy2(finished.folder / RESULTS / "dataset.safetensors", tmp_path / RESULTS)
     target = f"{RESULTS}/tables/prune.csv"
-    moments = [Moment("train_victim", 0, "victim/seed0/checkpoint.pt"), Moment("evaluate", 1), Moment("tabulate", 0.1)]
+    moments = [
+        Moment("train_victim", 0, "victim/seed0/checkpoint.pt"),
+        Moment("evaluate", 1),
+        Moment("concatenate", 0.1),
+    ]
     for moment in moments:
         at_work = run_and_kill(tmp_path, study, moment, finished.seconds / PACE, target)
-        assert not at_work or any(rule.startswith(moment.rule) for rule in at_work)
+        assert not at_work or any(name.startswith(moment.script) for name in at_work)
         assert not (tmp_path / target).exists()
     status, output = workflow.snakemake(tmp_path, study, target)
     assert status == 0, output

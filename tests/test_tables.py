@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scatterproof.files import write_csv, write_json
 from scatterproof.tables import COST_COLUMNS, cell_table, concatenate, curve_table, read_table, victim_table
 from scatterproof.victim import Epoch
-from scatterproof.victim_files import curve_table as own_curve
+from scatterproof.victim import curve_table as own_curve
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
 

@@ -98,7 +98,7 @@ def start(folder: Path, study: dict[str, Any], *args: str) -> subprocess.Popen[b
 
 
 def scripts(process: subprocess.Popen[bytes]) -> set[str]:
-    """The rules whose scripts a running Snakemake has at work."""
+    """The names of the scripts that a running Snakemake has at work."""
     found = set()
     for child in _family(process):
         try:
@@ -111,10 +111,11 @@ def scripts(process: subprocess.Popen[bytes]) -> set[str]:
 
 
 def kill(process: subprocess.Popen[bytes], folder: Path) -> set[str]:
-    """`kill -9` of a Snakemake's whole group and of all that it started; the rules that were at work."""
+    """`kill -9` of a Snakemake's whole group and of all that it started; the scripts that were at work."""
     at_work = scripts(process)
     family = _family(process)
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     for child in family:
         with suppress(psutil.NoSuchProcess):
             child.kill()

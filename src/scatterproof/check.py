@@ -71,9 +71,15 @@ def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> N
     try:
         with torch.inference_mode():
             shape = list(model.eval()(images).shape)
+            trained = model.train()(images)
     except Exception as error:  # a user's model may fail in any way it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckError(f"victim.model '{config.model}' fails on images {list(images.shape)}: {reason}") from None
+    if not isinstance(trained, torch.Tensor):
+        raise CheckError(
+            f"victim.model '{config.model}' answers {type(trained).__name__} in training, expected a tensor of logits: "
+            "models with auxiliary heads are not supported (victim.model_args may switch them off)"
+        )
     if shape != [2, dataset.classes]:
         raise CheckError(
             f"victim.model '{config.model}' answers {shape} to 2 images, expected [2, {dataset.classes}]: "

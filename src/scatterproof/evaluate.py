@@ -8,8 +8,9 @@ equal weights give bit-identical scores.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,8 +18,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from scatterproof.blocks import UNPLACED, Layout, invert
+from scatterproof.data import Dataset
 from scatterproof.models import dense_layers
-from scatterproof.puzzle import Puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.split import split_at, whole
 
 
@@ -59,7 +61,7 @@ class PlacementEvaluator:
         self.copies = copies(self._features[0]) if self._split.first else 1
         if self.copies > 1:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
-        self._mean_input = self._mean_of(puzzle)
+        self._puzzle = puzzle
 
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.
@@ -75,8 +77,10 @@ class PlacementEvaluator:
                 parts.append(found)
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _mean_of(self, puzzle: Puzzle) -> torch.Tensor | None:
+    @cached_property
+    def _mean_input(self) -> torch.Tensor | None:
         """The layer's mean input over the pirate's own images, folded."""
+        puzzle = self._puzzle
         if len(self.layout.grids) > 1 or len(puzzle.images) == 0:
             return None
         layer = dense_layers(self._model)[next(iter(self.layout.grids))]
@@ -197,3 +201,28 @@ def input_shares(layout: Layout, block_at: torch.Tensor) -> dict[str, torch.Tens
         rows = (held @ widths) / grid.inputs
         shares[name] = rows.repeat_interleave(grid.height)[: grid.outputs]
     return shares
+
+
+def victim_metrics(
+    puzzle: Puzzle, answer: Answer, dataset: Dataset, device: torch.device, chunk: int
+) -> dict[str, Any]:
+    """What is recorded of a victim but for its training.
+
+    Accuracy and loss are scored as every placement is, every block in its place: what P1 measures at keep = 1 is then
+    the same number to the last bit.
+    """
+    evaluator = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, device, chunk)
+    scores = evaluator.score(answer.placement.positions[None])
+    return {
+        "layer": "+".join(puzzle.layout.grids),
+        "block_size": puzzle.layout.block_shape[0],
+        "model": puzzle.config.model,
+        "width": puzzle.config.width,
+        "input_size": puzzle.config.input_size,
+        "copies": evaluator.copies,
+        "parameters": sum(parameter.numel() for parameter in puzzle.model().parameters()),
+        "classes": dataset.classes,
+        "chance": dataset.chance,
+        "accuracy": float(scores.accuracy),
+        "loss": float(scores.loss),
+    }

@@ -12,11 +12,12 @@ from scatterproof.puzzle import Answer
 from scatterproof.seeds import torch_generator
 
 Key = tuple[int | str, ...]
+Rows = list[dict[str, Any]]
 
 
 def prune(
     evaluator: PlacementEvaluator, answer: Answer, cells: Sequence[Cell], corrections: Sequence[str], key: Key
-) -> list[dict[str, Any]]:
+) -> Rows:
     """P1: one row per cell and correction, blocks held at their true places."""
     placements = torch.stack([draw_placement(answer, cell, key).positions for cell in cells])
     rows = []
@@ -35,7 +36,7 @@ def prune(
     return rows
 
 
-def shuffle(evaluator: PlacementEvaluator, answer: Answer, cells: Sequence[Cell], key: Key) -> list[dict[str, Any]]:
+def shuffle(evaluator: PlacementEvaluator, answer: Answer, cells: Sequence[Cell], key: Key) -> Rows:
     """S1: one row per cell, a share of the blocks held displaced."""
     placements = torch.stack([draw_placement(answer, cell, key).positions for cell in cells])
     scores = evaluator.score(placements)

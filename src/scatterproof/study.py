@@ -27,6 +27,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
+def file_stamp(path: str | None) -> str:
+    """Size and time of change of a file, empty where there is none: a cheap sign that it is another."""
+    if path is None or not Path(path).exists():
+        return ""
+    status = Path(path).stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 class DatasetConfig(Strict):
     """Where the images come from and how they are split between victim, pirate and test."""
 
@@ -57,6 +65,11 @@ class DatasetConfig(Strict):
         if self.kind == "folder" and self.image_size is None:
             raise ValueError("dataset.image_size is required for kind 'folder'")
         return self
+
+    def stamp(self) -> str:
+        """What shows that a file which the dataset is read from has changed."""
+        named = {"npz": self.path, "folder": self.path, "cifar100": f"{self.root}/cifar100.npz"}
+        return file_stamp(named.get(self.kind))
 
 
 class TrainConfig(Strict):
@@ -108,6 +121,10 @@ class VictimConfig(Strict):
     seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
     train: TrainConfig = Field(TrainConfig(), description="training recipe")
 
+    def stamp(self, seed: int) -> str:
+        """What shows that the checkpoint has changed."""
+        return file_stamp(self.checkpoint and self.checkpoint.replace("{seed}", str(seed)))
+
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
         if self.kind == "checkpoint" and self.checkpoint is None:
@@ -133,7 +150,7 @@ Correction = Literal["none", "scale", "mean"]
 class PruneConfig(Strict):
     """P1: the pirate holds a random part of the blocks and knows their places."""
 
-    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], description="shares of the blocks held")
+    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], min_length=1, description="shares of the blocks held")
     repeats: int = Field(5, ge=1, description="random draws per share and victim")
     corrections: list[Correction] = Field(
         ["none", "scale", "mean"],
@@ -158,7 +175,7 @@ class PruneConfig(Strict):
 class ShuffleConfig(Strict):
     """S1: the pirate holds a part of the blocks; of those a share is displaced."""
 
-    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], description="shares of the blocks held")
+    keep: list[Share] = Field([0.1, 0.25, 0.5, 0.75, 1.0], min_length=1, description="shares of the blocks held")
     moved: list[Share] = Field([1.0], min_length=1, description="of the blocks held, the shares put at random places")
     repeats: int = Field(5, ge=1, description="random draws per share and victim")
 
@@ -166,8 +183,10 @@ class ShuffleConfig(Strict):
 class TheoryConfig(Strict):
     """The talk's clue probability, for these holdings and populations."""
 
-    keep: list[PositiveShare] = Field([0.1], description="shares of the blocks held")
-    populations: list[Annotated[int, Field(ge=1)]] = Field([10, 20, 50, 100], description="population sizes")
+    keep: list[PositiveShare] = Field([0.1], min_length=1, description="shares of the blocks held")
+    populations: list[Annotated[int, Field(ge=1)]] = Field(
+        [10, 20, 50, 100], min_length=1, description="population sizes"
+    )
 
 
 class RunConfig(Strict):
@@ -232,10 +251,14 @@ class Study(Strict):
             raise ValueError("; ".join(problems(error, f"controls.{name}."))) from None
 
     @property
+    def names(self) -> list[str]:
+        """The victim's and the controls' names."""
+        return ["victim", *self.controls]
+
+    @property
     def victims(self) -> list[tuple[str, int]]:
         """Every (name, seed) that is trained or read."""
-        names = ["victim", *self.controls]
-        return [(name, seed) for name in names for seed in self.victim_config(name).seeds]
+        return [(name, seed) for name in self.names for seed in self.victim_config(name).seeds]
 
 
 def problems(error: ValidationError, prefix: str = "") -> list[str]:

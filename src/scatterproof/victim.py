@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from scatterproof.device import has_fast_bf16
 from scatterproof.errors import UserError
 from scatterproof.files import atomic
 from scatterproof.models import build_model, find_layer, load_weights, read_checkpoint
+from scatterproof.seeds import seed_of
 from scatterproof.study import TrainConfig, VictimConfig
 
 
@@ -69,7 +71,7 @@ def train_victim(
     config: VictimConfig, seed: int, dataset: Dataset, device: torch.device, threads: int, checkpoint: Path
 ) -> Trained:
     """Train from random weights. Bit-identical for one seed, device and thread count, however often interrupted."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of("weights", seed))
     model = build_model(config, dataset.classes)
     find_layer(model, config.layer)
     recipe = config.train
@@ -86,7 +88,11 @@ def train_victim(
     )
     for epoch in progress:
         started = time.perf_counter()
-        loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch)
+        try:
+            loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch)
+        except DivergenceError:
+            checkpoint.unlink(missing_ok=True)  # of a recipe that is about to be changed
+            raise
         minutes = (time.perf_counter() - started) / 60 + (curve[-1].minutes if curve else 0.0)
         accuracy, _ = measure(model, dataset, dataset.test, config.input_size, device)
         curve.append(Epoch(epoch + 1, minutes, loss, accuracy))
@@ -137,7 +143,7 @@ def _train_epoch(
 ) -> float:
     """One pass over the victim's images; every draw depends on (seed, epoch) alone, so a resume repeats it."""
     recipe = config.train
-    torch.manual_seed(seed * 100_003 + epoch)
+    torch.manual_seed(seed_of("epoch", seed, epoch))
     order = torch.randperm(len(dataset.victim.labels))
     mixed = _mixed(recipe, device)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -272,3 +278,8 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def curve_table(curve: list[Epoch]) -> pd.DataFrame:
+    """The curve as a table, one row an epoch; empty where nothing was trained."""
+    return pd.DataFrame([asdict(point) for point in curve], columns=[field.name for field in fields(Epoch)])

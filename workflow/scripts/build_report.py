@@ -13,5 +13,5 @@ with light_job(snakemake, "report"):
     tables = {name: read_table(path) for name, path in snakemake.input.items() if name != "figures"}
     figures = {Path(path).stem: Path(path) for path in snakemake.input.figures}
     study = Study.model_validate_json(params.study)
-    made = provenance(study, tables, params.command, Path.cwd())
+    made = provenance(study, tables, params.command, Path(params.repository))
     write_text(snakemake.output[0], build_page(tables, figures, made))

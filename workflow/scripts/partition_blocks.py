@@ -1,15 +1,18 @@
-"""Cut a victim's layer into blocks of every size: puzzles and their answers, each in a file of its own."""
+"""Cut a victim's layer into blocks of every size, each a puzzle and an answer, and measure it with all in place."""
 
+import json
 from pathlib import Path
 
 from scatterproof.data import load_dataset
+from scatterproof.evaluate import victim_metrics
+from scatterproof.files import write_json
 from scatterproof.job import compute_job
 from scatterproof.models import build_model, load_weights, read_checkpoint
 from scatterproof.puzzle import ThreatModel, make_puzzle
 from scatterproof.study import VictimConfig
 
-params, wildcards = snakemake.params, snakemake.wildcards
-with compute_job(snakemake, "blocks", "cpu"):
+params, wildcards, output = snakemake.params, snakemake.wildcards, snakemake.output
+with compute_job(snakemake, "blocks", params.device) as job:
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(snakemake.input.dataset)
     model = build_model(config, dataset.classes)
@@ -19,5 +22,9 @@ with compute_job(snakemake, "blocks", "cpu"):
     for i, size in enumerate(params.block_sizes):
         key = (params.seed, wildcards.victim, int(wildcards.seed), size)
         puzzle, answer = make_puzzle(model, config, dataset, threat, size, key)
-        answer.save(Path(snakemake.output.answers[i]))
-        puzzle.save(Path(snakemake.output.puzzles[i]))
+        answer.save(Path(output.answers[i]))
+        puzzle.save(Path(output.puzzles[i]))
+        if i == 0:
+            metrics = victim_metrics(puzzle, answer, dataset, job.device, params.images_per_chunk)
+    training = json.loads(Path(snakemake.input.training).read_text())
+    write_json(output.metrics, metrics | training)

@@ -1,4 +1,4 @@
-"""Train one victim, or read the user's own, and measure it."""
+"""Train one victim, or read the user's own."""
 
 from pathlib import Path
 
@@ -8,8 +8,7 @@ from scatterproof.data import load_dataset
 from scatterproof.files import atomic, write_csv, write_json
 from scatterproof.job import compute_job
 from scatterproof.study import VictimConfig
-from scatterproof.victim import obtain_victim
-from scatterproof.victim_files import curve_table, victim_metrics
+from scatterproof.victim import curve_table, obtain_victim
 
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
 checkpoint = Path(snakemake.output.model).with_name("checkpoint.pt")
@@ -17,11 +16,9 @@ with compute_job(snakemake, "victim", params.device) as job:
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(snakemake.input.dataset)
     victim = obtain_victim(config, seed, dataset, job.device, snakemake.threads, checkpoint)
-    metrics = victim_metrics(
-        victim, config, dataset, params.scatter, params.block_size, params.images_per_chunk, job.device
-    )
+    job.meter.device_minutes = victim.minutes  # those before an interruption included
     write_csv(snakemake.output.curve, curve_table(victim.curve))
-    write_json(snakemake.output.metrics, metrics | job.cost_columns(victim.minutes))
+    write_json(snakemake.output.training, {"epochs": len(victim.curve), **job.cost_columns(victim.minutes)})
     with atomic(snakemake.output.model) as temporary:
         save_file({k: v.cpu().contiguous() for k, v in victim.model.state_dict().items()}, temporary)
     checkpoint.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The figures of a study, each saved as .svg and .png.
 
 Every `draw_*` takes tidy tables and the path of the .svg, writes that and the .png beside it, and returns the path.
-The bytes depend on the tables alone. Panels stand above each other, so that a figure can be read on a phone.
+The bytes depend on the tables alone; an empty selection makes a figure that says so. Panels stand above each other, so
+that a figure can be read on a phone.
 Colours: Okabe & Ito's palette for colour-blind readers, https://jfly.uni-koeln.de/color/.
 """
 
@@ -20,13 +21,9 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from scatterproof.files import atomic
 from scatterproof.report.statistics import curve
+from scatterproof.report.words import CORRECTIONS, names, victim_label
 
 WIDTH = 5.6  # inches
-CORRECTIONS = {
-    "none": ("nothing done about missing blocks", "#0072B2", "o"),
-    "scale": ("rescaled by the share held", "#D55E00", "s"),
-    "mean": ("mean of missing blocks added", "#009E73", "^"),
-}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#555555"
@@ -56,18 +53,13 @@ _STYLE: Any = {
 _LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 
-def victim_label(victim: str) -> str:
-    """A victim's name in words: `copy_free` reads `copy free`."""
-    return victim.replace("_", " ")
-
-
 def draw_prune(
     prune: pd.DataFrame, victims: pd.DataFrame, thresholds: pd.DataFrame, block_size: int, svg: Path
 ) -> Path:
     """P1: accuracy against the share of blocks held in known places; a line a correction, a panel a victim."""
     prune = prune[prune["block_size"] == block_size]
     means = curve(prune, ["victim", "correction"])
-    with _panels(_names(prune), svg) as axes:
+    with _panels(names(prune), svg) as axes:
         for name, axis in axes.items():
             _reference_lines(axis, victims, name)
             for (label, colour, marker), line in _by_correction(means[means["victim"] == name]):
@@ -84,7 +76,7 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
     """S1: accuracy against the share of blocks held; a line for each share of them displaced, a panel a victim."""
     shuffle = shuffle[shuffle["block_size"] == block_size]
     means = curve(shuffle, ["victim", "moved"])
-    with _panels(_names(shuffle), svg) as axes:
+    with _panels(names(shuffle), svg) as axes:
         for name, axis in axes.items():
             _reference_lines(axis, victims, name)
             lines = means[means["victim"] == name].groupby("moved")
@@ -98,7 +90,7 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
 
 def draw_threshold(thresholds: pd.DataFrame, svg: Path) -> Path:
     """The kept share at half of the victim's accuracy against the block size; thresholds not reached are left out."""
-    with _panels(_names(thresholds), svg) as axes:
+    with _panels(names(thresholds), svg) as axes:
         for name, axis in axes.items():
             here = thresholds[thresholds["victim"] == name]
             for index, ((label, colour, marker), line) in enumerate(_by_correction(here)):
@@ -116,7 +108,7 @@ def draw_curve(curves: pd.DataFrame, svg: Path) -> Path:
     """Training: each victim's accuracy on test images against minutes of training, a line a seed."""
     with _panels(["training"], svg) as axes:
         axis = axes["training"]
-        for index, name in enumerate(_names(curves)):
+        for index, name in enumerate(names(curves)):
             for count, (_, line) in enumerate(curves[curves["victim"] == name].groupby("victim_seed")):
                 line = line.sort_values("epoch")
                 label = victim_label(name) if count == 0 else None
@@ -136,9 +128,9 @@ def draw_cost(summary: pd.DataFrame, retraining: float, svg: Path) -> Path:
         axis = axes["cost"]
         useful = stages["device_minutes"].fillna(0).to_numpy(dtype=float)
         overhead = stages["overhead_minutes"].fillna(0).to_numpy(dtype=float)
-        names = [str(stage) for stage in stages["stage"]]
-        axis.barh(names, useful, color=COLOURS[0], label="useful")
-        axis.barh(names, overhead, left=useful, color=COLOURS[5], label="start-up")
+        labels = [str(stage) for stage in stages["stage"]]
+        axis.barh(labels, useful, color=COLOURS[0], label="useful")
+        axis.barh(labels, overhead, left=useful, color=COLOURS[5], label="start-up")
         if retraining > 0:
             axis.axvline(retraining, color=GREY, linestyle="--", linewidth=1.2, label="training one victim")
         for row, (value, known) in enumerate(zip(useful + overhead, stages["device_minutes"].notna(), strict=True)):
@@ -152,13 +144,17 @@ def draw_cost(summary: pd.DataFrame, retraining: float, svg: Path) -> Path:
 
 
 def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
-    """Expected clues in a population: the talk's formula, the exact value and the Monte Carlo; a panel a kept share."""
+    """Expected clues in a population: the talk's formula, the exact value, the Monte Carlo; a panel a layer, share."""
     rows = theory[(theory["quantity"] == "expected_clues") & (theory["block_size"] == block_size)]
     rows = rows.drop_duplicates(["layer", "keep", "population"])
-    titles = {f"{100 * float(keep):.3g} % of the blocks held": keep for keep in sorted(rows["keep"].unique())}
-    with _panels(list(titles), svg, height=2.4) as axes:
+    panels = {
+        f"{layer}, {100 * float(str(keep)):g} % of the blocks held": here
+        for (layer, keep), here in rows.sort_values("population").groupby(["layer", "keep"])
+    }
+    with _panels(list(panels), svg, height=2.4) as axes:
         for title, axis in axes.items():
-            here = rows[rows["keep"] == titles[title]].sort_values("population")
+            axis.set_title(title)
+            here = panels[title]
             x = here["population"].to_numpy(dtype=float)
             _dots(axis, x / 1.04, here["value"], COLOURS[1], "s", "the talk's formula (independent blocks)")
             _dots(axis, x, here["exact"], COLOURS[0], "o", "exact (without replacement)")
@@ -175,12 +171,14 @@ def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
 
 @contextmanager
 def _panels(titles: list[str], svg: Path, height: float = 3.0) -> Iterator[dict[str, Axes]]:
-    """Panels above each other, by title; saved as .svg and .png when done."""
+    """Panels above each other, by title; saved as .svg and .png when done. No titles: a panel that says so."""
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
         figure = Figure(figsize=(WIDTH, height * len(titles) + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
-        grid = figure.subplots(len(titles), 1, sharex=True, squeeze=False)
-        axes: dict[str, Axes] = dict(zip(titles, grid[:, 0], strict=True))
+        if not titles:
+            figure.text(0.5, 0.5, "nothing was measured here", ha="center", va="center")
+        grid = figure.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0] if titles else ()
+        axes: dict[str, Axes] = dict(zip(titles, grid, strict=True))
         for title, axis in axes.items():
             axis.set_title(victim_label(title))
         yield axes
@@ -192,6 +190,8 @@ def _panels(titles: list[str], svg: Path, height: float = 3.0) -> Iterator[dict[
 
 def _finish(axes: dict[str, Axes], x_label: str) -> None:
     """The x label and one legend below all panels, where it covers no data."""
+    if not axes:
+        return
     last = list(axes.values())[-1]
     last.set_xlabel(x_label)
     found: dict[str, Any] = {}
@@ -201,17 +201,12 @@ def _finish(axes: dict[str, Axes], x_label: str) -> None:
     last.figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=2)
 
 
-def _names(frame: pd.DataFrame) -> list[str]:
-    """The victims of a table: `victim` first, then the controls by name."""
-    return sorted({str(name) for name in frame["victim"]}, key=lambda name: (name != "victim", name))
-
-
 def _by_correction(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """(label, colour, marker) and the rows of each correction that occurs, in a fixed order."""
-    for correction, style in CORRECTIONS.items():
+    for (correction, label), colour, marker in zip(CORRECTIONS.items(), COLOURS, MARKERS, strict=False):
         rows = frame[frame["correction"] == correction]
         if len(rows):
-            yield style, rows
+            yield (label, colour, marker), rows
 
 
 def _draw_line(axis: Axes, line: pd.DataFrame, x: str, colour: str, marker: str, label: str) -> None:

@@ -19,9 +19,17 @@ from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.report import words
-from scatterproof.report.figures import victim_label
-from scatterproof.report.statistics import curve, shuffled_excess
-from scatterproof.report.words import interval, minutes, number, percent, percent_interval, points, threshold_text
+from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
+from scatterproof.report.words import (
+    interval,
+    minutes,
+    number,
+    percent,
+    percent_interval,
+    points,
+    threshold_text,
+    victim_label,
+)
 from scatterproof.study import Study
 
 PACKAGES = [
@@ -88,12 +96,13 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         headline=words.headline(tables, block_size),
         figures={name: inline_svg(path, name) for name, path in figures.items()},
         victims=_victims(tables["victim"]),
+        epochs_words=words.epochs(tables["victim"]),
         prune=_by_block_size(tables["prune"], _prune, block_size),
         thresholds=_thresholds(tables, block_size),
         threshold_words=words.thresholds(tables, block_size),
         shuffle=_by_block_size(tables["shuffle"], _shuffle, block_size),
         excess=_excess(excess),
-        excess_words=words.excess(excess),
+        excess_words=words.excess(excess, draw_spread(tables["shuffle"])),
         theory=_theory(tables["theory"], block_size),
         theory_words=words.theory(tables["theory"], block_size),
         cost=_cost(tables["cost_summary"]),
@@ -179,14 +188,15 @@ def _grid(frame: pd.DataFrame, size: int, victim: str, across: str, name: Any) -
 
 def _thresholds(tables: Mapping[str, pd.DataFrame], block_size: int) -> Table:
     keeps = tables["prune"]["keep"]
+    chance = {name: half_is_chance(tables["victim"], name) for name in words.names(tables["threshold"])}
     rows = [
         (
             *(victim_label(row.victim), str(row.block_size), words.CORRECTIONS.get(row.correction, row.correction)),
-            *(threshold_text(row, keeps.min(), keeps.max()), str(row.seeds)),
+            *(threshold_text(row, keeps.min(), keeps.max(), chance[row.victim]), str(row.seeds)),
         )
         for row in _rows(words.in_order(tables["threshold"], block_size))
     ]
-    head = ("victim", "block size", "missing blocks", "blocks needed", "victim seeds")
+    head = ("victim", "block size", "correction", "blocks needed", "victim seeds")
     return Table("Threshold: the share of blocks at which accuracy first reaches half of the victim's", head, rows)
 
 

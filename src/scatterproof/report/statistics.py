@@ -1,9 +1,10 @@
 """Means, 95 % intervals, thresholds and excess over chance, from the tidy tables of the grids.
 
 Intervals are percentile intervals of a hierarchical bootstrap (Davison & Hinkley 1997, section 3.8): victim seeds are
-resampled with replacement, then the repeats within each. With one victim seed only the repeats are resampled, so the
-interval says nothing about other victims: the column `seeds` tells. With few seeds such intervals are somewhat
-narrow. Every draw comes from a fixed seed and rows are sorted first, so the order of a table changes nothing.
+resampled with replacement, then the repeats within each. Draws are nested over the shares kept, so a threshold's
+resample takes the same repeats at every share. With one victim seed only the repeats are resampled, so the interval
+says nothing about other victims: the column `seeds` tells. With few seeds such intervals are somewhat narrow. Every
+draw comes from a fixed seed and rows are sorted first, so the order of a table changes nothing.
 """
 
 from collections.abc import Sequence
@@ -29,20 +30,28 @@ _PERCENTILES = (2.5, 97.5)
 def bootstrap_means(values: Floats, draws: int = DRAWS) -> Floats:
     """Means of `draws` hierarchical resamples.
 
-    values: (points, seeds, repeats), NaN where a seed has fewer repeats, each seed having at least one per point;
-    returns (draws, points). A draw takes the same seeds at every point and its own repeats at each.
+    values: (points, seeds, repeats), a column for each repeat's number, NaN where it was not measured, each seed having
+    at least one per point; returns (draws, points). A draw takes the same seeds and the same repeats of each at every
+    point. Of a seed's repeats it takes as many as the seed has at any point; where a point lacks some of those taken,
+    the others count, and where it lacks all of them, the seed's mean there.
     """
     rng = np.random.default_rng(_SEED)
     points, seeds, repeats = values.shape
+    measured = ~np.isnan(values)
+    somewhere = measured.any(axis=0)
     chosen = rng.integers(seeds, size=(draws, seeds))
+    counts = somewhere.sum(axis=1)[chosen][:, :, None]
+    numbers = np.argsort(~somewhere, axis=1, kind="stable")  # of each seed's repeats, those it has first
+    picks = (rng.random((draws, seeds, repeats)) * counts).astype(np.int64)
+    cells = chosen[:, :, None], numbers[chosen[:, :, None], picks]
     means = np.empty((draws, points))
     for point, table in enumerate(values):
-        packed = np.take_along_axis(table, np.argsort(np.isnan(table), axis=1, kind="stable"), axis=1)
-        counts = (~np.isnan(table)).sum(axis=1)[chosen][:, :, None]
-        picks = (rng.random((draws, seeds, repeats)) * counts).astype(np.int64)
-        drawn = packed[chosen[:, :, None], picks]
-        taken = np.arange(repeats) < counts
-        means[:, point] = (np.where(taken, drawn, 0).sum(axis=2) / counts[:, :, 0]).mean(axis=1)
+        taken = measured[point][cells] & (np.arange(repeats) < counts)
+        count = taken.sum(axis=2)
+        sums = np.where(taken, table[cells], 0).sum(axis=2)
+        means[:, point] = np.where(count > 0, sums / np.maximum(count, 1), np.nanmean(table, axis=1)[chosen]).mean(
+            axis=1
+        )
     return means
 
 
@@ -81,8 +90,9 @@ def threshold(prune: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
     """`tables/threshold.csv`: the kept share at which the mean accuracy first reaches half of the victim's.
 
     One row for each study, victim, layer, block size, scatter and correction; `keep` is the threshold, and a resample
-    compares with the accuracy of the victims it drew. Empty `keep`: not reached at the largest share measured; empty
-    `ci_high`: the interval is open there. A `keep` equal to the smallest share measured means there or below.
+    compares with the accuracy of the victims it drew. Empty `keep`: not reached at the largest share measured, or
+    `half_is_chance`; empty `ci_high`: the interval is open there. A `keep` equal to the smallest share measured means
+    there or below.
     """
     rows = []
     by = ["study", "layer", "block_size", "victim", "scatter", "correction"]
@@ -92,17 +102,25 @@ def threshold(prune: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
         seeds = sorted(group["victim_seed"].unique())
         own = np.array([accuracy[victim, seed] for seed in seeds], dtype=np.float64)
         keeps = np.sort(group["keep"].unique().astype(np.float64))
-        tables = [_seed_table(group[group["keep"] == keep], "accuracy") for keep in keeps]
-        width = max(table.shape[1] for table in tables)
-        values = np.stack([np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=np.nan) for t in tables])
-        observed = np.array([[_mean(table) for table in tables]])
-        at = float(crossing(keeps, observed, own.mean() / 2)[0])
-        low, high = np.nan, np.nan
-        if len(seeds) > 1 or width > 1:
-            drawn = bootstrap_means(np.concatenate([values, _padded(own, width)[None]]))
-            low, high = _interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
+        wide = group.pivot_table(index=["keep", "victim_seed"], columns="repeat", values="accuracy")
+        wide = wide.reindex(pd.MultiIndex.from_product([keeps, seeds]))
+        values = wide.to_numpy(dtype=np.float64).reshape(len(keeps), len(seeds), -1)
+        at, low, high = np.nan, np.nan, np.nan
+        if not half_is_chance(victims, str(victim)):
+            observed = np.array([[_mean(table) for table in values]])
+            at = float(crossing(keeps, observed, own.mean() / 2)[0])
+            if values[0].size > 1:
+                owns = np.where(np.isnan(values).all(axis=0), np.nan, own[:, None])
+                drawn = bootstrap_means(np.concatenate([values, owns[None]]))
+                low, high = _interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
         rows.append((study, np.nan, layer, block_size, at, victim, scatter, correction, low, high, len(seeds)))
     return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
+
+
+def half_is_chance(victims: pd.DataFrame, victim: str) -> bool:
+    """Half of the victim's mean accuracy is no more than chance: no share of the blocks is needed to reach it."""
+    own = victims[victims["victim"] == victim]
+    return bool(own["accuracy"].mean() / 2 <= own["chance"].mean())
 
 
 def shuffled_excess(shuffle: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +129,7 @@ def shuffled_excess(shuffle: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFram
     Columns: victim, block_size, victim_seed (`all`: pooled), chance, accuracy, excess, ci_low, ci_high (of the excess),
     seeds, repeats, within (the excess is at most two points either way). One row a victim seed, then the pooled one.
     """
-    whole = shuffle[np.isclose(shuffle["keep"], 1) & np.isclose(shuffle["moved"], 1)]
+    whole = _all_displaced(shuffle)
     chances = victims.groupby("victim")["chance"].first()
     each = curve(whole, ["victim", "block_size", "victim_seed"])
     pooled = curve(whole, ["victim", "block_size"]).assign(victim_seed="all")
@@ -126,6 +144,21 @@ def shuffled_excess(shuffle: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFram
     return table[[*columns, "seeds", "repeats", "within"]]
 
 
+def draw_spread(shuffle: pd.DataFrame) -> float:
+    """Standard deviation of single draws' accuracy with every block held and displaced, NaN if none was repeated.
+
+    Pooled over victims, their seeds and block sizes, around the mean of each.
+    """
+    by = [c for c in ("layer", "scatter", "victim", "block_size", "victim_seed") if c in shuffle.columns]
+    draws = _all_displaced(shuffle).groupby(by)["accuracy"]
+    freedom = (draws.count() - 1).sum()
+    return float(np.sqrt((draws.var() * (draws.count() - 1)).sum() / freedom)) if freedom else np.nan
+
+
+def _all_displaced(shuffle: pd.DataFrame) -> pd.DataFrame:
+    return shuffle[np.isclose(shuffle["keep"], 1) & np.isclose(shuffle["moved"], 1)]
+
+
 def _seed_table(group: pd.DataFrame, value: str) -> Floats:
     """(seeds, repeats) of a group's values, NaN where a seed has fewer; the order of its rows does not matter."""
     ordered = group.sort_values([c for c in ("victim_seed", "repeat", value) if c in group.columns])
@@ -134,11 +167,6 @@ def _seed_table(group: pd.DataFrame, value: str) -> Floats:
     for row, values in zip(table, by_seed, strict=True):
         row[: len(values)] = values
     return table
-
-
-def _padded(own: Floats, width: int) -> Floats:
-    """(seeds, width) with the victims' own accuracies, one observation each."""
-    return np.column_stack([own, np.full((len(own), width - 1), np.nan)])
 
 
 def _mean(table: Floats) -> float:

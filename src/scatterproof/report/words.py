@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scatterproof.report.figures import victim_label
-from scatterproof.report.statistics import WITHIN, curve
+from scatterproof.report.statistics import WITHIN, curve, half_is_chance
 
-CORRECTIONS = {"none": "left empty", "scale": "rescaled by share held", "mean": "mean of missing added"}
+CORRECTIONS = {
+    "none": "missing blocks left empty",
+    "scale": "rescaled by the share held",
+    "mean": "mean of missing blocks added",
+}
 HEADLINE_SHARE = 0.25
+BETTER = 0.001  # a gain in accuracy that shows in percent with one decimal
 
 _IMPLIED = "retraining_gpu_hours_implied_by_27x"
 
@@ -58,17 +62,27 @@ def percent_interval(row: Any, column: str) -> str:
     return percent(getattr(row, column)) + bounds
 
 
-def threshold_text(row: Any, least: float, most: float) -> str:
-    """A threshold with its interval; `at most` the least share measured, `> ` the most if it was not reached."""
+def threshold_text(row: Any, least: float, most: float, chance: bool = False) -> str:
+    """A threshold with its interval; `at most` the least share measured, `> ` the most if it was not reached.
+
+    `chance`: there is none, as half of the accuracy is no more than chance.
+    """
+    if chance:
+        return "none: half of the accuracy is no more than chance"
     if pd.isna(row.keep):
         return f"> {100 * most:g} %, not reached"
     if row.keep <= least:
         return f"at most {100 * least:g} %"
     if pd.isna(row.ci_low):
-        return percent(row.keep) if pd.isna(row.ci_high) else ""
+        return percent(row.keep)
     low = f"≤ {100 * least:g}" if row.ci_low <= least else f"{100 * row.ci_low:.1f}"
     high = f"> {100 * most:g}" if pd.isna(row.ci_high) else f"{100 * row.ci_high:.1f}"
     return f"{percent(row.keep)} [{low}, {high}]"
+
+
+def victim_label(victim: str) -> str:
+    """A victim's name in words: `copy_free` reads `copy free`."""
+    return victim.replace("_", " ")
 
 
 def names(frame: pd.DataFrame) -> list[str]:
@@ -83,15 +97,21 @@ def in_order(frame: pd.DataFrame, block_size: int) -> pd.DataFrame:
 
 
 def headline(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:
-    """A sentence for each victim: part of the blocks in known places against the same part in random places."""
+    """A sentence for each victim: part of the blocks in known places against the same part in random places.
+
+    Without draws of all held blocks displaced, the largest share displaced stands in, and is named.
+    """
     prune, shuffle, victims = tables["prune"], tables["shuffle"], tables["victim"]
     prune, shuffle = prune[prune["block_size"] == block_size], shuffle[shuffle["block_size"] == block_size]
-    shuffle = shuffle[shuffle["moved"] == shuffle["moved"].max()]
+    moved = shuffle["moved"].max()
+    shuffle = shuffle[shuffle["moved"] == moved]
     shares = sorted(set(prune["keep"]) & set(shuffle["keep"]), key=lambda keep: abs(keep - HEADLINE_SHARE))
-    return [_sentence(name, shares[0], prune, shuffle, victims) for name in names(prune) if shares]
+    return [_sentence(name, shares[0], moved, prune, shuffle, victims) for name in names(prune) if shares]
 
 
-def _sentence(name: str, keep: float, prune: pd.DataFrame, shuffle: pd.DataFrame, victims: pd.DataFrame) -> str:
+def _sentence(
+    name: str, keep: float, moved: float, prune: pd.DataFrame, shuffle: pd.DataFrame, victims: pd.DataFrame
+) -> str:
     known = prune[(prune["victim"] == name) & (prune["keep"] == keep)]
     means = curve(known, ["correction"]).set_index("correction")["mean"]
     unknown = curve(shuffle[(shuffle["victim"] == name) & (shuffle["keep"] == keep)], ["victim"])["mean"]
@@ -100,20 +120,24 @@ def _sentence(name: str, keep: float, prune: pd.DataFrame, shuffle: pd.DataFrame
     first = "none" if "none" in means.index else str(means.index[0])
     text = f"Holding {100 * keep:g} % of the blocks of {whose} in known places gives {percent(means[first])} accuracy"
     best = str(means.idxmax())
-    if best != first:
+    if means[best] - means[first] >= BETTER:
         text += f" ({percent(means[best])} with the missing blocks made up for)"
     text += f" of its {percent(own['accuracy'].mean())}"
     if len(unknown):
-        text += f"; the same number of blocks in random places gives {percent(unknown.iloc[0])}"
+        places = "in random places" if np.isclose(moved, 1) else f"({100 * moved:g} % of them displaced)"
+        text += f"; the same number of blocks {places} gives {percent(unknown.iloc[0])}"
     return f"{text}. Chance is {percent(own['chance'].mean())}."
 
 
 def thresholds(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:
-    """A sentence for each victim: the kept share at half of its accuracy."""
+    """A sentence for each victim: the kept share at half of its accuracy, or that half of it is chance."""
     rows, keeps = tables["threshold"], tables["prune"]["keep"]
     rows = rows[rows["block_size"] == block_size]
     sentences = []
     for name in names(rows):
+        if half_is_chance(tables["victim"], name):
+            sentences.append(f"{victim_label(name)}: half of its accuracy is no more than chance: no threshold.")
+            continue
         own: Any = rows[rows["victim"] == name].itertuples()
         parts = [
             f"{threshold_text(row, keeps.min(), keeps.max())} ({CORRECTIONS.get(row.correction, row.correction)})"
@@ -123,22 +147,47 @@ def thresholds(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]
     return sentences
 
 
-def excess(table: pd.DataFrame) -> str:
-    """Which victims are more than two points off chance when all blocks are displaced, and whether draws explain it."""
+def epochs(victims: pd.DataFrame) -> str:
+    """A warning where the victims were not all trained for the same number of epochs, else empty."""
+    counts = victims.groupby("victim")["epochs"].agg(lambda own: ", ".join(map(number, sorted(own.dropna().unique()))))
+    if counts.nunique() < 2:
+        return ""
+    each = "; ".join(f"{victim_label(name)}: {counts[name] or 'unknown'}" for name in names(victims))
+    return (
+        f"The victims were trained for different numbers of epochs ({each}). The comparison between them is "
+        "confounded by that: a difference may come from the training."
+    )
+
+
+def excess(table: pd.DataFrame, spread: float) -> str:
+    """Which victims are more than two points off chance when all blocks are displaced, and whether draws explain it.
+
+    spread: the standard deviation of single draws, as `draw_spread` gives it.
+    """
+    if table.empty:
+        return "Excess over chance was not measured: no draw holds every block and displaces every one."
+    parts = [
+        "No draw was repeated, so how far single draws scatter is unknown."
+        if pd.isna(spread)
+        else f"Single draws scatter with a standard deviation of {100 * spread:.1f} points around the mean of their "
+        "victim, seed and block size; means of n draws with that over the square root of n."
+    ]
     off = table[~table["within"]]
     if off.empty:
-        return "Every victim is within two points of chance: with all places lost, nothing is left."
-    noise = (off["ci_low"] <= 0) & (off["ci_high"] >= 0)
-    parts = [
-        "A shuffled net still answers, mostly with one or a few classes that depend on the draw. Single draws "
-        "therefore scatter around chance, and so do means of few."
-    ]
+        parts.append("Every victim is within two points of chance: with all places lost, nothing is left.")
+    noise, unknown = (off["ci_low"] <= 0) & (off["ci_high"] >= 0), off["ci_low"].isna()
+    if unknown.any():
+        parts.append(
+            f"More than {100 * WITHIN:g} points off in a single draw, without interval: {_which(off[unknown])}."
+        )
     if noise.any():
         parts.append(f"More than {100 * WITHIN:g} points off, with an interval that holds 0: {_which(off[noise])}.")
-    if not noise.all():
+    clear = off[~noise & ~unknown]
+    if len(clear):
+        intervals = int(table["ci_low"].notna().sum())
         parts.append(
-            f"More than {100 * WITHIN:g} points off, with an interval that leaves 0 out: {_which(off[~noise])}. Among "
-            f"{len(table)} intervals of 95 % about {max(1, round(0.05 * len(table)))} do so by luck; percentile "
+            f"More than {100 * WITHIN:g} points off, with an interval that leaves 0 out: {_which(clear)}. Among "
+            f"{intervals} intervals of 95 % about {max(1, round(0.05 * intervals))} do so by luck; percentile "
             "intervals of few draws are somewhat narrow besides. If it persists with more repeats, blocks displaced "
             "within their own row still feed the features they were trained for: in a grid of few rows that is "
             "likely. No place was found: no search was made."
