@@ -25,9 +25,11 @@ def check(
 
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:
     found = check(vgg(), vgg(input_size=28), vgg(width=1 / 32), vgg(), sizes=(16, 60))
-    assert len(found["victims"]) == 3  # equal victims are checked once
+    assert len(found["victims"]) == 4
+    assert found["disk_bytes"] > 4 * found["victims"][0]["parameters"] * (1 + 2)
     assert found["victims"][0] == {
         "model": "vgg16",
+        "parameters": sum(value.numel() for value in network(vgg()).parameters()),
         "layers": {"classifier.0": [64, 392]},
         "grids": {"16": {"classifier.0": [4, 25]}, "60": {"classifier.0": [2, 7]}},
     }

@@ -10,12 +10,10 @@ from scipy.stats import chisquare
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
 from scatterproof.cells import Cell, prune_cells, shuffle_cells, slice_count
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.evaluate import PlacementEvaluator, victim_metrics
 from scatterproof.grids import displace, draw_placement, prune, shuffle
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.study import PruneConfig, ShuffleConfig
-from scatterproof.victim import Trained
-from scatterproof.evaluate import victim_metrics
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()
@@ -116,7 +114,7 @@ def test_draws_depend_on_repeat_and_key(other: tuple[Cell, tuple[int]]) -> None:
 
 
 def test_everything_kept_scores_as_the_victim_to_the_last_bit(tmp_path: Path) -> None:
-    metrics = victim_metrics(Trained(MODEL, [], 0.0), CONFIG, DATA, "layer", 16, 7, CPU)
+    metrics = victim_metrics(*puzzle(MODEL, CONFIG, DATA, 16, images=6), DATA, CPU, 7)
     found, answer = puzzle(MODEL, CONFIG, DATA, 11, images=6)
     found.save(tmp_path / "puzzle")
     scorer = PlacementEvaluator(Puzzle.load(tmp_path / "puzzle"), DATA.test.images, DATA.test.labels, CPU, 7)
@@ -124,7 +122,7 @@ def test_everything_kept_scores_as_the_victim_to_the_last_bit(tmp_path: Path) ->
     assert len(rows) == 6
     assert {row["block_size"] for row in rows} == {11}
     assert {(row["accuracy"], row["loss"]) for row in rows} == {(metrics["accuracy"], metrics["loss"])}
-    assert (metrics["copies"], metrics["layer"], metrics["epochs"]) == (49, "classifier.0", 0)
+    assert (metrics["copies"], metrics["layer"], metrics["block_size"]) == (49, "classifier.0", 16)
     assert metrics["parameters"] == sum(value.numel() for value in MODEL.state_dict().values())
 
 

@@ -17,8 +17,7 @@ from scatterproof.augment import augment
 from scatterproof.data import Dataset
 from scatterproof.models import ModelError
 from scatterproof.study import TrainConfig, VictimConfig
-from scatterproof.victim import DivergenceError, ResumeError, Trained, measure, obtain_victim
-from scatterproof.victim import curve_table
+from scatterproof.victim import DivergenceError, ResumeError, Trained, curve_table, measure, obtain_victim
 from small import dataset, network, vgg
 
 CPU = torch.device("cpu")

@@ -32,13 +32,16 @@ def check_study(
             f"prune.images is {images}, but the pirate has {len(dataset.pirate.labels)} images: "
             "lower it, or raise dataset.pirate"
         )
-    distinct = dict.fromkeys(config.model_dump_json() for config in victims)
-    found = [_check_victim(text, dataset, block_sizes, scatter) for text in distinct]
-    return {"victims": found}
+    found = [_check_victim(config, dataset, block_sizes, scatter) for config in victims]
+    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size.
+    copies = 3 + len(block_sizes)
+    needed = sum(
+        4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
+    )
+    return {"victims": found, "disk_bytes": needed}
 
 
-def _check_victim(text: str, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
-    config = VictimConfig.model_validate_json(text)
+def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
     if config.kind == "checkpoint":
         model = build_model(config, dataset.classes)
         for seed in config.seeds:
@@ -62,7 +65,12 @@ def _check_victim(text: str, dataset: Dataset, block_sizes: Sequence[int], scatt
         except ValueError as error:
             raise CheckError(f"block_sizes: {error}") from None
         grids[str(size)] = {name: [grid.rows, grid.columns] for name, grid in layout.grids.items()}
-    return {"model": config.model, "layers": {name: list(shape) for name, shape in shapes.items()}, "grids": grids}
+    return {
+        "model": config.model,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": {name: list(shape) for name, shape in shapes.items()},
+        "grids": grids,
+    }
 
 
 def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:

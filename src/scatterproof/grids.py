@@ -1,18 +1,43 @@
 """P1 and S1: accuracy where the pirate holds part of the blocks, in their places or displaced."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from scatterproof.blocks import Layout, Placement
 from scatterproof.cells import Cell
+from scatterproof.data import Split
 from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.puzzle import Answer
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.seeds import torch_generator
 
 Key = tuple[int | str, ...]
 Rows = list[dict[str, Any]]
+
+
+def evaluate_slice(
+    cells: Sequence[Cell],
+    files: Mapping[int, tuple[str, str]],
+    test: Split,
+    device: torch.device,
+    chunk: int,
+    key: Key,
+    score: Callable[[PlacementEvaluator, Answer, Sequence[Cell], Key], Rows],
+) -> Rows:
+    """The rows of one slice of a grid, with the layer and what was scattered.
+
+    files: puzzle and answer for each block size; `score` is P1's or S1's function below.
+    """
+    rows: Rows = []
+    for size, group in groupby(cells, key=lambda cell: cell.block_size):
+        puzzle, answer = Puzzle.load(Path(files[size][0])), Answer.load(Path(files[size][1]))
+        evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk)
+        about = {"layer": "+".join(puzzle.layout.grids), "scatter": puzzle.threat.scatter}
+        rows += [about | row for row in score(evaluator, answer, list(group), (*key, size))]
+    return rows
 
 
 def prune(

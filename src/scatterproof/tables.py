@@ -26,7 +26,7 @@ def concatenate(parts: Iterable[str], output: str) -> None:
 def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
     """The rows of one slice of a grid.
 
-    about: study, victim_seed, layer, victim and scatter; cost: device, device_minutes and gpu_minutes of each row.
+    about: study, victim_seed and victim; cost: device, device_minutes and gpu_minutes of each row.
     """
     table = pd.DataFrame(rows).assign(**about, **cost)
     return table[HEAD + [column for column in table if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]

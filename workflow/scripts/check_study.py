@@ -1,8 +1,10 @@
 """Check, before anything is trained, that models, checkpoints, layers and block sizes fit."""
 
+from pathlib import Path
+
 from scatterproof.check import check_study
 from scatterproof.data import load_dataset
-from scatterproof.files import write_json
+from scatterproof.files import check_writable, write_json
 from scatterproof.job import light_job
 from scatterproof.study import VictimConfig
 
@@ -12,4 +14,5 @@ with light_job(snakemake, "data"):
     found = check_study(
         victims, dataset, snakemake.params.block_sizes, snakemake.params.scatter, snakemake.params.images
     )
+    check_writable(Path(snakemake.output[0]).parent, found["disk_bytes"])
     write_json(snakemake.output[0], found)
