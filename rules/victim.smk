@@ -19,6 +19,7 @@ rule train_victim:
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
+    priority: 1  # the longest jobs first
     resources:
         runtime=STUDY.run.train_minutes,
         mem_mb=STUDY.run.mem_mb,
