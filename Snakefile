@@ -53,7 +53,8 @@ onstart:
 
 
 onsuccess:
-    print(f"\nThe report is {RESULTS}/report/index.html")
+    if os.path.exists(f"{RESULTS}/report/index.html"):
+        print(f"\nThe report is {RESULTS}/report/index.html")
 
 
 report: "workflow/report/workflow.rst"

@@ -16,10 +16,10 @@ rule train_victim:
         f"{RESULTS}/logs/train_victim/{{victim}}.{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_victim/{{victim}}.{{seed}}.tsv"
+    priority: 1  # the longest jobs first
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
-    priority: 1  # the longest jobs first
     resources:
         runtime=STUDY.run.train_minutes,
         mem_mb=STUDY.run.mem_mb,

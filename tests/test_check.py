@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scatterproof.check import CheckError, check_study, read_grids
+from scatterproof.check import CheckError, check_study
 from scatterproof.errors import UserError
 from scatterproof.files import write_json
 from scatterproof.models import ModelError
 from scatterproof.study import VictimConfig
+from scatterproof.tables import read_grids
 from small import dataset, network, vgg
 
 DATA = dataset()

@@ -1,8 +1,6 @@
 """What can only be checked with the dataset read and the models built, still before anything is trained."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,15 +91,3 @@ def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> N
             f"victim.model '{config.model}' answers {shape} to 2 images, expected [2, {dataset.classes}]: "
             "one logit per class"
         )
-
-
-def read_grids(path: str) -> list[tuple[str, int, int, int]]:
-    """The grids that check_study found: layer, block size, rows and columns, each once."""
-    victims = json.loads(Path(path).read_text())["victims"]
-    grids = [
-        (layer, int(size), rows, columns)
-        for victim in victims
-        for size, layers in victim["grids"].items()
-        for layer, (rows, columns) in layers.items()
-    ]
-    return list(dict.fromkeys(grids))

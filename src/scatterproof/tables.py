@@ -50,3 +50,15 @@ def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
         for victim, path in zip(victims[HEAD].to_dict("records"), curves, strict=True)
     ]
     return pd.concat(tables, ignore_index=True)[HEAD + columns]
+
+
+def read_grids(path: str) -> list[tuple[str, int, int, int]]:
+    """The grids that check_study found: layer, block size, rows and columns, each once."""
+    victims = json.loads(Path(path).read_text())["victims"]
+    grids = [
+        (layer, int(size), rows, columns)
+        for victim in victims
+        for size, layers in victim["grids"].items()
+        for layer, (rows, columns) in layers.items()
+    ]
+    return list(dict.fromkeys(grids))
