@@ -27,6 +27,8 @@ rule prepare_dataset:
         "../workflow/scripts/prepare_dataset.py"
 
 
+# Reads the study from the config and not from params: it gates the first training, and a study that is extended later
+# must not train again what is trained. What is added then is checked by the jobs that it adds.
 rule check_study:
     input:
         f"{RESULTS}/dataset.safetensors",
@@ -45,10 +47,6 @@ rule check_study:
         gpu=0,
     params:
         records=f"{RESULTS}/records",
-        victims=lambda wildcards: [STUDY.victim_config(name).model_dump_json() for name in STUDY.names],
-        block_sizes=STUDY.block_sizes,
-        scatter=STUDY.scatter,
-        images=STUDY.prune.images_needed,
     message:
         "checking that models, checkpoints, layers and block sizes fit"
     script:

@@ -1,10 +1,10 @@
-# In:  checked.json, for the grids that the block sizes make
+# In:  the victims' metrics.json, for the grids that the block sizes make
 # Out: tables/theory.csv: search space, chance of a clue, the talk's cost claim
 
 
 rule compute_theory:
     input:
-        f"{RESULTS}/checked.json",
+        [f"{RESULTS}/{name}/seed{seed}/metrics.json" for name, seed in STUDY.victims],
     output:
         f"{RESULTS}/tables/theory.csv",
     log:

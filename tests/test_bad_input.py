@@ -90,7 +90,7 @@ def with_data(finished: Finished, tmp_path: Path) -> Path:
     ids=["unknown key", "wrong type", "kept share"],
 )
 def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
-    refused_while_parsing(tmp_path, changed(keys), f"{tmp_path}/tiny.yaml: {named}")
+    refused_while_parsing(tmp_path, changed(keys), f"tiny.yaml: {named}")
     assert not (tmp_path / "results").exists()
 
 

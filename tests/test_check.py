@@ -34,8 +34,10 @@ def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) ->
         "layers": {"classifier.0": [64, 392]},
         "grids": {"16": {"classifier.0": [4, 25]}, "60": {"classifier.0": [2, 7]}},
     }
-    write_json(tmp_path / "checked.json", found)
-    assert read_grids(str(tmp_path / "checked.json")) == [
+    paths = [str(tmp_path / f"{i}.json") for i in range(4)]
+    for path, about in zip(paths, found["victims"], strict=True):
+        write_json(path, about)
+    assert read_grids(paths) == [
         ("classifier.0", 16, 4, 25),
         ("classifier.0", 60, 2, 7),
         ("classifier.0", 16, 8, 49),

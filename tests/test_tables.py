@@ -52,7 +52,7 @@ def test_victims_and_curves_are_gathered(tmp_path: Path) -> None:
     metrics, curves = [], []
     for i, _ in enumerate(names):
         metrics.append(str(tmp_path / f"{i}.json"))
-        write_json(metrics[-1], {"layer": "fc", "block_size": 8, "accuracy": 1 / 3, "gpu_minutes": None})
+        write_json(metrics[-1], {"layer": "fc", "block_size": 8, "accuracy": 1 / 3, "gpu_minutes": None, "grids": {}})
         curves.append(str(tmp_path / f"{i}.csv"))
         write_csv(curves[-1], own_curve([Epoch(n + 1, n / 7, 1.0, 0.1 * n) for n in range(i)]))
     victims = victim_table("s", names, metrics)

@@ -6,6 +6,7 @@ import shutil
 import time
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -102,6 +103,33 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Finished, tmp_path: P
     assert status == 0, output
     after = ["tabulate_prune", "tabulate_thresholds", "draw_figures", "tabulate_costs", "build_report", "all"]
     assert workflow.jobs(output) == {"evaluate_prune": 9} | dict.fromkeys(after, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"block_sizes": [16, 60, 30]}, {"controls": TINY["controls"] | {"wide": {"width": 1 / 32, "seeds": [0]}}}],
+)
+def test_more_of_a_study_trains_no_victim_again(
+    finished: Finished, tmp_path: Path, no_torch: Path, change: dict[str, Any]
+) -> None:
+    workflow.copy(finished.folder, tmp_path)
+    status, output = workflow.snakemake(tmp_path, deepcopy(TINY) | change, "-n", path=no_torch)
+    assert status == 0, output
+    assert workflow.jobs(output).get("train_victim", 0) == len(change.get("controls", {"copy_free": {}})) - 1
+
+
+def test_no_key_of_the_demo_leaks_into_a_study(tmp_path: Path, no_torch: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "demo.yaml").write_text("study: demo\nno_such_key: 1\n")
+    status, output = workflow.snakemake(tmp_path, TINY, "-n", path=no_torch)
+    assert status == 0, output
+
+
+def test_a_checkpoint_path_may_hold_the_seed(tmp_path: Path, no_torch: Path) -> None:
+    study = deepcopy(TINY) | {"controls": {}}
+    study["victim"] |= {"kind": "checkpoint", "checkpoint": "mine.{seed}.safetensors"}
+    status, output = workflow.snakemake(tmp_path, study, "-n", path=no_torch)
+    assert status == 0, output
 
 
 def test_a_failing_cell_leaves_the_others_finished(finished: Finished, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence
     rows = []
     for (name, seed), path in zip(names, metrics, strict=True):
         found = json.loads(Path(path).read_text())
+        del found["grids"]
         head = {key: found.pop(key) for key in ("layer", "block_size")}
         rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **found})
     return pd.DataFrame(rows)
@@ -52,13 +53,12 @@ def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[HEAD + columns]
 
 
-def read_grids(path: str) -> list[tuple[str, int, int, int]]:
-    """The grids that check_study found: layer, block size, rows and columns, each once."""
-    victims = json.loads(Path(path).read_text())["victims"]
+def read_grids(metrics: Iterable[str]) -> list[tuple[str, int, int, int]]:
+    """The grids that the victims were cut into: layer, block size, rows and columns, each once."""
     grids = [
         (layer, int(size), rows, columns)
-        for victim in victims
-        for size, layers in victim["grids"].items()
+        for path in metrics
+        for size, layers in json.loads(Path(path).read_text())["grids"].items()
         for layer, (rows, columns) in layers.items()
     ]
     return list(dict.fromkeys(grids))

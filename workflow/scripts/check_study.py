@@ -1,4 +1,4 @@
-"""Check, before anything is trained, that models, checkpoints, layers and block sizes fit."""
+"""Check, before anything is trained, that models, checkpoints, layers, block sizes and disk fit."""
 
 from pathlib import Path
 
@@ -6,13 +6,12 @@ from scatterproof.check import check_study
 from scatterproof.data import load_dataset
 from scatterproof.files import check_writable, write_json
 from scatterproof.job import light_job
-from scatterproof.study import VictimConfig
+from scatterproof.study import parse_study
 
 with light_job(snakemake, "data"):
-    victims = [VictimConfig.model_validate_json(text) for text in snakemake.params.victims]
+    study = parse_study(snakemake.config, "config")
+    victims = [study.victim_config(name) for name in study.names]
     dataset = load_dataset(snakemake.input[0])
-    found = check_study(
-        victims, dataset, snakemake.params.block_sizes, snakemake.params.scatter, snakemake.params.images
-    )
+    found = check_study(victims, dataset, study.block_sizes, study.scatter, study.prune.images_needed)
     check_writable(Path(snakemake.output[0]).parent, found["disk_bytes"])
     write_json(snakemake.output[0], found)

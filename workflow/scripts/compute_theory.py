@@ -9,5 +9,5 @@ from scatterproof.theory import theory_table
 params = snakemake.params
 with light_job(snakemake, "theory"):
     config = TheoryConfig.model_validate_json(params.config)
-    table = theory_table(params.study, read_grids(snakemake.input[0]), config.keep, config.populations, params.seed)
+    table = theory_table(params.study, read_grids(snakemake.input), config.keep, config.populations, params.seed)
     write_csv(snakemake.output[0], table)

@@ -19,12 +19,14 @@ with compute_job(snakemake, "blocks", params.device) as job:
     load_weights(model, read_checkpoint(snakemake.input.model), snakemake.input.model)
     model.eval()
     threat = ThreatModel(scatter=params.scatter, images=params.images)
+    grids = {}
     for i, size in enumerate(params.block_sizes):
         key = (params.seed, wildcards.victim, int(wildcards.seed), size)
         puzzle, answer = make_puzzle(model, config, dataset, threat, size, key)
         answer.save(Path(output.answers[i]))
         puzzle.save(Path(output.puzzles[i]))
+        grids[size] = {name: [grid.rows, grid.columns] for name, grid in puzzle.layout.grids.items()}
         if i == 0:
             metrics = victim_metrics(puzzle, answer, dataset, job.device, params.images_per_chunk)
     training = json.loads(Path(snakemake.input.training).read_text())
-    write_json(output.metrics, metrics | training)
+    write_json(output.metrics, metrics | training | {"grids": grids})
