@@ -57,7 +57,9 @@ def measure(size: int, name: str) -> bool:
     show(f"{name}.setup", time.perf_counter() - start, "s")
     show(f"{name}.copies", evaluator.copies, "copies")
     lines = torch.cat([puzzle.blocks, puzzle.blocks.new_zeros(1, *puzzle.layout.block_shape)]).flatten(0, 1)
-    flops = remaining_flops(puzzle, evaluator.copies)
+    # P1's rows of one draw share the scattered layer's product
+    flops = {"P1": remaining_flops(puzzle, evaluator.copies, len(CORRECTIONS))}
+    flops["S1"] = remaining_flops(puzzle, evaluator.copies, 1)
     ours: dict[str, list[float]] = {"P1": [], "S1": []}
     naive: dict[str, list[float]] = {"P1": [], "S1": []}
     rates = []
@@ -74,8 +76,6 @@ def measure(size: int, name: str) -> bool:
             assert accuracy == same, f"{stage} {one}: naive {accuracy}, evaluator {same}"
     rate = statistics.median(rates)
     show(f"{name}.matmul_rate", rate / 1e9, "GFLOP/s")
-    show(f"{name}.flops_per_cell", flops / 1e9, "GFLOP")
-    show(f"{name}.bound", rate / flops, "cells/s")
     reached = []
     for stage in ("P1", "S1"):
         fast, slow = statistics.median(ours[stage]), statistics.median(naive[stage])
@@ -83,7 +83,9 @@ def measure(size: int, name: str) -> bool:
         show(f"{name}.{stage}.evaluator", fast, "cells/s")
         show(f"{name}.{stage}.naive", slow, "cells/s")
         show(f"{name}.{stage}.ratio", fast / slow, f"x (target {TARGETS[size]:g})")
-        show(f"{name}.{stage}.share_of_bound", fast * flops / rate, "of the matmul rate")
+        show(f"{name}.{stage}.flops_per_cell", flops[stage] / 1e9, "GFLOP")
+        show(f"{name}.{stage}.bound", rate / flops[stage], "cells/s")
+        show(f"{name}.{stage}.share_of_bound", fast * flops[stage] / rate, "of the matmul rate")
     return all(reached)
 
 
@@ -141,11 +143,11 @@ def run_naive(model: nn.Module, puzzle: Puzzle, lines: torch.Tensor, answer: Ans
     return right / len(test)
 
 
-def remaining_flops(puzzle: Puzzle, copies: int) -> float:
-    """What a cell cannot do without: the folded layer and the dense layers after it."""
+def remaining_flops(puzzle: Puzzle, copies: int, sharing: int) -> float:
+    """What a cell cannot do without: its part of the folded layer, and the dense layers after it."""
     layers = list(dense_layers(puzzle.model()).values())
     sizes = [layer.in_features * layer.out_features for layer in layers]
-    return 2.0 * IMAGES * (sizes[0] // copies + sum(sizes[1:]))
+    return 2.0 * IMAGES * (sizes[0] / copies / sharing + sum(sizes[1:]))
 
 
 def matmul_rate(size: int = 2048) -> float:
