@@ -207,3 +207,10 @@ def invert(placements: torch.Tensor, slots: int) -> torch.Tensor:
     target = torch.where(placements == UNPLACED, slots, placements)
     numbers = torch.arange(placements.shape[-1], device=placements.device).expand_as(placements)
     return inverse.scatter_(-1, target, numbers)[..., :slots]
+
+
+def placements_of(block_at: torch.Tensor, held: int) -> torch.Tensor:
+    """The inverse of `invert`: block at each position [..., slots] -> placements [..., held], -1 where a block lies
+    nowhere. Numbers outside 0..held-1 stand for empty places."""
+    outside = (block_at < 0) | (block_at >= held)
+    return invert(torch.where(outside, UNPLACED, block_at), held)

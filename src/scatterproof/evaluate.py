@@ -7,7 +7,6 @@ equal weights give bit-identical scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
 from typing import Any, NamedTuple
@@ -19,36 +18,44 @@ from torch.nn import functional as F
 
 from scatterproof.blocks import UNPLACED, Layout, invert
 from scatterproof.data import Dataset
+from scatterproof.engine import DTYPES, Engine
 from scatterproof.models import dense_layers
+from scatterproof.moves import CurrentPlacement, PlainPlacement
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.split import split_at, whole
-
-
-@dataclass(frozen=True)
-class Scores:
-    """accuracy, loss: float64 [placements]; loss is the mean cross-entropy."""
-
-    accuracy: torch.Tensor
-    loss: torch.Tensor
+from scatterproof.targets import Scores, Targets
 
 
 class PlacementEvaluator:
-    """Scores placements of a puzzle's blocks on labelled images.
+    """Scores placements of a puzzle's blocks on images: against labels, given logits, or both.
 
-    images uint8 [n, C, H, W], labels int64 [n]; `chunk` images pass the layers after the scattered one at a time.
+    images uint8 [n, C, H, W]; labels int64 [n]; logits [n, classes]. `score` is exact to the last bit and takes any
+    number of images, `chunk` at a time through the layers after the scattered one. `score_population`, `at` and what
+    they give are for searches: batched, in `precision` (fp32, bf16, or tf32 on CUDA), holding up to `memory_mb`.
+    Raises: ValueError for a precision that the device has not, or nothing to score against.
     """
 
     def __init__(
-        self, puzzle: Puzzle, images: torch.Tensor, labels: torch.Tensor, device: torch.device, chunk: int = 2000
+        self,
+        puzzle: Puzzle,
+        images: torch.Tensor,
+        labels: torch.Tensor | None,
+        device: torch.device,
+        chunk: int = 2000,
+        logits: torch.Tensor | None = None,
+        precision: str = "fp32",
+        memory_mb: int = 2000,
     ) -> None:
+        if precision not in DTYPES or (precision == "tf32" and device.type != "cuda"):
+            raise ValueError(f"precision '{precision}' on {device.type}: expected fp32, bf16, or tf32 on cuda")
         model = puzzle.model().to(device)
         self.layout: Layout = puzzle.layout
         self.device = device
         self.chunk = chunk
-        self.labels = labels.to(device)
-        height, width = self.layout.block_shape
-        lines = puzzle.blocks.to(device).reshape(-1, width)
-        self._lines = torch.cat([lines, lines.new_zeros(height, width)])  # the last block is the empty place
+        self.targets = Targets(
+            None if labels is None else labels.to(device), None if logits is None else logits.to(device)
+        )
+        self._precision, self._memory = precision, memory_mb * 2**20
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
         self._split = split_at(model, list(self.layout.grids))
@@ -62,6 +69,56 @@ class PlacementEvaluator:
         if self.copies > 1:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
         self._puzzle = puzzle
+
+    @cached_property
+    def _lines(self) -> torch.Tensor:
+        """The blocks' lines one below the other, an empty block last."""
+        height, width = self.layout.block_shape
+        lines = self._puzzle.blocks.to(self.device).reshape(-1, width)
+        return torch.cat([lines, lines.new_zeros(height, width)])
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """The batched half; None where several layers are scattered, or the network cannot be split."""
+        name = self._split.first
+        if name is None or len(self.layout.grids) > 1:
+            return None
+        return Engine(
+            grid=self.layout.grids[name],
+            blocks=self._puzzle.blocks,
+            bias=self._bias[name],
+            features=self._features,
+            copies=self.copies,
+            tail=self._split.tail,
+            targets=self.targets,
+            precision=self._precision,
+            memory=self._memory,
+        )
+
+    def score_population(self, placements: torch.Tensor) -> Scores:
+        """Scores of placements int64 [p, blocks], -1 where a block is not placed: batched, rounding as batches do."""
+        if self.engine is None:
+            return self.score(placements)
+        return self.engine.score(invert(placements.to(self.device), self.layout.positions))
+
+    def at(self, placement: torch.Tensor) -> CurrentPlacement | PlainPlacement:
+        """A placement int64 [blocks] to score moves on."""
+        block_at = invert(placement.to(self.device), self.layout.positions)
+        if self.engine is None:
+            return PlainPlacement(self.score, block_at, len(placement))
+        return CurrentPlacement(self.engine, block_at)
+
+    def swap_changes(self, placement: torch.Tensor) -> torch.Tensor:
+        """First-order change of the loss by the exchange of each two positions [positions, positions], inf where the
+        shapes of the two differ. From one backward pass; placement int64 [blocks].
+
+        Raises: ValueError where placements cannot be scored in batches.
+        """
+        if self.engine is None:
+            raise ValueError("first-order changes need one scattered layer in a network that torch.fx can trace")
+        found = self.engine.swap_changes(invert(placement.to(self.device), self.layout.positions))
+        shapes = self.layout.shape_classes().to(self.device)
+        return found.masked_fill_(shapes[:, None] != shapes, torch.inf)
 
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.
@@ -107,17 +164,14 @@ class PlacementEvaluator:
         A correction is what stands in for missing blocks: `none`; `scale` divides each output's sum by the share of
         its inputs held; `mean` adds to the bias what the missing blocks would add on average, by that share.
         """
-        accuracy = torch.zeros(len(corrections), len(placements), dtype=torch.float64)
-        loss = torch.zeros_like(accuracy)
-        for i, block_at in enumerate(invert(placements.to(self.device), self.layout.positions)):
+        found: dict[str, list[Scores]] = {kind: [] for kind in corrections}
+        for block_at in invert(placements.to(self.device), self.layout.positions):
             weights = self._weights(block_at)
             corrected = [self._correct(weights, block_at, kind) for kind in corrections]
-            for part, labels in zip(self._chunks(), self.labels.split(self.chunk), strict=True):
-                for j, logits in enumerate(self._forward(part, weights, corrected)):
-                    accuracy[j, i] += int((logits.argmax(1) == labels).sum())
-                    loss[j, i] += float(F.cross_entropy(logits, labels, reduction="sum"))
-        count = len(self.labels)
-        return {kind: Scores(accuracy[j] / count, loss[j] / count) for j, kind in enumerate(corrections)}
+            parts = [list(self._forward(part, weights, corrected)) for part in self._chunks()]
+            for kind, logits in zip(corrections, zip(*parts, strict=True), strict=True):
+                found[kind].append(self.targets.score(torch.cat(logits)[None]))
+        return {kind: Scores.joined(scores) for kind, scores in found.items()}
 
     def logits(self, placement: torch.Tensor, correction: str = "none") -> torch.Tensor:
         """Logits [n, classes] of one placement [blocks]."""

@@ -10,6 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
+
+# Acting on each value by itself, whatever its place
+ELEMENTWISE_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
+    nn.Hardswish, nn.Identity, nn.Dropout,
+)  # fmt: skip
+ELEMENTWISE_FUNCTIONS = (F.relu, torch.relu, torch.tanh, torch.sigmoid, F.gelu, F.silu, F.leaky_relu)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,35 @@ def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
 def whole(model: nn.Module) -> SplitModel:
     """The model uncut: its tail takes the images."""
     return SplitModel(lambda images: (images,), model, None)
+
+
+@dataclass(frozen=True)
+class NextLayer:
+    """A tail taken apart: `tail(y) = rest(linear(activation(y)))`, the activation elementwise."""
+
+    activation: Callable[[torch.Tensor], torch.Tensor]
+    linear: nn.Linear
+    rest: nn.Module
+
+
+def next_layer(tail: nn.Module) -> NextLayer | None:
+    """The dense layer that follows in an eval-mode tail of `split_at`, if only elementwise operations lie between."""
+    if not isinstance(tail, fx.GraphModule) or sum(node.op == "placeholder" for node in tail.graph.nodes) > 1:
+        return None
+    node = next(iter(tail.graph.nodes))
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        module = tail.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if type(module) is nn.Linear:
+            return _next_layer(split_at(tail, [str(node.target)]), module)
+        function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS
+        if not function and not isinstance(module, ELEMENTWISE_MODULES):
+            return None
+    return None
+
+
+def _next_layer(split: SplitModel, linear: nn.Linear) -> NextLayer | None:
+    return None if split.first is None else NextLayer(lambda y: split.head(y)[0], linear, split.tail)
 
 
 def _reads_weight(node: fx.Node, layers: Collection[str]) -> bool:

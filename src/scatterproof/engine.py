@@ -1,0 +1,131 @@
+"""The fast half of PlacementEvaluator: many placements of one scattered layer at once, on few images.
+
+The layer's output comes from `Products`; the layers after it run on all placements of a batch together. Batches are
+as large as the memory allows, their sizes a function of shapes and of that memory alone, so that a run repeats
+bit for bit under equal settings.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from scatterproof.blocks import BlockGrid
+from scatterproof.moves import NextSums
+from scatterproof.products import Products
+from scatterproof.split import next_layer
+from scatterproof.targets import Scores, Targets
+
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+# Temporaries of one batch: more helps no longer on a CPU, whose caches are smaller still
+BATCH_BYTES = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}
+
+
+class Engine:
+    """Scores block_at int64 [placements, positions] (-1 an empty place) by the tail behind one scattered layer.
+
+    features: the layer's input [images, ..., channels], folded over `copies`, then what passes around the layer.
+    """
+
+    def __init__(
+        self,
+        grid: BlockGrid,
+        blocks: torch.Tensor,
+        bias: torch.Tensor,
+        features: tuple[torch.Tensor, ...],
+        copies: int,
+        tail: nn.Module,
+        targets: Targets,
+        precision: str,
+        memory: int,
+    ) -> None:
+        self._precision, self.targets = precision, targets
+        dtype = DTYPES[precision]
+        self._shape, self._around = features[0].shape[1:-1], features[1:]
+        self._grid, self._device = grid, features[0].device
+        self._batch_bytes = min(BATCH_BYTES[self._device.type], memory // 4)
+        self._tail = _frozen(tail)
+        self._fast_tail = self._tail if dtype == torch.float32 else copy.deepcopy(self._tail).to(dtype)
+        with self.matmuls(), torch.no_grad():
+            flat = features[0].reshape(-1, features[0].shape[-1])
+            self.products = Products(grid, blocks, flat, copies, dtype, memory - self._batch_bytes)
+            self._bias = F.pad(bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, 1, grid.height)
+            found = next_layer(self._fast_tail)
+            self.next = None if found is None else NextSums(found, grid, self._shape, dtype)
+
+    @contextmanager
+    def matmuls(self) -> Iterator[None]:
+        """Products of fp32 matrices as the precision says."""
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = self._precision == "tf32"
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    def output(self, block_at: torch.Tensor) -> torch.Tensor:
+        """The scattered layer's output [placements, rows, images, height]."""
+        return self.products.outputs(block_at) + self._bias.to(self._fast_dtype)
+
+    def logits(self, block_at: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Logits [placements, images, classes], a batch at a time."""
+        for part in block_at.split(self.placements_at_once):
+            with self.matmuls(), torch.no_grad():
+                found = self._through(self._fast_tail, self.output(part))
+            yield found
+
+    def score(self, block_at: torch.Tensor) -> Scores:
+        """Scores of each placement."""
+        return Scores.joined(self.targets.score(logits) for logits in self.logits(block_at))
+
+    def swap_changes(self, block_at: torch.Tensor) -> torch.Tensor:
+        """First-order change of the loss by the exchange of each two positions: [positions, positions].
+
+        From one backward pass through the layers after the scattered one; block_at [positions].
+        """
+        with self.matmuls():
+            with torch.no_grad():
+                output = self.output(block_at[None]).float()
+            output.requires_grad_()
+            loss = self.targets.loss(self._through(self._tail, output).flatten(0, 1)).mean()
+            (gradient,) = torch.autograd.grad(loss, output)
+            with torch.no_grad():
+                added = self.products.gradient(gradient[0])[block_at]  # row p: what lies at p, put at each position
+        here = added.diagonal()
+        return added + added.T - here[:, None] - here
+
+    @property
+    def placements_at_once(self) -> int:
+        """Placements of a batch."""
+        return max(1, self._batch_bytes // self.products.bytes_per_placement())
+
+    def moves_at_once(self, positions: int) -> int:
+        """Moves of a batch, each of so many positions."""
+        per_move = 4 * self.products.images * (4 * positions * self._grid.height + 2 * self._grid.outputs)
+        return max(1, self._batch_bytes // per_move)
+
+    @property
+    def _fast_dtype(self) -> torch.dtype:
+        return DTYPES[self._precision]
+
+    def _through(self, tail: nn.Module, output: torch.Tensor) -> torch.Tensor:
+        """Logits [placements, images, classes] for the layer's output [placements, rows, images, height]."""
+        count = len(output)
+        rows = output.transpose(1, 2).flatten(2)[..., : self._grid.outputs]
+        rows = rows.reshape(-1, *self._shape, self._grid.outputs)
+        dtype = next(iter(tail.parameters()), rows).dtype
+        around = [value.to(dtype).repeat(count, *[1] * (value.ndim - 1)) for value in self._around]
+        found: torch.Tensor = tail(rows.to(dtype), *around)
+        return found.view(count, -1, found.shape[-1])
+
+
+def _frozen(tail: nn.Module) -> nn.Module:
+    """A copy that neither learns nor writes into its input."""
+    tail = copy.deepcopy(tail).eval().requires_grad_(False)
+    for module in tail.modules():
+        if getattr(module, "inplace", False):
+            setattr(module, "inplace", False)  # noqa: B010
+    return tail
