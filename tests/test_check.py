@@ -21,7 +21,7 @@ DATA = dataset()
 def check(
     *victims: VictimConfig, sizes: tuple[int, ...] = (16,), scatter: str = "layer", images: int = 0
 ) -> dict[str, Any]:
-    return check_study(victims or [vgg()], DATA, sizes, scatter, images)
+    return check_study(victims or [vgg()], DATA, sizes, scatter, {"prune.images": images})
 
 
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:

@@ -29,12 +29,20 @@ class NextSums:
         weight = F.pad(found.linear.weight, (0, grid.rows * grid.height - grid.outputs))
         self._by_row = weight.T.reshape(grid.rows, grid.height, -1).to(dtype).contiguous()
         self._bias = found.linear.bias
+        self._buffer: torch.Tensor | None = None
 
     def sums(self, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's output [images, outputs] for hidden [rows, images, height]."""
         flat = hidden.transpose(0, 1).flatten(1).to(self._dtype)
         found = (flat @ self._by_row.flatten(0, 1)).float()
         return found if self._bias is None else found + self._bias
+
+    def copies(self, sums: torch.Tensor, moves: int) -> torch.Tensor:
+        """Copies of sums [images, outputs] for so many moves, in memory that the next call overwrites: fresh pages
+        would cost as much as filling them."""
+        if self._buffer is None or len(self._buffer) < moves:
+            self._buffer = sums.new_empty(moves, *sums.shape)
+        return self._buffer[:moves].copy_(sums.expand(moves, *sums.shape))
 
     def add(self, sums: torch.Tensor, rows: torch.Tensor, which: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         """Add to sums [moves, images, outputs], in place, what a change [moves, m, images, height] of rows [moves, m]
@@ -113,7 +121,7 @@ class CurrentPlacement:
         for part in moves.split(self._engine.moves_at_once(moves.shape[1])):
             with self._engine.matmuls(), torch.no_grad():
                 rows, first, _, change = self._change(part)
-                sums = self._next.add(self._sums.repeat(len(part), 1, 1), rows, first, change)
+                sums = self._next.add(self._next.copies(self._sums, len(part)), rows, first, change)
                 found = self._next.logits(sums)
             yield found
 
