@@ -20,8 +20,9 @@ from scatterproof.split import next_layer
 from scatterproof.targets import Scores, Targets
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-# Temporaries of one batch of placements, and of one of moves, whose rows want to meet the next layer's weight together
-BATCH_BYTES = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}
+# Temporaries of one batch of placements: on a CPU below 32 MiB, which the C library's heap keeps and hands out again;
+# and of one of moves, whose rows want to meet the next layer's weight together, in memory that is kept.
+BATCH_BYTES = {"cpu": 24 * 2**20, "cuda": 2 * 2**30}
 MOVES_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
 
 
@@ -106,7 +107,9 @@ class Engine:
 
     def moves_at_once(self, positions: int) -> int:
         """Moves of a batch, each of so many positions."""
-        per_move = 4 * self.products.images * (4 * positions * self._grid.height + 2 * self._grid.outputs)
+        outputs = 0 if self.next is None else (positions + 2) * self.next.outputs
+        changes = 4 * positions * self._grid.height
+        per_move = DTYPES[self.precision].itemsize * self.products.images * (outputs + 2 * changes)
         return max(1, self._moves_bytes // per_move)
 
     @property
