@@ -10,6 +10,7 @@ that equal means equal.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,23 +80,24 @@ def plateau(
 
 
 def climbable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each number of images and fitness the least share of blocks right from which on a search can climb.
+    """For each number of images and fitness the shares of blocks right between which a search can climb.
 
-    `auc`: from there on the interval of auc lies above one half; `snr`: from there on snr is at least 1; None where
-    that is so at no share, or not at the largest.
+    `auc_from`, `auc_to`: ends of the longest run of shares at which auc's interval lies above one half; `snr_from`,
+    `snr_to`: at which snr is at least 1; None where no share does. A run may end before the last share: near the top
+    fitness saturates. An auc above one half adds up over many moves, however little it is above, so the first level
+    depends on how many draws there were to see it by; at the second one move tells by itself.
     """
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["images"], row["fitness"], row["correct_share"])):
         groups.setdefault((row["images"], row["fitness"]), []).append(row)
-    return [
-        {
-            "images": images,
-            "fitness": fitness,
-            "auc": _from_on(group, [row["auc_low"] > 0.5 for row in group]),
-            "snr": _from_on(group, [row["snr"] >= 1 for row in group]),
-        }
-        for (images, fitness), group in groups.items()
-    ]
+    found = []
+    for (images, fitness), group in groups.items():
+        shares = [float(row["correct_share"]) for row in group]
+        auc = _longest_run(shares, [row["auc_low"] > 0.5 for row in group])
+        snr = _longest_run(shares, [row["snr"] >= 1 for row in group])
+        ends = dict(zip(("auc_from", "auc_to", "snr_from", "snr_to"), auc + snr, strict=True))
+        found.append({"images": images, "fitness": fitness, **ends})
+    return found
 
 
 def draw_moves(answer: Answer, correct: int, draws: int, generator: torch.Generator) -> Moves:
@@ -214,7 +216,8 @@ def _snr(right: Floats, wrong: Floats, weights: Floats) -> Floats:
     draws = len(right)
     wrong = wrong - wrong.mean()
     squares = weights @ wrong**2 - (weights @ wrong) ** 2 / draws
-    noise = np.sqrt(np.maximum(squares, 0) / (draws - 1))
+    squares[squares < 1e-12 * draws * (wrong**2).max()] = 0  # a resample of equal changes, but for rounding
+    noise = np.sqrt(squares / (draws - 1))
     signal = weights @ right / draws
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(signal == 0, 0.0, signal / noise)
@@ -231,12 +234,13 @@ def _interval(values: Floats) -> tuple[float, float]:
     return low if math.isfinite(low) else math.nan, high if math.isfinite(high) else math.nan
 
 
-def _from_on(group: Sequence[Mapping[str, Any]], holds: Sequence[bool]) -> float | None:
-    """The least share from which on it holds, of rows with rising shares."""
-    start = len(holds)
-    while start and holds[start - 1]:
-        start -= 1
-    return float(group[start]["correct_share"]) if start < len(group) else None
+def _longest_run(shares: Sequence[float], holds: Sequence[bool]) -> tuple[float | None, float | None]:
+    """First and last share of the longest run of shares, in rising order, for which it holds; the first such run."""
+    runs = [list(run) for held, run in groupby(range(len(shares)), key=holds.__getitem__) if held]
+    if not runs:
+        return None, None
+    longest = max(runs, key=len)
+    return shares[longest[0]], shares[longest[-1]]
 
 
 def _check(evaluator: PlacementEvaluator, correct: Sequence[float], images: Sequence[int], draws: int) -> None:
