@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, whole_numbers
 
@@ -63,5 +64,6 @@ def _distinct(axis: Axes, means: pd.DataFrame) -> None:
     axis.axhline(float(rows["draws"].max()), color=GREY, linestyle=":", linewidth=1.4, label="placements drawn")
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     whole_numbers(axis, sorted({int(value) for value in rows["images"]}))
     axis.set_ylabel("distinct values")
