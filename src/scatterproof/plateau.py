@@ -54,7 +54,8 @@ def plateau(
     `signal`: mean change of fitness by a right move; `noise`: standard deviation of the change by a wrong one; `snr`:
     their ratio, NaN where no wrong move changed anything; `auc`: chance that a right move changes fitness by more than
     a wrong one, ties half; `raising`: share of right moves that raise fitness; `distinct`: fitness values among the
-    placements before their moves. `_low`, `_high`: 95 % percentile interval of a bootstrap over draws, NaN where open.
+    placements before their moves. `_low`, `_high`: 95 % percentile interval of a bootstrap over draws, NaN where open;
+    it holds for these images, and says nothing about other ones. Time and memory grow with the square of draws.
     Raises: ValueError for shares, images or draws out of range, or an evaluator without labels.
     """
     _check(evaluator, correct, images, draws)
