@@ -3,15 +3,19 @@
 A generation breeds as many children as the population counts: tournaments choose the parents, each two have two
 children, some of which mutate. Blocks never leave the positions of their own shape: a crossover works on every shape
 by itself, a mutation on one. Empty places are genes like others, each with a number of its own.
+
+Blocks have absolute positions, as in assignment problems: cycle and partially mapped crossover keep most of them and
+solve the planted puzzle, order crossover, made for tours, moves what it does not keep.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 
 from scatterproof.attacks.base import Attack, AttackError, Search
-from scatterproof.attacks.permutations import CROSSOVERS, MUTATIONS, Mutation, random_segments
+from scatterproof.attacks.permutations import CROSSOVERS, MUTATIONS, random_segments
 from scatterproof.attacks.space import PlacementSpace
 
 
@@ -29,10 +33,10 @@ class Genetic(Attack):
 
     name = "genetic"
     population: int = 100
-    crossover: Literal["order", "partially_mapped", "cycle"] = "order"
+    crossover: Literal["order", "partially_mapped", "cycle"] = "cycle"
     crossover_rate: float = 0.9
     mutation: Literal["swap", "inversion", "scramble"] = "swap"
-    mutation_rate: float = 0.5
+    mutation_rate: float = 0.9
     tournament: int = 2
     elite: int = 10
     spread: int = 2
@@ -70,26 +74,31 @@ class Genetic(Attack):
             genome = _Genome(search.space)
             genes = genome.genes(search.given.repeat(count, 1))
             for _ in range(self.spread):
-                self._mutate(genome, genes[1:], MUTATIONS["swap"], search.generator)
+                self._mutate(genome, genes[1:], "swap", 1.0, search.generator)
             fillings = genome.fillings(genes)
         self._keep(search, fillings, _scored(search, fillings))
 
     def step(self, search: Search) -> None:
-        genome = _Genome(search.space)
         fillings = search.state["fillings"].to(search.space.device, torch.int64)
         fitness: torch.Tensor = search.state["fitness"]
         parents = tournaments(fitness, -(-self.population // 2), self.tournament, search.generator)
-        children = genome.genes(fillings[parents.T.flatten().to(fillings.device)])
-        self._cross(genome, children, search.generator)
-        changed = _chosen(self.mutation_rate, len(children), search.generator).to(children.device)
-        mutants = children[changed]
-        self._mutate(genome, mutants, MUTATIONS[self.mutation], search.generator)
-        children[changed] = mutants
-        born = genome.fillings(children[: min(self.population, search.left)])
-        found = _scored(search, born)
+        chosen = fillings.index_select(0, parents.T.flatten().to(fillings.device))
+        children = self.children(search.space, chosen, search.generator)[: min(self.population, search.left)]
+        found = _scored(search, children)
         elite = best(fitness, self.elite)
-        survivors = torch.cat([fillings[elite.to(fillings.device)], born])
+        survivors = torch.cat([fillings[elite.to(fillings.device)], children])
         self._keep(search, survivors, torch.cat([fitness[elite], found]))
+
+    def children(self, space: PlacementSpace, parents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """As many children as parents, fillings [2 * pairs, positions]: parent i mates with parent i + pairs.
+
+        The parents may be overwritten.
+        """
+        genome = _Genome(space)
+        genes = genome.genes(parents)
+        self._cross(genome, genes, generator)
+        self._mutate(genome, genes, self.mutation, self.mutation_rate, generator)
+        return genome.fillings(genes)
 
     def _keep(self, search: Search, fillings: torch.Tensor, fitness: torch.Tensor) -> None:
         """The best `population` of these, into the state."""
@@ -97,28 +106,30 @@ class Genetic(Attack):
         small = torch.int16 if search.space.positions <= torch.iinfo(torch.int16).max else torch.int32
         search.state = {"fillings": fillings[order.to(fillings.device)].to(small), "fitness": fitness[order]}
 
-    def _cross(self, genome: "_Genome", children: torch.Tensor, generator: torch.Generator) -> None:
+    def _cross(self, genome: "_Genome", genes: torch.Tensor, generator: torch.Generator) -> None:
         """Cross copies of parents [2 * pairs, positions] in place: row i with row i + pairs, and the other way."""
-        pairs = len(children) // 2
+        pairs = len(genes) // 2
         crossed = _chosen(self.crossover_rate, pairs, generator)
-        rows = torch.cat([crossed, crossed + pairs]).to(children.device)
+        rows = torch.cat([crossed, crossed + pairs]).to(genes.device)
+        mates = rows.roll(len(crossed))
         for part in genome.parts:
-            genes = children[rows, part]
-            segments = random_segments(len(crossed), genes.shape[1], generator).repeat(2, 1)
-            children[rows, part] = CROSSOVERS[self.crossover](genes, genes.roll(len(crossed), 0), segments)
+            here = genes[:, part]
+            segments = random_segments(len(crossed), here.shape[1], generator).repeat(2, 1)
+            children = CROSSOVERS[self.crossover](here.index_select(0, rows), here.index_select(0, mates), segments)
+            here.index_copy_(0, rows, children)
 
-    def _mutate(
-        self, genome: "_Genome", genes: torch.Tensor, mutation: Mutation, generator: torch.Generator
-    ) -> None:
-        """Mutate each row [n, positions] in place, in one shape, drawn by its count of positions."""
-        if not genome.parts or not len(genes):
+    @staticmethod
+    def _mutate(genome: "_Genome", genes: torch.Tensor, kind: str, rate: float, generator: torch.Generator) -> None:
+        """Mutate rows [n, positions] in place by the chance `rate`, each in one shape, drawn by its positions."""
+        chosen = _chosen(rate, len(genes), generator)
+        if not genome.parts or not len(chosen):
             return
         sizes = torch.tensor([part.stop - part.start for part in genome.parts], dtype=torch.float64)
-        drawn = torch.multinomial(sizes, len(genes), replacement=True, generator=generator)
+        drawn = torch.multinomial(sizes, len(chosen), replacement=True, generator=generator)
         for number, part in enumerate(genome.parts):
-            rows = (drawn == number).nonzero().flatten().to(genes.device)
-            if len(rows):
-                genes[rows, part] = mutation(genes[rows, part], generator)
+            rows = chosen[drawn == number].to(genes.device)
+            here = genes[:, part]
+            here.index_copy_(0, rows, MUTATIONS[kind](here.index_select(0, rows), generator))
 
 
 def tournaments(fitness: torch.Tensor, pairs: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -157,23 +168,27 @@ class _Genome:
     """
 
     def __init__(self, space: PlacementSpace) -> None:
+        ends = torch.tensor([len(part.positions) for part in space.classes]).cumsum(0).tolist()
+        slices = [slice(start, end) for start, end in pairwise([0, *ends])]
+        self.parts = [part for part in slices if part.stop - part.start > 1]
+        self._trivial = len(slices) == 1  # then positions and numbers are 0..positions-1 both
+        if self._trivial:
+            return
         self._positions = torch.cat([part.positions for part in space.classes])
         self._numbers = torch.cat([part.numbers for part in space.classes])
-        sizes = [len(part.positions) for part in space.classes]
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        slices = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        self.parts = [part for part in slices if part.stop - part.start > 1]
-        starts = torch.tensor([part.start for part in slices]).repeat_interleave(torch.tensor(sizes))
-        self._starts = starts.to(space.device)
-        self._rank = torch.empty_like(self._numbers)
-        self._rank[self._numbers] = torch.arange(space.positions, device=space.device) - self._starts
+        ranks = torch.cat([torch.arange(part.stop - part.start) for part in slices]).to(space.device)
+        self._rank = torch.empty_like(ranks)
+        self._rank[self._numbers] = ranks
+        self._starts = torch.arange(space.positions, device=space.device) - ranks
 
     def genes(self, fillings: torch.Tensor) -> torch.Tensor:
-        """Fillings [n, positions] -> permutations [n, positions], a copy."""
-        return self._rank[fillings[:, self._positions]]
+        """Fillings [n, positions] -> permutations [n, positions]."""
+        if self._trivial:
+            return fillings
+        return self._rank[fillings.index_select(1, self._positions)]
 
     def fillings(self, genes: torch.Tensor) -> torch.Tensor:
         """The inverse of `genes`."""
-        found = torch.empty_like(genes)
-        found[:, self._positions] = self._numbers[genes + self._starts]
-        return found
+        if self._trivial:
+            return genes
+        return torch.empty_like(genes).index_copy_(1, self._positions, self._numbers[genes + self._starts])

@@ -43,7 +43,7 @@ def order_crossover(first: torch.Tensor, second: torch.Tensor, segments: torch.T
     taken = torch.empty_like(inside).scatter_(1, first, inside)
     rest = taken.gather(1, second).logical_not_()
     # row by row there are as many places outside the segment as genes of the rest
-    return first.masked_scatter(inside.logical_not_(), second.masked_select(rest))
+    return first.masked_scatter(inside.logical_not_(), _selected(second, rest))
 
 
 def partially_mapped_crossover(first: torch.Tensor, second: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
@@ -129,9 +129,16 @@ def _numbers(rows: torch.Tensor) -> torch.Tensor:
 
 def _inside(rows: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
     """Whether a gene lies in its row's segment: bool [n, genes]."""
-    genes = torch.arange(rows.shape[1], device=rows.device)
-    segments = segments.to(rows.device)
-    return (genes >= segments[:, :1]) & (genes < segments[:, 1:])
+    genes = torch.arange(rows.shape[1], device=rows.device, dtype=torch.int32)
+    segments = segments.to(rows.device, torch.int32)
+    return (genes >= segments[:, :1]).logical_and_(genes < segments[:, 1:])
+
+
+def _selected(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The masked elements row by row: [count]. NumPy is several times as fast at it on a CPU."""
+    if rows.device.type == "cpu":
+        return torch.from_numpy(rows.numpy().ravel().compress(mask.numpy().ravel()))
+    return rows.masked_select(mask)
 
 
 def _inverse(rows: torch.Tensor) -> torch.Tensor:

@@ -13,14 +13,15 @@ from scatterproof.seeds import seed_of
 from scatterproof.study import DatasetConfig, VictimConfig
 
 SIDE, HIDDEN, BLOCK, STEPS = 8, 32, 8, 150
-CONFIG = VictimConfig(model="scatterproof.attacks.planted:network", input_size=SIDE, layer="2")
+CONFIG = VictimConfig(model="scatterproof.attacks.planted:network", input_size=SIDE, layer="3")
 
 
 def network() -> nn.Module:
     """Logits [n, 10] of float [n, 3, 8, 8]: two hidden layers, the second of them scattered."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(3 * SIDE * SIDE, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10)
-    )
+        nn.Flatten(), nn.Linear(3 * SIDE * SIDE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, 10),
+    )  # fmt: skip
 
 
 def planted_puzzle(seed: int) -> tuple[Puzzle, Answer, Dataset]:
