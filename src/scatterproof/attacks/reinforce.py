@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from scatterproof.attacks.base import Attack, AttackError, Search
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
+
+    from scatterproof.attacks.exchange_env import ExchangeEnv
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Reinforce(Attack):
 
     name = "reinforce"
     steps: int = 512
-    walks: int = 4
+    walks: int = 16
     episode: int = 8
     restart: Literal["best", "start"] = "best"
     learning_rate: float = 1e-3
@@ -77,18 +79,17 @@ class Reinforce(Attack):
             model, walks = self._model(search)
             model.learn(self.steps, callback=lambda found, _: search.left > 0, reset_num_timesteps=False)
         search.state |= {
-            "walks": [{"filling": env.filling, "fitness": env.fitness, "steps": env.steps} for env in walks],
+            "walks": [env.state for env in walks],
             "policy": dict(model.policy.state_dict()),
             "optimizer": model.policy.optimizer.state_dict(),
         }
 
-    def _model(self, search: Search) -> tuple["PPO", list[Any]]:
+    def _model(self, search: Search) -> tuple["PPO", list["ExchangeEnv"]]:
         """PPO and its walks where the state says that they are."""
         from stable_baselines3 import PPO
         from stable_baselines3.common.logger import Logger
-        from stable_baselines3.common.vec_env import DummyVecEnv
 
-        from scatterproof.attacks.exchange_env import ExchangeEnv
+        from scatterproof.attacks.exchange_env import ExchangeEnv, Walks
 
         state = search.state
         start = state["start"].to(search.space.device), state["start_fitness"]
@@ -99,7 +100,7 @@ class Reinforce(Attack):
             warnings.filterwarnings("ignore", message=".*primarily intended to run on the CPU")
             model = PPO(
                 "MlpPolicy",
-                DummyVecEnv([lambda env=env: env for env in walks]),
+                Walks(walks, search),
                 learning_rate=self.learning_rate,
                 n_steps=self.steps // self.walks,
                 batch_size=self.minibatch,
