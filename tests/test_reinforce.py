@@ -185,7 +185,7 @@ def test_a_policy_learns_unless_its_rate_is_zero(tmp_path: Path, monkeypatch: py
     ("keys", "message"),
     [
         ({"steps": 0}, "steps 0, expected at least 1"),
-        ({"walks": 3}, "512 steps, expected a multiple of walks 3"),
+        ({"walks": 3}, "256 steps, expected a multiple of walks 3"),
         ({"minibatch": 100}, "minibatch 100"),
         ({"minibatch": 1}, "at least 2"),
         ({"episode": 0}, "episode 0"),

@@ -40,7 +40,10 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
         space, layout = search.space, search.evaluator.layout
         self._search, self._start, self._start_fitness = search, start, start_fitness
         self._episode, self._restart = episode, restart
-        self._shape_at = layout.shape_classes().tolist()
+        shape_at = torch.empty(space.positions, dtype=torch.int64)
+        for shape, part in enumerate(space.classes):
+            shape_at[part.positions.cpu()] = shape
+        self._shape_at = shape_at.tolist()
         lines = [line.double() for line in layout.rows_and_columns()]
         scaled = [line / line.max().clamp(min=1) * 2 - 1 for line in lines]
         self._scaled_at: Observation = torch.stack(scaled, 1).float().numpy()

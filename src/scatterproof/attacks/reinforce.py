@@ -32,11 +32,11 @@ class Reinforce(Attack):
     """
 
     name = "reinforce"
-    steps: int = 512
+    steps: int = 256
     walks: int = 16
     episode: int = 8
     restart: Literal["best", "start"] = "best"
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     epochs: int = 10
     minibatch: int = 128
     entropy: float = 0.01
