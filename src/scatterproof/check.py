@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
+from scatterproof.searches import SearchConfig, search_runs
 from scatterproof.study import VictimConfig
 
 
@@ -24,10 +26,11 @@ def check_study(
     block_sizes: Sequence[int],
     scatter: str,
     images: Mapping[str, int],
+    search: SearchConfig,
 ) -> dict[str, Any]:
     """Build every victim, read every checkpoint, cut every layer; the grids found, as plain data.
 
-    images: how many of the pirate's each key of the study asks for.
+    images: how many of the pirate's each key of the study asks for; every attack of `search` is made, and dropped.
     Raises: UserError that names the key and what was expected.
     """
     for key, count in images.items():
@@ -36,6 +39,8 @@ def check_study(
                 f"{key} is {count}, but the pirate has {len(dataset.pirate.labels)} images: "
                 "lower it, or raise dataset.pirate"
             )
+    for run in search_runs(search):
+        make_attack(search, run)
     found = [_check_victim(config, dataset, block_sizes, scatter) for config in victims]
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size.
     copies = 3 + len(block_sizes)

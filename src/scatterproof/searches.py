@@ -36,12 +36,14 @@ class SearchGrid(Strict):
 
 
 class GeneticConfig(Strict):
-    """Genetic search."""
+    """Genetic search over permutations."""
 
-    crossover: Literal["order", "partially_mapped", "cycle"] = Field("order", description="crossover of permutations")
+    crossover: Literal["order", "partially_mapped", "cycle"] = Field(
+        "cycle", description="`cycle` and `partially_mapped` keep most absolute positions, `order` is made for tours"
+    )
     crossover_rate: Share = Field(0.9, description="share of the pairs that are crossed; the rest are copied")
     mutation: Literal["swap", "inversion", "scramble"] = Field("swap", description="mutation of permutations")
-    mutation_rate: Share = Field(0.5, description="share of the children that are mutated, once each")
+    mutation_rate: Share = Field(0.9, description="share of the children that are mutated, once each")
     tournament: int = Field(2, ge=1, description="individuals that compete to be a parent")
     elite: Share = Field(0.1, description="share of the parents, the best, that compete with the children")
 
@@ -68,7 +70,26 @@ class AnnealConfig(Strict):
 class ReinforceConfig(Strict):
     """PPO on the exchange of two blocks."""
 
-    steps: int = Field(500, ge=2, description="exchanges between two updates of the policy")
+    steps: int = Field(256, ge=2, description="exchanges between two updates of the policy")
+    walks: int = Field(16, ge=1, description="walks that share a rollout; they divide `steps`")
+    episode: int = Field(8, ge=1, description="exchanges after which a walk starts again")
+    restart: Literal["best", "start"] = Field(
+        "best", description="from the best placement found so far, or from the run's start"
+    )
+    learning_rate: float = Field(3e-3, ge=0, description="of Adam; 0 is a policy that never learns")
+    epochs: int = Field(10, ge=1, description="passes over a rollout")
+    minibatch: int = Field(128, ge=2, description="exchanges per update; they divide `steps`")
+    entropy: float = Field(0.01, ge=0, description="weight of the entropy bonus")
+    discount: Share = Field(0.9, description="what the next reward is worth now")
+
+    @model_validator(mode="after")
+    def _parts_divide_the_rollout(self) -> "ReinforceConfig":
+        if self.steps % self.walks or self.steps % self.minibatch:
+            raise ValueError(
+                f"search.reinforce.steps {self.steps}: expected a multiple of walks {self.walks} and minibatch "
+                f"{self.minibatch}"
+            )
+        return self
 
 
 class SearchConfig(Strict):

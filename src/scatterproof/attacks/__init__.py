@@ -2,7 +2,11 @@
 
 from scatterproof.attacks.annealing import Annealing
 from scatterproof.attacks.base import Attack
+from scatterproof.attacks.genetic import Genetic
 from scatterproof.attacks.hill_climbing import HillClimbing
 from scatterproof.attacks.random_search import RandomSearch
+from scatterproof.attacks.reinforce import Reinforce
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing)}
+ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
+}
