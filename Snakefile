@@ -9,6 +9,7 @@ from scatterproof.cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.files import check_writable
 from scatterproof.guard import hold_study
+from scatterproof.searches import plateau_threat, runs_json, search_jobs, threats
 from scatterproof.study import parse_study
 
 min_version("9.0")
@@ -44,6 +45,7 @@ include: "rules/blocks.smk"
 include: "rules/prune.smk"
 include: "rules/shuffle.smk"
 include: "rules/theory.smk"
+include: "rules/search.smk"
 include: "rules/report.smk"
 
 

@@ -1,13 +1,18 @@
 # In:  the tables of every stage, the cost records
 # Out: tables/threshold.csv, cost.csv, cost_summary.csv; figures/*.svg and *.png; report/index.html
 
-TABLES = ["victim", "curve", "prune", "shuffle", "theory"]
+SEARCHED = ["search"] if STUDY.search.grids else []
+PLATEAU = ["plateau"] if STUDY.plateau.correct else []
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU]
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
     "prune": "P1: accuracy against the share of blocks held in known places",
     "threshold": "P1: blocks needed for half of the victim's accuracy, by block size",
     "shuffle": "S1: accuracy against the share of blocks held, places unknown",
     "theory": "Expected clues in a population",
+    **({"search": "P2: best fitness against evaluations"} if SEARCHED else {}),
+    **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
+    **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     "cost": "What every stage cost beside training one victim",
 }
 

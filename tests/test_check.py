@@ -11,6 +11,7 @@ from scatterproof.check import CheckError, check_study
 from scatterproof.errors import UserError
 from scatterproof.files import write_json
 from scatterproof.models import ModelError
+from scatterproof.searches import SearchConfig
 from scatterproof.study import VictimConfig
 from scatterproof.tables import read_grids
 from small import dataset, network, vgg
@@ -21,7 +22,7 @@ DATA = dataset()
 def check(
     *victims: VictimConfig, sizes: tuple[int, ...] = (16,), scatter: str = "layer", images: int = 0
 ) -> dict[str, Any]:
-    return check_study(victims or [vgg()], DATA, sizes, scatter, images)
+    return check_study(victims or [vgg()], DATA, sizes, scatter, {"prune.images": images}, SearchConfig())
 
 
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from scatterproof.data import save_dataset, to_input
 from scatterproof.models import ModelError, dense_layers
-from scatterproof.puzzle import Answer, Puzzle, PuzzleError, ThreatModel, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle, PuzzleError, make_puzzle
 from scatterproof.study import VictimConfig
+from scatterproof.threat import ThreatModel
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

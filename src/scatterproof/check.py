@@ -1,16 +1,18 @@
 """What can only be checked with the dataset read and the models built, still before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
+from scatterproof.searches import SearchConfig, search_runs
 from scatterproof.study import VictimConfig
 
 
@@ -19,17 +21,26 @@ class CheckError(UserError):
 
 
 def check_study(
-    victims: Sequence[VictimConfig], dataset: Dataset, block_sizes: Sequence[int], scatter: str, images: int
+    victims: Sequence[VictimConfig],
+    dataset: Dataset,
+    block_sizes: Sequence[int],
+    scatter: str,
+    images: Mapping[str, int],
+    search: SearchConfig,
 ) -> dict[str, Any]:
     """Build every victim, read every checkpoint, cut every layer; the grids found, as plain data.
 
+    images: how many of the pirate's each key of the study asks for; every attack of `search` is made, and dropped.
     Raises: UserError that names the key and what was expected.
     """
-    if images > len(dataset.pirate.labels):
-        raise CheckError(
-            f"prune.images is {images}, but the pirate has {len(dataset.pirate.labels)} images: "
-            "lower it, or raise dataset.pirate"
-        )
+    for key, count in images.items():
+        if count > len(dataset.pirate.labels):
+            raise CheckError(
+                f"{key} is {count}, but the pirate has {len(dataset.pirate.labels)} images: "
+                "lower it, or raise dataset.pirate"
+            )
+    for run in search_runs(search):
+        make_attack(search, run)
     found = [_check_victim(config, dataset, block_sizes, scatter) for config in victims]
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size.
     copies = 3 + len(block_sizes)

@@ -20,8 +20,10 @@ from scatterproof.split import next_layer
 from scatterproof.targets import Scores, Targets
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-# Temporaries of one batch: more helps no longer on a CPU, whose caches are smaller still
-BATCH_BYTES = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}
+# Temporaries of one batch of placements: on a CPU below 32 MiB, which the C library's heap keeps and hands out again;
+# and of one of moves, whose rows want to meet the next layer's weight together, in memory that is kept.
+BATCH_BYTES = {"cpu": 24 * 2**20, "cuda": 2 * 2**30}
+MOVES_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
 
 
 class Engine:
@@ -42,16 +44,17 @@ class Engine:
         precision: str,
         memory: int,
     ) -> None:
-        self._precision, self.targets = precision, targets
+        self.precision, self.targets = precision, targets
         dtype = DTYPES[precision]
         self._shape, self._around = features[0].shape[1:-1], features[1:]
         self._grid, self._device = grid, features[0].device
         self._batch_bytes = min(BATCH_BYTES[self._device.type], memory // 4)
+        self._moves_bytes = min(MOVES_BYTES[self._device.type], memory // 4)
         self._tail = _frozen(tail)
         self._fast_tail = self._tail if dtype == torch.float32 else copy.deepcopy(self._tail).to(dtype)
         with self.matmuls(), torch.no_grad():
             flat = features[0].reshape(-1, features[0].shape[-1])
-            self.products = Products(grid, blocks, flat, copies, dtype, memory - self._batch_bytes)
+            self.products = Products(grid, blocks, flat, copies, dtype, memory - self._moves_bytes)
             self._bias = F.pad(bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, 1, grid.height)
             found = next_layer(self._fast_tail)
             self.next = None if found is None else NextSums(found, grid, self._shape, dtype)
@@ -60,7 +63,7 @@ class Engine:
     def matmuls(self) -> Iterator[None]:
         """Products of fp32 matrices as the precision says."""
         before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self._precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         try:
             yield
         finally:
@@ -104,12 +107,14 @@ class Engine:
 
     def moves_at_once(self, positions: int) -> int:
         """Moves of a batch, each of so many positions."""
-        per_move = 4 * self.products.images * (4 * positions * self._grid.height + 2 * self._grid.outputs)
-        return max(1, self._batch_bytes // per_move)
+        outputs = 0 if self.next is None else (positions + 2) * self.next.outputs
+        changes = 4 * positions * self._grid.height
+        per_move = DTYPES[self.precision].itemsize * self.products.images * (outputs + 2 * changes)
+        return max(1, self._moves_bytes // per_move)
 
     @property
     def _fast_dtype(self) -> torch.dtype:
-        return DTYPES[self._precision]
+        return DTYPES[self.precision]
 
     def _through(self, tail: nn.Module, output: torch.Tensor) -> torch.Tensor:
         """Logits [placements, images, classes] for the layer's output [placements, rows, images, height]."""

@@ -5,7 +5,7 @@ rows' part of the next layer's sums is computed anew. A move is named by the pos
 the first goes to the second, and so on around; a place may be empty.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,39 +19,64 @@ if TYPE_CHECKING:
     from scatterproof.engine import Engine
 
 
+REST_BYTES = 16 * 2**20  # what the C library's heap keeps and hands out again
+
+
 class NextSums:
     """The layer after the scattered one, its weight cut by the rows of blocks that it reads."""
 
     def __init__(self, found: NextLayer, grid: BlockGrid, shape: torch.Size, dtype: torch.dtype) -> None:
         """shape: of one image's input to the layer, but for its last dimension."""
         self.activation = found.activation
-        self._rest, self._shape, self._dtype = found.rest, shape, dtype
+        self._rest, self._shape, self.dtype = found.rest, shape, dtype
         weight = F.pad(found.linear.weight, (0, grid.rows * grid.height - grid.outputs))
         self._by_row = weight.T.reshape(grid.rows, grid.height, -1).to(dtype).contiguous()
         self._bias = found.linear.bias
+        self._buffer: torch.Tensor | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the layer."""
+        return self._by_row.shape[2]
 
     def sums(self, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's output [images, outputs] for hidden [rows, images, height]."""
-        flat = hidden.transpose(0, 1).flatten(1).to(self._dtype)
+        flat = hidden.transpose(0, 1).flatten(1).to(self.dtype)
         found = (flat @ self._by_row.flatten(0, 1)).float()
         return found if self._bias is None else found + self._bias
 
-    def add(self, sums: torch.Tensor, rows: torch.Tensor, which: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-        """Add to sums [moves, images, outputs], in place, what a change [moves, m, images, height] of rows [moves, m]
-        adds, where `which` [moves, m] holds; a row stands once in a move."""
-        change = change.to(self._dtype)
-        for row in rows.unique().tolist():
-            move, place = ((rows == row) & which).nonzero(as_tuple=True)
-            added = change[move, place].flatten(0, 1) @ self._by_row[row]
-            sums.index_add_(0, move, added.view(len(move), *sums.shape[1:]).to(sums.dtype))
-        return sums
+    def change(self, rows: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+        """The output's change [moves, images, outputs] for a change [moves, m, images, height] of the rows [moves, m].
+
+        It lies in memory that the next call overwrites: fresh pages cost as much as the work.
+        """
+        moves, m = rows.shape
+        order = rows.flatten().argsort(stable=True)
+        change = change.flatten(0, 1).to(self.dtype)[order]  # [moves * m, images, height], by rows
+        added, found, more = self._workspace(moves, m, change.shape[1])
+        start = 0
+        for row, count in zip(*(each.tolist() for each in rows.unique(return_counts=True)), strict=True):
+            part = slice(start, start + count)
+            torch.mm(change[part].flatten(0, 1), self._by_row[row], out=added[part].flatten(0, 1))
+            start += count
+        place = order.argsort().view(moves, m)
+        torch.index_select(added, 0, place[:, 0], out=found)
+        for i in range(1, m):
+            found += torch.index_select(added, 0, place[:, i], out=more)
+        return found
+
+    def _workspace(self, moves: int, m: int, images: int) -> Sequence[torch.Tensor]:
+        sizes = [moves * m, moves, moves]
+        if self._buffer is None or len(self._buffer) < sum(sizes):
+            self._buffer = self._by_row.new_empty(sum(sizes), images, self.outputs)
+        parts: Sequence[torch.Tensor] = self._buffer[: sum(sizes)].split(sizes)
+        return parts
 
     def logits(self, sums: torch.Tensor) -> torch.Tensor:
-        """Logits [moves, images, classes]."""
-        moves = len(sums)
-        rows = sums.reshape(-1, *self._shape, sums.shape[-1]).to(self._dtype)
-        found: torch.Tensor = self._rest(rows)
-        return found.view(moves, -1, found.shape[-1])
+        """Logits [moves, images, classes] of sums [moves, images, outputs]."""
+        at_once = max(1, REST_BYTES // (sums[0].numel() * sums.element_size()))
+        found = [self._rest(part.reshape(-1, *self._shape, sums.shape[-1])) for part in sums.split(at_once)]
+        return torch.cat(found).view(len(sums), -1, found[0].shape[-1])
 
 
 def moved(block_at: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
@@ -102,7 +127,7 @@ class CurrentPlacement:
         if self._next is not None:
             with self._engine.matmuls(), torch.no_grad():
                 rows, first, difference, change = self._change(move)
-                self._next.add(self._sums[None], rows, first, change)
+                self._sums += self._next.change(rows, change)[0]
                 touched = rows[first]
                 self._output[touched] += difference[first]
                 self._hidden[touched] += change[first]
@@ -110,11 +135,11 @@ class CurrentPlacement:
 
     def _logits(self, moves: torch.Tensor) -> Iterator[torch.Tensor]:
         assert self._next is not None
+        sums = self._sums.to(self._next.dtype)
         for part in moves.split(self._engine.moves_at_once(moves.shape[1])):
             with self._engine.matmuls(), torch.no_grad():
-                rows, first, _, change = self._change(part)
-                sums = self._next.add(self._sums.repeat(len(part), 1, 1), rows, first, change)
-                found = self._next.logits(sums)
+                rows, _, _, change = self._change(part)
+                found = self._next.logits(self._next.change(rows, change).add_(sums))
             yield found
 
     def _change(self, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -131,4 +156,4 @@ class CurrentPlacement:
         if not bool(first.all()):
             difference = torch.einsum("kij,kjnh->kinh", same.float(), difference)
         change = self._next.activation(self._output[rows] + difference) - self._hidden[rows]
-        return rows, first, difference, change
+        return rows, first, difference, change * first[:, :, None, None]

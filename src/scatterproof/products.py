@@ -34,7 +34,7 @@ class Products:
         starts = torch.arange(grid.columns, device=device) * grid.width
         phases, self._phase = torch.unique(starts % copies, return_inverse=True)
         self._folded = _fold(blocks.to(device), phases, copies).to(dtype)
-        spans = self._folded.shape[2]
+        spans = self.spans
         padded = F.pad(features, (0, spans))
         channel = (starts // copies)[:, None] + torch.arange(spans, device=device)
         self._slices = padded[:, channel].transpose(0, 1).contiguous().to(dtype)  # [columns, images, spans]
@@ -48,6 +48,16 @@ class Products:
     def cached(self) -> bool:
         """Whether every product is held."""
         return self._cache is not None
+
+    @property
+    def spans(self) -> int:
+        """Channels that a block spans at most, folded: its inputs where nothing is copied."""
+        return self._folded.shape[2]
+
+    @property
+    def folded_weights(self) -> int:
+        """Weights held, of all folded blocks in all phases."""
+        return self._folded.numel()
 
     def outputs(self, block_at: torch.Tensor) -> torch.Tensor:
         """The layer's output by block row [placements, rows, images, height], block `block_at[p]` at position p."""
@@ -95,7 +105,7 @@ class Products:
     def bytes_per_placement(self) -> int:
         """Largest temporary that `outputs` makes for one placement, in bytes."""
         outputs = self.grid.rows * self.images * self.grid.height
-        weights = 0 if self.cached else self.grid.count * self._folded.shape[2] * self.grid.height
+        weights = 0 if self.cached else self.grid.count * self.spans * self.grid.height
         return self._folded.element_size() * max(outputs, weights)
 
     def _folding_pays(self, channels: int) -> bool:
@@ -104,7 +114,7 @@ class Products:
         return wide * channels + channels * self.images < wide * self.images
 
     def _caching_pays(self, cache_bytes: int) -> bool:
-        size, spans = self._folded.element_size(), self._folded.shape[2]
+        size, spans = self._folded.element_size(), self.spans
         needed = self.grid.columns * (self.held + 1) * self.images * self.grid.height * size
         read = self.images * size
         make = 2 * spans * size + 2 * spans * self.images / FLOPS_PER_BYTE

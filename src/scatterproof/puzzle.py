@@ -9,10 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -23,29 +22,12 @@ from scatterproof.errors import UserError
 from scatterproof.files import atomic
 from scatterproof.models import ModelError, build_model, dense_layers, find_layer, load_weights
 from scatterproof.seeds import torch_generator
-from scatterproof.study import PositiveShare, Strict, VictimConfig
+from scatterproof.study import VictimConfig
+from scatterproof.threat import ThreatModel
 
 
 class PuzzleError(UserError):
     """A file that is no puzzle or answer, in one line."""
-
-
-class ThreatModel(Strict):
-    """What the pirate knows and may query."""
-
-    share: PositiveShare = Field(1.0, description="share of the blocks held")
-    scatter: Literal["layer", "dense"] = Field("layer", description="one dense layer, or all of them, blocks mixed")
-    images: int = Field(0, ge=0, description="images held")
-    knows: Literal["none", "labels", "logits"] = Field(
-        "none", description="of its images: nothing, their labels, or the victim's logits (one query each)"
-    )
-    base_model: bool = Field(False, description="whether a public base model of the victim is at hand")
-
-    @property
-    def name(self) -> str:
-        """Short name, such as `layer-0.25-100-labels`."""
-        base = "-base" if self.base_model else ""
-        return f"{self.scatter}-{self.share:g}-{self.images}-{self.knows}{base}"
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from scatterproof.errors import UserError
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
+from scatterproof.searches import PlateauConfig, SearchConfig
+from scatterproof.strict import PositiveShare, Seed, Share, Strict
 
 
 class StudyError(UserError):
     """A study that cannot be run, said in one line per problem: file, key, value, what was expected."""
-
-
-class Strict(BaseModel):
-    """No unknown keys, no coercion of strings to numbers, immutable once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def file_stamp(path: str | None) -> str:
@@ -197,6 +189,7 @@ class RunConfig(Strict):
     cells_per_job: int = Field(200, ge=1, description="cells of a grid per job; a killed sweep resumes there")
     images_per_chunk: int = Field(2000, ge=1, description="test images evaluated at once")
     train_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for training a victim")
+    search_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for a job of searches")
     cell_minutes: int = Field(60, ge=1, description="time limit asked of the cluster for a slice of a grid")
     mem_mb: int = Field(8000, ge=500, description="memory asked of the cluster for each job")
 
@@ -224,6 +217,8 @@ class Study(Strict):
     prune: PruneConfig = Field(PruneConfig(), description="P1")
     shuffle: ShuffleConfig = Field(ShuffleConfig(), description="S1")
     theory: TheoryConfig = Field(TheoryConfig(), description="T")
+    search: SearchConfig = Field(SearchConfig(), description="P2")
+    plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     run: RunConfig = Field(RunConfig(), description="machine")
 
     @model_validator(mode="after")
@@ -234,6 +229,13 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
+        for name in self.search.victims:
+            if name not in self.names:
+                raise ValueError(
+                    f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
+                )
+        if self.search.precision == "tf32" and self.run.device == "cpu":
+            raise ValueError("search.precision: tf32 needs CUDA, and run.device is cpu")
         if len(set(self.block_sizes)) != len(self.block_sizes):
             raise ValueError(f"block_sizes {self.block_sizes}: a size stands twice")
         return self
@@ -251,6 +253,15 @@ class Study(Strict):
             raise ValueError("; ".join(problems(error, f"controls.{name}."))) from None
 
     @property
+    def images_needed(self) -> dict[str, int]:
+        """How many images of the pirate's each key asks for."""
+        return {
+            "prune.images": self.prune.images_needed,
+            "search.grids.images": self.search.images_needed,
+            "plateau.images": self.plateau.images_needed,
+        }
+
+    @property
     def names(self) -> list[str]:
         """The victim's and the controls' names."""
         return ["victim", *self.controls]
@@ -259,6 +270,12 @@ class Study(Strict):
     def victims(self) -> list[tuple[str, int]]:
         """Every (name, seed) that is trained or read."""
         return [(name, seed) for name in self.names for seed in self.victim_config(name).seeds]
+
+    @property
+    def searched(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that placements are searched on."""
+        most = self.search.victim_seeds
+        return [(name, seed) for name in self.search.victims for seed in self.victim_config(name).seeds[:most]]
 
 
 def problems(error: ValidationError, prefix: str = "") -> list[str]:

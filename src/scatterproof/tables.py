@@ -18,9 +18,14 @@ def read_table(path: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def read_tables(paths: Iterable[str]) -> pd.DataFrame:
+    """Several tables as one, in the order given."""
+    return pd.concat([read_table(path) for path in paths], ignore_index=True)
+
+
 def concatenate(parts: Iterable[str], output: str) -> None:
     """One table from the slices of a grid, in the order given."""
-    write_csv(output, pd.concat([read_table(part) for part in parts], ignore_index=True))
+    write_csv(output, read_tables(parts))
 
 
 def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
@@ -30,6 +35,24 @@ def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict
     """
     table = pd.DataFrame(rows).assign(**about, **cost)
     return table[HEAD + [column for column in table if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+
+
+def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str, cuda: bool) -> pd.DataFrame:
+    """The rows of one job's searches; device_minutes are those that the search had run when it reached the row."""
+    found = pd.DataFrame(rows).assign(**about, device=device)
+    found = found.rename(columns={"minutes": "device_minutes"})
+    found["gpu_minutes"] = found["device_minutes"] if cuda else None
+    found["population"] = found["population"].astype("Int64")
+    middle = ["threat", "attack", "fitness", "population", "images", "seed"]
+    middle += ["generation", "evaluations", "best_fitness", "accuracy"]
+    return found[HEAD + middle + COST_COLUMNS]
+
+
+def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:
+    """What each search had reached at log-spaced costs, the training of nothing but itself included."""
+    found = search.rename(columns={"device_minutes": "minutes"})
+    columns = ["attack", "threat", "fitness", "population", "images", "seed", "minutes", "evaluations", "accuracy"]
+    return found[HEAD + columns + ["device"]]
 
 
 def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence[str]) -> pd.DataFrame:

@@ -12,6 +12,6 @@ with light_job(snakemake, "data"):
     study = parse_study(snakemake.config, "config")
     victims = [study.victim_config(name) for name in study.names]
     dataset = load_dataset(snakemake.input[0])
-    found = check_study(victims, dataset, study.block_sizes, study.scatter, study.prune.images_needed)
+    found = check_study(victims, dataset, study.block_sizes, study.scatter, study.images_needed, study.search)
     check_writable(Path(snakemake.output[0]).parent, found["disk_bytes"])
     write_json(snakemake.output[0], found)

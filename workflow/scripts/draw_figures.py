@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.job import light_job
 from scatterproof.report import figures
+from scatterproof.report.plateau_figure import draw_plateau
+from scatterproof.report.search_figures import draw_search, draw_trajectory
+from scatterproof.report.words import names
 from scatterproof.tables import read_table
 
 size = snakemake.params.block_size
@@ -15,3 +19,9 @@ with light_job(snakemake, "report"):
     figures.draw_threshold(tables["threshold"], svg["threshold"])
     figures.draw_shuffle(tables["shuffle"], tables["victim"], size, svg["shuffle"])
     figures.draw_theory(tables["theory"], size, svg["theory"])
+    if "search" in tables:
+        draw_search(tables["search"], svg["search"])
+        draw_trajectory(tables["search"], tables["victim"], retraining_minutes(tables["victim"]), svg["trajectory"])
+    if "plateau" in tables:
+        rows = tables["plateau"]
+        draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

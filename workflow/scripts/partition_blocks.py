@@ -8,8 +8,9 @@ from scatterproof.evaluate import victim_metrics
 from scatterproof.files import write_json
 from scatterproof.job import compute_job
 from scatterproof.models import build_model, load_weights, read_checkpoint
-from scatterproof.puzzle import ThreatModel, make_puzzle
+from scatterproof.puzzle import make_puzzle
 from scatterproof.study import VictimConfig
+from scatterproof.threat import ThreatModel
 
 params, wildcards, output = snakemake.params, snakemake.wildcards, snakemake.output
 with compute_job(snakemake, "blocks", params.device) as job:

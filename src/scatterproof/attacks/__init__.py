@@ -1,0 +1,12 @@
+"""The attacks: an attack is in the registry by being imported here."""
+
+from scatterproof.attacks.annealing import Annealing
+from scatterproof.attacks.base import Attack
+from scatterproof.attacks.genetic import Genetic
+from scatterproof.attacks.hill_climbing import HillClimbing
+from scatterproof.attacks.random_search import RandomSearch
+from scatterproof.attacks.reinforce import Reinforce
+
+ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
+}

@@ -26,7 +26,7 @@ from scatterproof.seeds import torch_generator
 from scatterproof.targets import Scores
 
 CHECKPOINT_SECONDS = 1.0  # at most one a second: a generation may take milliseconds, its checkpoint's fsync as much
-SNAPSHOTS_PER_DECADE = 8
+SNAPSHOTS_PER_DECADE = 4
 
 
 class AttackError(UserError):
@@ -150,15 +150,16 @@ class Attack(ABC):
         """
         self.check(puzzle)
         search = Search(
-            evaluator=evaluator or self.make_evaluator(puzzle, machine),
+            evaluator=evaluator or self.make_evaluator(puzzle, machine, self.images),
             space=PlacementSpace(puzzle, machine.device),
             generator=torch_generator("attack", self.name, *seed),
             fitness=self.fitness,
             budget=budget,
         )
+        search.seconds = search.evaluator.prepare()
         if start is not None:
             search.given = search.space.filling(start)
-        identity = self._identity(puzzle, budget, seed, machine, search.given)
+        identity = self.identity(puzzle, budget, seed, machine, search.given)
         if checkpoint is not None:
             _restore(checkpoint, identity, search)
         saved = time.perf_counter()
@@ -172,13 +173,17 @@ class Attack(ABC):
                     saved = time.perf_counter()
         return _result(search)
 
-    def make_evaluator(self, puzzle: Puzzle, machine: Machine) -> PlacementEvaluator:
-        """The evaluator on this attack's images; runs of equal `images` may share it."""
-        labels = puzzle.labels
-        assert labels is not None
-        images, labels = puzzle.images[: self.images], labels[: self.images]
+    @staticmethod
+    def make_evaluator(puzzle: Puzzle, machine: Machine, images: int) -> PlacementEvaluator:
+        """The evaluator on so many of the pirate's images; attacks on equally many may share it."""
+        assert puzzle.labels is not None
         return PlacementEvaluator(
-            puzzle, images, labels, machine.device, precision=machine.precision, memory_mb=machine.memory_mb
+            puzzle,
+            puzzle.images[:images],
+            puzzle.labels[:images],
+            machine.device,
+            precision=machine.precision,
+            memory_mb=machine.memory_mb,
         )
 
     def _generation(self, search: Search) -> None:
@@ -200,13 +205,13 @@ class Attack(ABC):
             row["snapshot"] = len(search.reached)
             search.reached.append(search.space.placements(search.best).to(torch.int32).cpu())
 
-    def _identity(
+    def identity(
         self,
         puzzle: Puzzle,
         budget: int,
         seed: tuple[int | str, ...],
         machine: Machine,
-        given: torch.Tensor | None,
+        given: torch.Tensor | None = None,
     ) -> str:
         """What must be equal for a resumed run to equal an uninterrupted one."""
         assert puzzle.labels is not None

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from scatterproof.data import Dataset, read_dataset
-from scatterproof.puzzle import Answer, Puzzle, ThreatModel, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 from scatterproof.seeds import seed_of
 from scatterproof.study import DatasetConfig, VictimConfig
+from scatterproof.threat import ThreatModel
 
 SIDE, HIDDEN, BLOCK, STEPS = 8, 32, 8, 150
 CONFIG = VictimConfig(model="scatterproof.attacks.planted:network", input_size=SIDE, layer="3")

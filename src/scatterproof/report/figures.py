@@ -59,7 +59,7 @@ def draw_prune(
     """P1: accuracy against the share of blocks held in known places; a line a correction, a panel a victim."""
     prune = prune[prune["block_size"] == block_size]
     means = curve(prune, ["victim", "correction"])
-    with _panels(names(prune), svg) as axes:
+    with panels(names(prune), svg) as axes:
         for name, axis in axes.items():
             _reference_lines(axis, victims, name)
             for (label, colour, marker), line in _by_correction(means[means["victim"] == name]):
@@ -68,7 +68,7 @@ def draw_prune(
             here = here[here["keep"] > prune["keep"].min()]
             _mark_thresholds(axis, here, victims, name)
             _shares(axis, "accuracy on test images (%)")
-        _finish(axes, "share of the blocks held, places known (%)")
+        finish(axes, "share of the blocks held, places known (%)")
     return svg
 
 
@@ -76,7 +76,7 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
     """S1: accuracy against the share of blocks held; a line for each share of them displaced, a panel a victim."""
     shuffle = shuffle[shuffle["block_size"] == block_size]
     means = curve(shuffle, ["victim", "moved"])
-    with _panels(names(shuffle), svg) as axes:
+    with panels(names(shuffle), svg) as axes:
         for name, axis in axes.items():
             _reference_lines(axis, victims, name)
             lines = means[means["victim"] == name].groupby("moved")
@@ -84,13 +84,13 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
                 _draw_line(axis, line, "keep", *style, f"{100 * float(str(moved)):g} % of them displaced")
             _shares(axis, "accuracy on test images (%)")
-        _finish(axes, "share of the blocks held (%)")
+        finish(axes, "share of the blocks held (%)")
     return svg
 
 
 def draw_threshold(thresholds: pd.DataFrame, svg: Path) -> Path:
     """The kept share at half of the victim's accuracy against the block size; thresholds not reached are left out."""
-    with _panels(names(thresholds), svg) as axes:
+    with panels(names(thresholds), svg) as axes:
         for name, axis in axes.items():
             here = thresholds[thresholds["victim"] == name]
             for index, ((label, colour, marker), line) in enumerate(_by_correction(here)):
@@ -98,15 +98,15 @@ def draw_threshold(thresholds: pd.DataFrame, svg: Path) -> Path:
                 _draw_intervals(axis, sizes, line.assign(mean=line["keep"]), colour, marker, label)
             _percent(axis, "blocks needed (%)")
             axis.set_xscale("log", base=2)
-            _whole_numbers(axis, here["block_size"].unique().tolist())
+            whole_numbers(axis, here["block_size"].unique().tolist())
             axis.set_ylim(0, None)
-        _finish(axes, "block size (weights a side)")
+        finish(axes, "block size (weights a side)")
     return svg
 
 
 def draw_curve(curves: pd.DataFrame, svg: Path) -> Path:
     """Training: each victim's accuracy on test images against minutes of training, a line a seed."""
-    with _panels(["training"], svg) as axes:
+    with panels(["training"], svg) as axes:
         axis = axes["training"]
         for index, name in enumerate(names(curves)):
             for count, (_, line) in enumerate(curves[curves["victim"] == name].groupby("victim_seed")):
@@ -117,14 +117,14 @@ def draw_curve(curves: pd.DataFrame, svg: Path) -> Path:
         axis.set_title("")
         axis.set_xlim(0, None)
         _percent(axis, "accuracy on test images (%)")
-        _finish(axes, "minutes of training, a line for each seed")
+        finish(axes, "minutes of training, a line for each seed")
     return svg
 
 
 def draw_cost(summary: pd.DataFrame, retraining: float, svg: Path) -> Path:
     """Device-minutes of each stage, start-up apart, beside training one victim (`retraining` minutes, NaN: unknown)."""
     stages = summary[summary["stage"] != "total"].iloc[::-1]
-    with _panels(["cost"], svg, height=0.34 * len(stages) + 1.3) as axes:
+    with panels(["cost"], svg, height=0.34 * len(stages) + 1.3) as axes:
         axis = axes["cost"]
         useful = stages["device_minutes"].fillna(0).to_numpy(dtype=float)
         overhead = stages["overhead_minutes"].fillna(0).to_numpy(dtype=float)
@@ -139,7 +139,7 @@ def draw_cost(summary: pd.DataFrame, retraining: float, svg: Path) -> Path:
         axis.set_title("")
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.12)
-        _finish(axes, "minutes of one device")
+        finish(axes, "minutes of one device")
     return svg
 
 
@@ -147,14 +147,14 @@ def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
     """Expected clues in a population: the talk's formula, the exact value, the Monte Carlo; a panel a layer, share."""
     rows = theory[(theory["quantity"] == "expected_clues") & (theory["block_size"] == block_size)]
     rows = rows.drop_duplicates(["layer", "keep", "population"])
-    panels = {
+    by_title = {
         f"{layer}, {100 * float(str(keep)):g} % of the blocks held": here
         for (layer, keep), here in rows.sort_values("population").groupby(["layer", "keep"])
     }
-    with _panels(list(panels), svg, height=2.4) as axes:
+    with panels(list(by_title), svg, height=2.4) as axes:
         for title, axis in axes.items():
             axis.set_title(title)
-            here = panels[title]
+            here = by_title[title]
             x = here["population"].to_numpy(dtype=float)
             _dots(axis, x / 1.04, here["value"], COLOURS[1], "s", "the talk's formula (independent blocks)")
             _dots(axis, x, here["exact"], COLOURS[0], "o", "exact (without replacement)")
@@ -163,21 +163,21 @@ def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.margins(x=0.1, y=0.15)
-            _whole_numbers(axis, sorted({int(value) for value in x}))
+            whole_numbers(axis, sorted({int(value) for value in x}))
             axis.set_ylabel("expected clues")
-        _finish(axes, "population (placements)")
+        finish(axes, "population (placements)")
     return svg
 
 
 @contextmanager
-def _panels(titles: list[str], svg: Path, height: float = 3.0) -> Iterator[dict[str, Axes]]:
+def panels(titles: list[str], svg: Path, height: float = 3.0, share_x: bool = True) -> Iterator[dict[str, Axes]]:
     """Panels above each other, by title; saved as .svg and .png when done. No titles: a panel that says so."""
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
         figure = Figure(figsize=(WIDTH, height * len(titles) + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
         if not titles:
             figure.text(0.5, 0.5, "nothing was measured here", ha="center", va="center")
-        grid = figure.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0] if titles else ()
+        grid = figure.subplots(len(titles), 1, sharex=share_x, squeeze=False)[:, 0] if titles else ()
         axes: dict[str, Axes] = dict(zip(titles, grid, strict=True))
         for title, axis in axes.items():
             axis.set_title(victim_label(title))
@@ -188,7 +188,7 @@ def _panels(titles: list[str], svg: Path, height: float = 3.0) -> Iterator[dict[
             figure.savefig(temporary, format="png")
 
 
-def _finish(axes: dict[str, Axes], x_label: str) -> None:
+def finish(axes: dict[str, Axes], x_label: str) -> None:
     """The x label and one legend below all panels, where it covers no data."""
     if not axes:
         return
@@ -260,7 +260,7 @@ def _percent(axis: Axes, y_label: str) -> None:
     axis.set_ylabel(y_label)
 
 
-def _whole_numbers(axis: Axes, values: list[int]) -> None:
+def whole_numbers(axis: Axes, values: list[int]) -> None:
     """Ticks at the values that occur, written out."""
     axis.xaxis.set_major_locator(FixedLocator(sorted(float(value) for value in values)))
     axis.xaxis.set_minor_locator(NullLocator())

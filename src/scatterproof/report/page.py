@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import words
+from scatterproof.report import searches, words
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.words import (
     interval,
@@ -79,9 +79,10 @@ def provenance(study: Study, tables: Mapping[str, pd.DataFrame], command: str, r
 def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], provenance: Mapping[str, Any]) -> str:
     """The page as HTML.
 
-    tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, as their CSV files have them;
-    figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `cost`) to its .svg, any
-    may be missing; provenance: as `provenance()` gives it.
+    tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, as their CSV files have them,
+    `search` and `plateau` where the study has them; figures: name of the section's figure (`curve`, `prune`,
+    `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may be missing;
+    provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -104,6 +105,9 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         excess=_excess(excess),
         excess_words=words.excess(excess, draw_spread(tables["shuffle"])),
         theory=_theory(tables["theory"], block_size),
+        search=_search(tables, retraining),
+        search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
+        plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
         cost=_cost(tables["cost_summary"]),
         attempts=_attempts(tables["cost"]),
@@ -220,6 +224,13 @@ def _theory(theory: pd.DataFrame, block_size: int) -> dict[str, list[Table]]:
     first = asked["block_size"].fillna(block_size) == block_size
     main, others = ([_clue(row) for row in _rows(asked[here])] for here in (first, ~first))
     return {"main": [Table(caption, head, main)], "others": [Table(caption, head, others)] if others else []}
+
+
+def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | None:
+    if "search" not in tables:
+        return None
+    caption = "What each search had reached at its last evaluation, on images that it never saw"
+    return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining))
 
 
 def _clue(row: Any) -> tuple[str, ...]:

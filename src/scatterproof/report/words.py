@@ -256,5 +256,29 @@ def _talk_cost(theory_rows: pd.DataFrame) -> list[str]:
         f"The talk: its genetic search of {rows['evaluations']['value']:,.0f} evaluations took {attack:,.0f} "
         f"GPU-minutes on an RTX 4060, reported as {claimed:g}x the {hours:g} GPU-hours of training. "
         f"{attack:,.0f} minutes are {ratio:.1f}x of {hours:g} h; {claimed:g}x would mean "
-        f"{rows[_IMPLIED]['value']:.2f} h of training. That search is not part of this study yet."
+        f"{rows[_IMPLIED]['value']:.2f} h of training."
     ]
+
+
+def plateau(table: pd.DataFrame) -> list[str]:
+    """For each victim and fitness: between which shares of blocks right a search can climb, on the most images."""
+    found = []
+    for (victim, fitness), rows in table.groupby(["victim", "fitness"], sort=True):
+        most = rows[rows["images"] == rows["images"].max()]
+        means = most.groupby("correct_share")[["auc", "auc_low", "snr"]].mean()
+        told = means[means["auc_low"] > 0.5]
+        top: Any = means["auc"].idxmax()
+        name = {"accuracy": "accuracy", "loss": "cross-entropy"}[str(fitness)]
+        where = (
+            "at no share of blocks right measured"
+            if told.empty
+            else f"at {len(told)} of {len(means)} shares of blocks right (from {100 * told.index[0]:.3g} % to "
+            f"{100 * told.index[-1]:.3g} %)"
+        )
+        found.append(
+            f"{victim_label(str(victim))}, {name} on {number(most['images'].iloc[0])} images: a right exchange beats a "
+            f"wrong one more often than a coin would {where}; most clearly with {100 * top:.3g} % right, "
+            f"{100 * means['auc'].max():.0f} times in 100. The signal is at most {number(means['snr'].max(), 2)} of "
+            "the noise of a wrong exchange."
+        )
+    return found

@@ -1,0 +1,187 @@
+# In:  a victim, the dataset
+# Out: puzzles/<victim>/seed<k>/b<size>/<threat>/puzzle.safetensors and answer.safetensors: what the threat grants
+# Out: search/<victim>.<seed>.<threat>.<slice>.safetensors: what the searches of a job had reached, and when
+# Out: cells/search/...csv, their accuracy on test images; tables/search.csv and trajectory.csv (P2)
+# Out: cells/plateau/...csv; tables/plateau.csv (L)
+
+MAIN_SIZE = STUDY.block_sizes[0]
+SEARCH_JOBS = search_jobs(STUDY.search, STUDY.scatter)
+SEARCH_THREATS = threats(STUDY.search, STUDY.scatter)
+PLATEAU_THREAT = plateau_threat(STUDY.plateau, STUDY.scatter)
+GRANTED = {**SEARCH_THREATS, PLATEAU_THREAT.name: PLATEAU_THREAT}
+
+
+wildcard_constraints:
+    threat="(layer|dense)-[0-9.e-]+-[0-9]+-(none|labels|logits)(-base)?",
+
+
+rule grant_puzzle:
+    input:
+        dataset=f"{RESULTS}/dataset.safetensors",
+        model=rules.train_victim.output.model,
+    output:
+        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
+        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/answer.safetensors",
+    log:
+        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=15,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
+        threat=lambda wildcards: GRANTED[wildcards.threat].model_dump_json(),
+        block_size=MAIN_SIZE,
+        seed=STUDY.seed,
+        device=STUDY.run.device,
+    message:
+        "cutting {wildcards.victim}, seed {wildcards.seed}, for the threat {wildcards.threat}"
+    script:
+        "../workflow/scripts/grant_puzzle.py"
+
+
+rule search_placements:
+    input:
+        rules.grant_puzzle.output.puzzle,
+    output:
+        f"{RESULTS}/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.safetensors",
+    log:
+        f"{RESULTS}/logs/search_placements/{{victim}}.{{seed}}.{{threat}}.{{slice}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/search_placements/{{victim}}.{{seed}}.{{threat}}.{{slice}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=STUDY.run.search_minutes,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        config=STUDY.search.model_dump_json(exclude={"grids", "victims", "victim_seeds", "runs_per_job"}),
+        runs=lambda wildcards: runs_json(SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
+        seed=STUDY.seed,
+        device=STUDY.run.device,
+        memory_mb=STUDY.run.mem_mb // 2,
+    message:
+        "P2: {wildcards.victim}, seed {wildcards.seed}, {wildcards.threat}, slice {wildcards.slice}"
+    script:
+        "../workflow/scripts/search_placements.py"
+
+
+rule score_search:
+    input:
+        dataset=rules.prepare_dataset.output[0],
+        puzzle=rules.grant_puzzle.output.puzzle,
+        found=rules.search_placements.output[0],
+    output:
+        f"{RESULTS}/cells/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.csv",
+    log:
+        f"{RESULTS}/logs/score_search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=STUDY.run.cell_minutes,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        study=STUDY.study,
+        memory_mb=STUDY.run.mem_mb // 2,
+        device=STUDY.run.device,
+    message:
+        "scoring what was found: {wildcards.victim}, seed {wildcards.seed}, {wildcards.threat}, slice {wildcards.slice}"
+    script:
+        "../workflow/scripts/score_search.py"
+
+
+rule tabulate_search:
+    input:
+        [
+            f"{RESULTS}/cells/search/{name}.{seed}.{threat}.{part}.csv"
+            for name, seed in STUDY.searched
+            for threat, part in SEARCH_JOBS
+        ],
+    output:
+        search=f"{RESULTS}/tables/search.csv",
+        trajectory=f"{RESULTS}/tables/trajectory.csv",
+    log:
+        f"{RESULTS}/logs/tabulate_search.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tabulate_search.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+    message:
+        "gathering what the searches reached"
+    script:
+        "../workflow/scripts/tabulate_search.py"
+
+
+rule measure_plateau:
+    input:
+        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{PLATEAU_THREAT.name}/puzzle.safetensors",
+        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{PLATEAU_THREAT.name}/answer.safetensors",
+    output:
+        f"{RESULTS}/cells/plateau/{{victim}}.{{seed}}.csv",
+    log:
+        f"{RESULTS}/logs/measure_plateau/{{victim}}.{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_plateau/{{victim}}.{{seed}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=STUDY.run.cell_minutes,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        grid=STUDY.plateau.model_dump_json(),
+        study=STUDY.study,
+        seed=STUDY.seed,
+        memory_mb=STUDY.run.mem_mb // 2,
+        device=STUDY.run.device,
+    message:
+        "L: {wildcards.victim}, seed {wildcards.seed}"
+    script:
+        "../workflow/scripts/measure_plateau.py"
+
+
+rule tabulate_plateau:
+    input:
+        [f"{RESULTS}/cells/plateau/{name}.{seed}.csv" for name, seed in STUDY.searched],
+    output:
+        f"{RESULTS}/tables/plateau.csv",
+    log:
+        f"{RESULTS}/logs/tabulate_plateau.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tabulate_plateau.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+    message:
+        "gathering the plateau"
+    script:
+        "../workflow/scripts/concatenate.py"

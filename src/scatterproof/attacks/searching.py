@@ -1,0 +1,49 @@
+"""The searches of one job, one after the other, each with its checkpoint."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from scatterproof.attacks import ATTACKS
+from scatterproof.attacks.base import Attack, AttackResult, Machine
+from scatterproof.attacks.results import load_results, save_results
+from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.puzzle import Puzzle
+from scatterproof.searches import SearchConfig, SearchRun, hyperparameters
+
+
+def make_attack(config: SearchConfig, run: SearchRun) -> Attack:
+    """The attack of a run with the study's hyperparameters. Raises: AttackError."""
+    return ATTACKS[run.attack](**hyperparameters(config, run))
+
+
+def search(
+    config: SearchConfig,
+    runs: Sequence[SearchRun],
+    puzzle: Puzzle,
+    key: tuple[int | str, ...],
+    machine: Machine,
+    work: Path,
+) -> list[tuple[SearchRun, AttackResult]]:
+    """Every run's result. In `work` a finished run leaves its result and one under way its checkpoint, named by all
+    that they depend on, so that a job that was killed goes on where it was."""
+
+    @cache
+    def evaluator(images: int) -> PlacementEvaluator:
+        return Attack.make_evaluator(puzzle, machine, images)
+
+    found = []
+    for run in runs:
+        attack = make_attack(config, run)
+        attack.check(puzzle)
+        seed = (*key, run.fitness, run.population, run.images, run.seed)
+        identity = attack.identity(puzzle, run.evaluations, seed, machine)
+        name = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+        finished, checkpoint = work / f"{name}.safetensors", work / f"{name}.pt"
+        if not finished.exists():
+            result = attack.run(puzzle, run.evaluations, seed, machine, checkpoint, evaluator=evaluator(run.images))
+            save_results(finished, [(run, result)])
+            checkpoint.unlink(missing_ok=True)
+        found += load_results(finished)
+    return found

@@ -1,0 +1,69 @@
+"""The plateau as a figure: where fitness tells a right move from a wrong one, and how many values it takes at all."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
+
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, whole_numbers
+
+FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
+_SERIES = ["images", "fitness", "correct_share"]
+
+
+def draw_plateau(table: pd.DataFrame, svg: Path) -> Path:
+    """How often a right move beats a wrong one, a panel each fitness and a line each number of images, then how many
+    fitness values random placements take.
+
+    table: rows of `plateau` of one victim and block size. Several victim seeds are averaged, the ends of their
+    intervals too: an interval over draws, a little wide for the mean.
+    """
+    means = table.groupby(_SERIES, as_index=False).mean(numeric_only=True)
+    kinds = [name for name in FITNESS if (means["fitness"] == name).any()]
+    titles = {f"Fitness: {FITNESS[name]}": name for name in kinds}
+    counts = "Values among placements at random" if kinds else None
+    with panels([*titles, *([counts] if counts else [])], svg, height=2.7, share_x=False) as axes:
+        low, high = 100 * means["auc_low"].min(), 100 * means["auc_high"].max()
+        for title, name in titles.items():
+            _contrast(axes[title], means[means["fitness"] == name])
+            axes[title].set_ylim(min(low, 45) - 2, max(high, 60) + 2)
+        if counts:
+            _distinct(axes[counts], means)
+        finish(axes, "images")
+    return svg
+
+
+def _contrast(axis: Axes, rows: pd.DataFrame) -> None:
+    """AUC in percent against the share of blocks right, with its interval."""
+    axis.axhline(50, color=GREY, linestyle="--", linewidth=1.2, label="a coin's toss")
+    for index, (images, line) in enumerate(rows.groupby("images")):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        share, auc, low, high = (
+            100 * line[column].to_numpy(dtype=float) for column in ("correct_share", "auc", "auc_low", "auc_high")
+        )
+        axis.plot(share, auc, color=colour, marker=marker, label=f"{images} images")
+        axis.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_xlim(-2, 102)
+    axis.set_xlabel("blocks right already (%)")
+    axis.set_ylabel("right move beats\na wrong one (%)")
+
+
+def _distinct(axis: Axes, means: pd.DataFrame) -> None:
+    """Distinct fitness values at the least share right, against images, below the number of placements drawn."""
+    rows = means[means["correct_share"] == means["correct_share"].min()]
+    for name, colour, marker in zip(FITNESS, ("black", GREY), ("o", "x"), strict=True):
+        line = rows[rows["fitness"] == name]
+        axis.plot(
+            line["images"].to_numpy(dtype=float),
+            line["distinct"].to_numpy(dtype=float),
+            color=colour,
+            marker=marker,
+            label=f"values of {FITNESS[name]}",
+        )
+    axis.axhline(float(rows["draws"].max()), color=GREY, linestyle=":", linewidth=1.4, label="placements drawn")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    whole_numbers(axis, sorted({int(value) for value in rows["images"]}))
+    axis.set_ylabel("distinct values")

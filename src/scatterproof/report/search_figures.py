@@ -1,0 +1,89 @@
+"""The searches as figures: best fitness against evaluations, and test accuracy against minutes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
+from scatterproof.report.searches import ATTACKS, FITNESS, kinds, label
+from scatterproof.report.statistics import curve
+from scatterproof.report.words import victim_label
+
+
+def draw_search(search: pd.DataFrame, svg: Path) -> Path:
+    """Best fitness so far against evaluations; a panel for each victim, share held and fitness, on the most images."""
+    shown = _on_most_images(search)
+    parts = {_title(key): rows for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
+    with panels(list(parts), svg, height=2.7) as axes:
+        for title, axis in axes.items():
+            axis.set_title(title)
+            rows = parts[title]
+            by_accuracy = rows["fitness"].iloc[0] == "accuracy"
+            factor = 100 if by_accuracy else 1
+            for (text, colour, marker), line in _lines(rows):
+                means = curve(line, [], "evaluations", "best_fitness")
+                _band(axis, means["evaluations"], means, factor, colour, marker, text)
+            axis.set_xscale("log")
+            axis.set_ylabel("best accuracy on the\npirate's images (%)" if by_accuracy else "best minus cross-entropy")
+        finish(axes, "evaluations")
+    return svg
+
+
+def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: float, svg: Path) -> Path:
+    """Accuracy on test images against minutes of search; a panel for each victim, share held and fitness."""
+    shown = _on_most_images(search)
+    parts = {_title(key): (key, rows) for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
+    with panels(list(parts), svg, height=2.7) as axes:
+        for title, axis in axes.items():
+            axis.set_title(title)
+            (victim, *_), rows = parts[title]
+            for (text, colour, marker), line in _lines(rows):
+                means = curve(line, [], "evaluations", "accuracy")
+                minutes = line.groupby("evaluations")["device_minutes"].mean()
+                _band(axis, means["evaluations"].map(minutes), means, 100, colour, marker, text)
+            own = victims[victims["victim"] == victim]
+            for value, style, text in (("accuracy", "--", "the victim itself"), ("chance", ":", "chance")):
+                axis.axhline(100 * float(own[value].mean()), color=GREY, linestyle=style, linewidth=1.2, label=text)
+            if retraining > 0:
+                axis.axvline(retraining, color="black", linewidth=1.2, label="training one victim")
+            axis.set_xscale("log")
+            axis.set_ylim(0, None)
+            axis.set_ylabel("accuracy on test images (%)")
+        finish(axes, "minutes of search, set-up included")
+    return svg
+
+
+def _on_most_images(search: pd.DataFrame) -> pd.DataFrame:
+    """For each victim and share the runs on the most images, `seed` as the statistics' `repeat`."""
+    most = search.groupby(["victim", "keep", "fitness", "attack"])["images"].transform("max")
+    return kinds(search[search["images"] == most]).rename(columns={"seed": "repeat"})
+
+
+def _title(key: tuple[object, ...]) -> str:
+    victim, keep, fitness = key
+    return f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks, by {FITNESS[str(fitness)]}"
+
+
+def _lines(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """(label, colour, marker) and rows of each attack; of the genetic search the smallest and largest population."""
+    populations = sorted({int(text) for text in rows["population"] if text})
+    styles = iter(zip(COLOURS, MARKERS, strict=True))
+    for attack in ATTACKS:
+        shown = dict.fromkeys([populations[0], populations[-1]]) if attack == "genetic" and populations else [None]
+        for population in shown:
+            text = "" if population is None else str(population)
+            line = rows[(rows["attack"] == attack) & (rows["population"] == text)]
+            colour, marker = next(styles)
+            if len(line):
+                yield (label(attack, text), colour, marker), line
+
+
+def _band(
+    axis: Axes, x: "pd.Series[float]", means: pd.DataFrame, factor: float, colour: str, marker: str, text: str
+) -> None:
+    mean, low, high = (factor * means[column].to_numpy(dtype=float) for column in ("mean", "ci_low", "ci_high"))
+    at = x.to_numpy(dtype=float)
+    axis.plot(at, mean, color=colour, marker=marker, markersize=3, linewidth=1.3, label=text)
+    axis.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -1,0 +1,202 @@
+"""The environment keeps both libraries' contracts and the search's count; an interrupted PPO repeats every bit."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium.utils.env_checker as gymnasium_checker
+import numpy as np
+import pytest
+import stable_baselines3.common.env_checker as baselines_checker
+import torch
+
+from scatterproof.attacks import base
+from scatterproof.attacks.base import AttackError, AttackResult, Machine, Search
+from scatterproof.attacks.exchange_env import ExchangeEnv, Walks
+from scatterproof.attacks.reinforce import Reinforce
+from scatterproof.attacks.space import PlacementSpace
+from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.puzzle import Puzzle
+from scatterproof.seeds import torch_generator
+from small import dataset, network, puzzle, vgg
+
+MACHINE = Machine(torch.device("cpu"), 1)
+ATTACK = Reinforce(images=12, steps=16, walks=2, episode=6, minibatch=8, epochs=2, hidden=(8,))
+BUDGET = 50  # the start, three rollouts, and one step of a fourth
+
+
+@cache
+def made(share: float = 1.0) -> tuple[Puzzle, PlacementEvaluator]:
+    """64 x 392 in blocks of 16: the last of 25 columns has edge blocks."""
+    config = vgg()
+    found, _ = puzzle(network(config), config, dataset(), images=12, knows="labels", share=share)
+    return found, ATTACK.make_evaluator(found, MACHINE)
+
+
+def search_on(share: float = 1.0, budget: int = 1000) -> Search:
+    found, evaluator = made(share)
+    return Search(evaluator, PlacementSpace(found, MACHINE.device), torch_generator("test"), "loss", budget)
+
+
+def env_on(search: Search, episode: int = 10, restart: Any = "best") -> ExchangeEnv:
+    filling = search.space.random(1, search.generator)[0]
+    return ExchangeEnv(search, filling, float(search.score(filling[None])[0]), episode, restart)
+
+
+def attacked(attack: Reinforce = ATTACK, path: Path | None = None, share: float = 1.0) -> AttackResult:
+    found, evaluator = made(share)
+    return attack.run(found, BUDGET, (0,), MACHINE, path, evaluator=evaluator)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_both_checkers_pass(share: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        baselines_checker.check_env(env_on(search_on(share)))
+        warnings.filterwarnings("ignore", message=".*not.*registered|.*render|.*spec")
+        gymnasium_checker.check_env(env_on(search_on(share)), skip_render_check=True)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_rewards_add_up_and_every_step_costs_one(share: float) -> None:
+    search = search_on(share)
+    env = env_on(search, episode=40)
+    env.action_space.seed(0)
+    env.reset()
+    shapes, began, rewards, refused = made(share)[0].layout.shape_classes(), env.fitness, 0.0, 0
+    for step in range(1, 41):
+        action = env.action_space.sample()
+        here = int((torch.from_numpy(env.number_at) == action[0]).nonzero())
+        before = env.number_at.copy()
+        seen, reward, ended, cut, _ = env.step(action)
+        rewards += reward
+        refused += bool((before == env.number_at).all())
+        lawful = shapes[here] == shapes[action[1]]
+        assert env.number_at[action[1]] == (action[0] if lawful else before[action[1]])
+        assert env.observation_space.contains(seen) and not ended and cut == (step == 40)
+        assert search.evaluations == 1 + step
+    assert refused > 0
+    filling = torch.from_numpy(env.number_at)
+    scratch = search.fitness_of(search.evaluator.score(search.space.placements(filling[None])))
+    assert began + rewards == pytest.approx(env.fitness)
+    assert env.fitness == pytest.approx(float(scratch[0]), abs=1e-5)
+
+
+def test_the_observation_is_each_blocks_row_and_column() -> None:
+    search = search_on(0.4)
+    env = env_on(search)
+    placement = search.space.placements(torch.from_numpy(env.number_at))
+    seen = env.observation.reshape(-1, 2)
+    assert np.allclose((seen[:, 0] + 1) * 3 / 2, placement // 25)
+    assert np.allclose((seen[:, 1] + 1) * 24 / 2, placement % 25, atol=1e-5)
+
+
+@pytest.mark.parametrize("restart", ["best", "start"])
+def test_an_episode_restarts_where_it_should(restart: str) -> None:
+    search = search_on()
+    env = env_on(search, restart=restart)
+    start = env.number_at
+    better = search.space.random(20, search.generator)
+    search.score(better)
+    assert search.best is not None and bool((search.best != torch.from_numpy(start)).any())
+    env.reset()
+    assert np.array_equal(env.number_at, start if restart == "start" else search.best.numpy())
+    env.reset(options={"filling": better[3], "fitness": -1.0})
+    assert np.array_equal(env.number_at, better[3].numpy()) and env.fitness == -1
+    env.reset(seed=3)
+    assert np.array_equal(env.number_at, start)
+
+
+def test_walks_side_by_side_step_as_one_does_and_share_the_last_evaluation() -> None:
+    search, alone = search_on(budget=8), search_on()
+    envs, one = [env_on(search) for _ in range(3)], env_on(alone)
+    walks = Walks(envs, search)
+    walks.reset()
+    envs[0].begin(**one.state)
+    action = np.array([5, 7])
+    seen, rewards, _, _ = walks.step(np.stack([action] * 3))
+    expected, reward, *_ = one.step(action)
+    assert np.array_equal(seen[0], expected) and rewards[0] == pytest.approx(reward, abs=1e-5)
+    assert search.evaluations == 6
+    walks.step(np.stack([action + 1] * 3))
+    assert search.evaluations == search.budget
+    before = envs[2].number_at
+    envs[2].step(action)
+    assert search.evaluations == search.budget and np.array_equal(envs[2].number_at, before)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_the_budget_is_kept_and_global_randomness_untouched(share: float) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = float(torch.rand(())), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    result = attacked(share=share)
+    assert (float(torch.rand(())), np.random.rand()) == expected  # noqa: NPY002
+    assert [row["evaluations"] for row in result.history] == [1, 17, 33, 49, BUDGET]
+
+
+@pytest.mark.parametrize("restart", ["best", "start"])
+@pytest.mark.parametrize("generation", [1, 2, 4])
+def test_an_interrupted_run_repeats_every_bit(
+    generation: int, restart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = Reinforce(**(vars(ATTACK) | {"restart": restart}))
+    whole = attacked(attack)
+    monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
+    go_on = Reinforce.step
+
+    def killed(self: Reinforce, search: Search) -> None:
+        if search.generation == generation:
+            raise KeyboardInterrupt
+        go_on(self, search)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Reinforce, "step", killed)
+        attacked(attack, tmp_path / "checkpoint.pt")
+    resumed = attacked(attack, tmp_path / "checkpoint.pt")
+    assert torch.equal(resumed.placements, whole.placements)
+    fitness = [[row["best_fitness"] for row in result.history] for result in (resumed, whole)]
+    assert fitness[0] == fitness[1]
+    assert final_state(tmp_path / "checkpoint.pt") == final_state_of(attack, tmp_path / "whole.pt")
+
+
+def final_state_of(attack: Reinforce, path: Path) -> list[bytes]:
+    attacked(attack, path)
+    return final_state(path)
+
+
+def final_state(path: Path) -> list[bytes]:
+    """The learned weights, bit for bit."""
+    state = torch.load(path, weights_only=True)["state"]
+    return [tensor.numpy().tobytes() for tensor in state["policy"].values()]
+
+
+def test_a_policy_learns_unless_its_rate_is_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
+    states = [final_state_of(ATTACK, tmp_path / "learned.pt")]
+    states += [final_state_of(Reinforce(**(vars(ATTACK) | {"learning_rate": 0.0})), tmp_path / "not.pt")]
+    assert len(states[0]) == len(states[1]) and states[0] != states[1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"steps": 0}, "steps 0, expected at least 1"),
+        ({"walks": 3}, "256 steps, expected a multiple of walks 3"),
+        ({"minibatch": 100}, "minibatch 100"),
+        ({"minibatch": 1}, "at least 2"),
+        ({"episode": 0}, "episode 0"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"hidden": (64, 0)}, "hidden 0"),
+        ({"restart": "never"}, "restart 'never', expected best or start"),
+        ({"discount": 1.5}, "discount 1.5, expected 0 to 1"),
+        ({"learning_rate": -1.0}, "learning_rate -1"),
+        ({"entropy": float("nan")}, "entropy nan"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttackError, match=message):
+        Reinforce(**keys)

@@ -1,0 +1,22 @@
+"""Cut a victim's layer into the puzzle that one threat grants, and its answer."""
+
+from pathlib import Path
+
+from scatterproof.data import load_dataset
+from scatterproof.job import compute_job
+from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.puzzle import make_puzzle
+from scatterproof.study import VictimConfig
+from scatterproof.threat import ThreatModel
+
+params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
+with compute_job(snakemake, "blocks", params.device):
+    config = VictimConfig.model_validate_json(params.config)
+    dataset = load_dataset(inputs.dataset)
+    model = build_model(config, dataset.classes)
+    load_weights(model, read_checkpoint(inputs.model), inputs.model)
+    threat = ThreatModel.model_validate_json(params.threat)
+    key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.name)
+    puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, params.block_size, key)
+    answer.save(Path(output.answer))
+    puzzle.save(Path(output.puzzle))

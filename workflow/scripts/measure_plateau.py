@@ -1,0 +1,29 @@
+"""Measure the plateau on one victim."""
+
+from pathlib import Path
+
+from scatterproof.plateau import plateau
+
+from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.files import write_csv
+from scatterproof.job import compute_job
+from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.searches import PlateauConfig
+from scatterproof.tables import cell_table
+
+params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
+with compute_job(snakemake, "plateau", params.device) as job:
+    grid, seed = PlateauConfig.model_validate_json(params.grid), int(wildcards.seed)
+    puzzle, answer = Puzzle.load(Path(inputs.puzzle)), Answer.load(Path(inputs.answer))
+    evaluator = PlacementEvaluator(puzzle, puzzle.images, puzzle.labels, job.device, memory_mb=params.memory_mb)
+    key = (params.seed, wildcards.victim, seed)
+    rows = plateau(evaluator, answer, grid.correct, grid.images, grid.draws, key)
+    about = {
+        "study": params.study,
+        "victim_seed": seed,
+        "layer": "+".join(puzzle.layout.grids),
+        "block_size": puzzle.layout.block_shape[0],
+        "keep": puzzle.threat.share,
+        "victim": wildcards.victim,
+    }
+    write_csv(snakemake.output[0], cell_table(rows, about, job.cost_columns(job.meter.minutes_so_far() / len(rows))))

@@ -1,0 +1,26 @@
+"""Score what the searches of one job had reached, on test images."""
+
+from pathlib import Path
+
+from scatterproof.attacks.results import load_results, score_results
+from scatterproof.data import load_dataset
+from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.files import write_csv
+from scatterproof.job import compute_job
+from scatterproof.puzzle import Puzzle
+from scatterproof.tables import search_table
+
+params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
+with compute_job(snakemake, "search", params.device) as job:
+    puzzle, test = Puzzle.load(Path(inputs.puzzle)), load_dataset(inputs.dataset).test
+    evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
+    rows = score_results(evaluator, load_results(Path(inputs.found)))
+    about = {
+        "study": params.study,
+        "victim_seed": int(wildcards.seed),
+        "layer": "+".join(puzzle.layout.grids),
+        "block_size": puzzle.layout.block_shape[0],
+        "victim": wildcards.victim,
+        "threat": wildcards.threat,
+    }
+    write_csv(snakemake.output[0], search_table(rows, about, job.device_name, job.device.type == "cuda"))
