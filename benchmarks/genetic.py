@@ -111,7 +111,7 @@ def equivalence(seeds: int, threads: int) -> bool:
     """Print what both sides reach; whether they are equivalent."""
     puzzle, answer, dataset = planted_puzzle(0)
     machine = Machine(torch.device("cpu"), threads)
-    search = SETTINGS.make_evaluator(puzzle, machine)
+    search = SETTINGS.make_evaluator(puzzle, machine, SETTINGS.images)
     test = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, machine.device)
     start = half_exchanged(answer.placement)
     sides: dict[str, Callable[[int], torch.Tensor]] = {
