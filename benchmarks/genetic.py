@@ -3,9 +3,10 @@
 operators    crossover and mutation of one generation, 100 individuals of 1,568 genes, both sides in turn; ours includes
              the way from placements to permutations and back. Times are medians.
 equivalence  both sides search the planted puzzle with one evaluator and equal settings: order crossover, inversion,
-             binary tournaments, (mu + lambda) survival, as many evaluations. Compared is the best placement's accuracy
-             on test images that no search saw, in points, over independent seeds: two one-sided Welch t-tests
-             (Schuirmann 1987) against a margin of 2 points, p the larger of both.
+             binary tournaments, (mu + lambda) survival, as many evaluations. Both start from the truth with half of its
+             blocks exchanged in pairs and from copies of that with two more exchanges each. Compared is the best
+             placement's accuracy on test images that no search saw, in points, over independent seeds: two one-sided
+             Welch t-tests (Schuirmann 1987) against a margin of 2 points, p the larger of both.
 
 pymoo's InversionMutation applies its `prob` twice, to the row and to the result: it gets the square root of the rate.
 """
@@ -25,14 +26,15 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.operators.crossover.ox import OrderCrossover
 from pymoo.operators.mutation.inversion import InversionMutation
-from pymoo.operators.sampling.rnd import PermutationRandomSampling
 from pymoo.optimize import minimize
 from scipy import stats
 
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.genetic import Genetic
+from scatterproof.attacks.permutations import swap_mutation
 from scatterproof.attacks.planted import planted_puzzle
 from scatterproof.attacks.space import PlacementSpace
+from scatterproof.blocks import Placement
 from scatterproof.data import read_dataset
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.models import build_model
@@ -44,8 +46,8 @@ GENES, BLOCK, REPEATS = 1568, 4, 15  # a layer of 64 x 392
 GENERATIONS, MARGIN, LEVEL = 40, 2.0, 0.05
 TARGET = 0.1
 SETTINGS = Genetic(
-    images=297, population=100, crossover="order", crossover_rate=0.9, mutation="inversion", mutation_rate=0.5,
-    tournament=2, elite=100,
+    images=297, population=100, crossover="order", crossover_rate=0.9, mutation="inversion", mutation_rate=0.9,
+    tournament=2, elite=100, spread=2,
 )  # fmt: skip
 
 
@@ -109,11 +111,12 @@ def equivalence(seeds: int, threads: int) -> bool:
     """Print what both sides reach; whether they are equivalent."""
     puzzle, answer, dataset = planted_puzzle(0)
     machine = Machine(torch.device("cpu"), threads)
-    search = SETTINGS.make_evaluator(puzzle, machine)
+    search = SETTINGS.make_evaluator(puzzle, machine, SETTINGS.images)
     test = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, machine.device)
+    start = half_exchanged(answer.placement)
     sides: dict[str, Callable[[int], torch.Tensor]] = {
-        "ours": lambda seed: run_ours(puzzle, search, machine, seed),
-        "pymoo": lambda seed: run_pymoo(puzzle, search, seed),
+        "ours": lambda seed: run_ours(puzzle, search, machine, start, seed),
+        "pymoo": lambda seed: run_pymoo(puzzle, search, start, seed),
     }
     points: dict[str, list[float]] = {name: [] for name in sides}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -123,6 +126,7 @@ def equivalence(seeds: int, threads: int) -> bool:
             points[name].append(100 * accuracy(test, placement))
             seconds[name].append(took)
     show("planted.victim", 100 * accuracy(test, answer.placement.positions), "% of the test images")
+    show("planted.start", 100 * accuracy(test, start.positions), "% of the test images")
     show("planted.evaluations", SETTINGS.population * GENERATIONS, "evaluations per run")
     show("planted.seeds", seeds, "runs of each side")
     for name in sides:
@@ -145,18 +149,32 @@ def equivalent(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> bool:
     return p < LEVEL
 
 
-def run_ours(puzzle: Puzzle, evaluator: PlacementEvaluator, machine: Machine, seed: int) -> torch.Tensor:
+def half_exchanged(placement: Placement) -> Placement:
+    """Half of the blocks exchanged in pairs, drawn once and for all."""
+    blocks = torch.randperm(len(placement), generator=torch.Generator().manual_seed(5))
+    for one, other in blocks[: len(placement) // 2].view(-1, 2).tolist():
+        placement = placement.swapped(one, other)
+    return placement
+
+
+def run_ours(
+    puzzle: Puzzle, evaluator: PlacementEvaluator, machine: Machine, start: Placement, seed: int
+) -> torch.Tensor:
     """The best placement [blocks] that our search finds."""
-    found = SETTINGS.run(puzzle, SETTINGS.population * GENERATIONS, (seed,), machine, evaluator=evaluator)
-    return found.placements[-1]
+    budget = SETTINGS.population * GENERATIONS
+    return SETTINGS.run(puzzle, budget, (seed,), machine, start=start, evaluator=evaluator).placements[-1]
 
 
-def run_pymoo(puzzle: Puzzle, evaluator: PlacementEvaluator, seed: int) -> torch.Tensor:
+def run_pymoo(puzzle: Puzzle, evaluator: PlacementEvaluator, start: Placement, seed: int) -> torch.Tensor:
     """The best placement [blocks] that pymoo's finds."""
     space = PlacementSpace(puzzle, torch.device("cpu"))
+    first = space.filling(start).repeat(SETTINGS.population, 1)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(SETTINGS.spread):
+        first[1:] = swap_mutation(first[1:], generator)
     crossover, mutation = pymoo_operators()
     algorithm = GA(
-        pop_size=SETTINGS.population, sampling=PermutationRandomSampling(), crossover=crossover, mutation=mutation,
+        pop_size=SETTINGS.population, sampling=first.numpy(), crossover=crossover, mutation=mutation,
         eliminate_duplicates=False,
     )  # fmt: skip
     found = minimize(PlacementProblem(space, evaluator), algorithm, ("n_gen", GENERATIONS), seed=seed)

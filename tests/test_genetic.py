@@ -46,7 +46,7 @@ def test_every_operator_keeps_blocks_where_they_fit(case: str, crossover: Any, m
     held, _ = puzzle(case)
     seen: list[torch.Tensor] = []
     searched = attack(crossover=crossover, mutation=mutation)
-    evaluator = searched.make_evaluator(held, MACHINE)
+    evaluator = searched.make_evaluator(held, MACHINE, searched.images)
     scored = evaluator.score_population
 
     def see(placements: torch.Tensor) -> Any:
@@ -73,7 +73,7 @@ def test_resumes_bit_for_bit(case: str, generations: int, tmp_path: Path, monkey
     monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
     held, _ = puzzle(case)
     searched = attack(population=7, elite=2)
-    evaluator = searched.make_evaluator(held, MACHINE)
+    evaluator = searched.make_evaluator(held, MACHINE, searched.images)
     expected = searched.run(held, 40, (0,), MACHINE, evaluator=evaluator)
     steps, step = [], Genetic.step
 
@@ -96,7 +96,7 @@ def test_resumes_bit_for_bit(case: str, generations: int, tmp_path: Path, monkey
 
 def searching(held: Puzzle, searched: Genetic, budget: int) -> base.Search:
     space = base.PlacementSpace(held, MACHINE.device)
-    evaluator = searched.make_evaluator(held, MACHINE)
+    evaluator = searched.make_evaluator(held, MACHINE, searched.images)
     return base.Search(evaluator, space, torch.Generator().manual_seed(0), "loss", budget)
 
 

@@ -5,7 +5,7 @@ children, some of which mutate. Blocks never leave the positions of their own sh
 by itself, a mutation on one. Empty places are genes like others, each with a number of its own.
 
 Blocks have absolute positions, as in assignment problems: cycle and partially mapped crossover keep most of them and
-solve the planted puzzle, order crossover, made for tours, moves what it does not keep.
+get further on the planted puzzle than order crossover, which was made for tours and shifts what it does not keep.
 """
 
 from dataclasses import dataclass
