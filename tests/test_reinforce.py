@@ -2,6 +2,7 @@
 
 import warnings
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from scatterproof.attacks import base
 from scatterproof.attacks.base import AttackError, AttackResult, Machine, Search
-from scatterproof.attacks.exchange_env import ExchangeEnv, Walks
+from scatterproof.attacks.exchange_env import ExchangeEnv, Frontier, Walks
 from scatterproof.attacks.reinforce import Reinforce
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.evaluate import PlacementEvaluator
@@ -41,7 +42,7 @@ def search_on(share: float = 1.0, budget: int = 1000) -> Search:
 
 def env_on(search: Search, episode: int = 10, restart: Any = "best") -> ExchangeEnv:
     filling = search.space.random(1, search.generator)[0]
-    return ExchangeEnv(search, filling, float(search.score(filling[None])[0]), episode, restart)
+    return ExchangeEnv(search, Frontier.at(filling, float(search.score(filling[None])[0])), episode, restart)
 
 
 def attacked(attack: Reinforce = ATTACK, path: Path | None = None, share: float = 1.0) -> AttackResult:
@@ -97,11 +98,12 @@ def test_an_episode_restarts_where_it_should(restart: str) -> None:
     search = search_on()
     env = env_on(search, restart=restart)
     start = env.number_at
-    better = search.space.random(20, search.generator)
-    search.score(better)
-    assert search.best is not None and bool((search.best != torch.from_numpy(start)).any())
+    better = search.space.random(4, search.generator)
+    env.arrive(better[0].numpy(), env.fitness - 1)
+    env.arrive(better[1].numpy(), env.fitness + 2)
+    env.arrive(better[2].numpy(), env.fitness - 1)
     env.reset()
-    assert np.array_equal(env.number_at, start if restart == "start" else search.best.numpy())
+    assert np.array_equal(env.number_at, start if restart == "start" else better[1].numpy())
     env.reset(options={"filling": better[3], "fitness": -1.0})
     assert np.array_equal(env.number_at, better[3].numpy()) and env.fitness == -1
     env.reset(seed=3)
@@ -174,6 +176,13 @@ def final_state(path: Path) -> list[bytes]:
     return [tensor.numpy().tobytes() for tensor in state["policy"].values()]
 
 
+def test_it_begins_anew_where_nothing_better_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = Reinforce(**(vars(ATTACK) | {"patience": 1}))
+    monkeypatch.setattr(ExchangeEnv, "after", lambda self, action: self.number_at)  # no walk moves
+    result = attacked(attack)
+    assert any(later["evaluations"] - row["evaluations"] == 1 for row, later in pairwise(result.history))
+
+
 def test_a_policy_learns_unless_its_rate_is_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
     states = [final_state_of(ATTACK, tmp_path / "learned.pt")]
@@ -190,6 +199,7 @@ def test_a_policy_learns_unless_its_rate_is_zero(tmp_path: Path, monkeypatch: py
         ({"minibatch": 1}, "at least 2"),
         ({"episode": 0}, "episode 0"),
         ({"epochs": 0}, "epochs 0"),
+        ({"patience": 0}, "patience 0"),
         ({"hidden": (64, 0)}, "hidden 0"),
         ({"restart": "never"}, "restart 'never', expected best or start"),
         ({"discount": 1.5}, "discount 1.5, expected 0 to 1"),

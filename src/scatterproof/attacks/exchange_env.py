@@ -1,6 +1,7 @@
 """Exchanges of two blocks as an environment for reinforcement learning (the API of https://gymnasium.farama.org)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
@@ -17,6 +18,20 @@ Observation = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
 
+@dataclass
+class Frontier:
+    """What walks share: the filling [positions] that they began with, the best that any has reached, their fitness."""
+
+    start: torch.Tensor
+    start_fitness: float
+    best: torch.Tensor
+    best_fitness: float
+
+    @classmethod
+    def at(cls, start: torch.Tensor, fitness: float) -> "Frontier":
+        return cls(start, fitness, start, fitness)
+
+
 class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
     """A walk over the placements of a search; each step counts as one evaluation of its budget.
 
@@ -28,17 +43,14 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
     is of another shape, or the block itself, nothing happens; it costs its evaluation all the same.
 
     Reward: the change of the search's fitness. Every `episode` steps the walk is cut off (truncated), and restarts
-    from the best placement that the search has found (Go-Explore: Ecoffet et al., Nature 590, 2021) or from `start`.
+    from the best placement that the walks have reached (Go-Explore: Ecoffet et al., Nature 590, 2021) or their start.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(
-        self, search: Search, start: torch.Tensor, start_fitness: float, episode: int, restart: Literal["best", "start"]
-    ) -> None:
-        """start: the filling [positions] that the run began with, and its fitness."""
+    def __init__(self, search: Search, frontier: Frontier, episode: int, restart: Literal["best", "start"]) -> None:
         space, layout = search.space, search.evaluator.layout
-        self._search, self._start, self._start_fitness = search, start, start_fitness
+        self._search, self.frontier = search, frontier
         self._episode, self._restart = episode, restart
         shape_at = torch.empty(space.positions, dtype=torch.int64)
         for shape, part in enumerate(space.classes):
@@ -49,7 +61,7 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
         self._scaled_at: Observation = torch.stack(scaled, 1).float().numpy()
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2 * space.held,), np.float32)
         self.action_space = gymnasium.spaces.MultiDiscrete([space.held, space.positions])
-        self.begin(start, start_fitness)
+        self.begin(frontier.start, frontier.start_fitness)
 
     def begin(self, filling: torch.Tensor, fitness: float, steps: int = 0) -> None:
         """Go on from a filling [positions] of known fitness, `steps` into an episode."""
@@ -71,16 +83,15 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A new episode. With a seed it begins at `start`, so that it can be repeated; with the options of `begin`,
+        """A new episode. With a seed it begins at the start, so that it can be repeated; with the options of `begin`,
         there."""
         super().reset(seed=seed)
-        best = self._search.best
         if options:
             self.begin(**options)
-        elif self._restart == "best" and seed is None and best is not None:
-            self.begin(best, self._search.best_fitness)
+        elif self._restart == "best" and seed is None:
+            self.begin(self.frontier.best, self.frontier.best_fitness)
         else:
-            self.begin(self._start, self._start_fitness)
+            self.begin(self.frontier.start, self.frontier.start_fitness)
         return self.observation, {}
 
     def step(self, action: Numbers) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -109,6 +120,8 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
         self._place_of[after[changed]] = changed
         reward = fitness - self.fitness
         self.number_at, self.fitness, self.steps = after, fitness, self.steps + 1
+        if fitness > self.frontier.best_fitness:
+            self.frontier.best, self.frontier.best_fitness = torch.from_numpy(after.copy()), fitness
         return self.observation, reward, False, self.steps >= self._episode, {}
 
     def _places(self, action: Numbers) -> tuple[int, int]:

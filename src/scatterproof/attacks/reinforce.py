@@ -27,8 +27,10 @@ class Reinforce(Attack):
     """A generation is a rollout of `steps` exchanges, shared by `walks` walks, and `epochs` passes of PPO over it.
 
     episode, restart: as ExchangeEnv has them; minibatch: steps of the rollout per update; entropy: the bonus for
-    trying; discount: what the next reward is worth now; hidden: sizes of the policy's and the value's layers. With
-    a learning rate of 0 the policy stays as it began, nearly uniform: the control of whether learning helps.
+    trying; discount: what the next reward is worth now; hidden: sizes of the policy's and the value's layers.
+    After `patience` generations that reached nothing better, all begins anew from another random placement: at a local
+    optimum the policy learns to do nothing, and a new policy from there gets no further.
+    With a learning rate of 0 the policy stays as it began, nearly uniform: the control of whether learning helps.
     """
 
     name = "reinforce"
@@ -42,11 +44,12 @@ class Reinforce(Attack):
     entropy: float = 0.01
     discount: float = 0.9
     hidden: tuple[int, ...] = (64, 64)
+    patience: int = 8
 
     def __post_init__(self) -> None:
         """Raises: AttackError."""
         counts = {"steps": self.steps, "walks": self.walks, "episode": self.episode, "epochs": self.epochs}
-        counts |= {"minibatch": self.minibatch, "hidden": min(self.hidden, default=1)}
+        counts |= {"minibatch": self.minibatch, "patience": self.patience, "hidden": min(self.hidden, default=1)}
         for name, count in counts.items():
             if count < 1:
                 raise AttackError(f"{self.name}: {name} {count}, expected at least 1")
@@ -68,32 +71,41 @@ class Reinforce(Attack):
         return self.steps
 
     def start(self, search: Search) -> None:
+        from scatterproof.attacks.exchange_env import Frontier
+
         filling = search.first_filling()
         fitness = float(search.score(filling[None])[0])
-        walk = {"filling": filling, "fitness": fitness, "steps": 0}
-        search.state = {"start": filling, "start_fitness": fitness, "walks": [dict(walk) for _ in range(self.walks)]}
+        walks = [{"filling": filling, "fitness": fitness, "steps": 0} for _ in range(self.walks)]
+        search.state = {"frontier": vars(Frontier.at(filling, fitness)), "walks": walks, "stale": 0}
 
     def step(self, search: Search) -> None:
         """One rollout and update. All is made anew from the state, so that an interruption changes nothing."""
+        stale, before = search.state["stale"], search.state["frontier"]["best_fitness"]
+        if stale >= self.patience:
+            return self.start(search)
         with _own_random(search):
             model, walks = self._model(search)
             model.learn(self.steps, callback=lambda found, _: search.left > 0, reset_num_timesteps=False)
-        search.state |= {
+        frontier = walks[0].frontier
+        search.state = {
+            "frontier": vars(frontier),
             "walks": [env.state for env in walks],
+            "stale": 0 if frontier.best_fitness > before else stale + 1,
             "policy": dict(model.policy.state_dict()),
             "optimizer": model.policy.optimizer.state_dict(),
         }
+        return None
 
     def _model(self, search: Search) -> tuple["PPO", list["ExchangeEnv"]]:
         """PPO and its walks where the state says that they are."""
         from stable_baselines3 import PPO
         from stable_baselines3.common.logger import Logger
 
-        from scatterproof.attacks.exchange_env import ExchangeEnv, Walks
+        from scatterproof.attacks.exchange_env import ExchangeEnv, Frontier, Walks
 
         state = search.state
-        start = state["start"].to(search.space.device), state["start_fitness"]
-        walks = [ExchangeEnv(search, *start, self.episode, self.restart) for _ in range(self.walks)]
+        frontier = Frontier(**state["frontier"])
+        walks = [ExchangeEnv(search, frontier, self.episode, self.restart) for _ in range(self.walks)]
         for env, walk in zip(walks, state["walks"], strict=True):
             env.begin(**walk)
         with warnings.catch_warnings():
