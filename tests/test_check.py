@@ -1,7 +1,7 @@
 """What does not fit is said before anything is trained."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,8 +11,7 @@ from scatterproof.check import CheckError, check_study
 from scatterproof.errors import UserError
 from scatterproof.files import write_json
 from scatterproof.models import ModelError
-from scatterproof.searches import SearchConfig
-from scatterproof.study import VictimConfig
+from scatterproof.study import PruneConfig, Study, VictimConfig
 from scatterproof.tables import read_grids
 from small import dataset, network, vgg
 
@@ -20,9 +19,21 @@ DATA = dataset()
 
 
 def check(
-    *victims: VictimConfig, sizes: tuple[int, ...] = (16,), scatter: str = "layer", images: int = 0
+    *victims: VictimConfig,
+    sizes: tuple[int, ...] = (16,),
+    scatter: Literal["layer", "dense"] = "layer",
+    images: int = 0,
 ) -> dict[str, Any]:
-    return check_study(victims or [vgg()], DATA, sizes, scatter, {"prune.images": images}, SearchConfig())
+    first, *others = victims or [vgg()]
+    study = Study(
+        study="check",
+        victim=first,
+        controls={f"other{i}": other.model_dump() for i, other in enumerate(others)},
+        block_sizes=list(sizes),
+        scatter=scatter,
+        prune=PruneConfig(corrections=["mean"], images=images) if images else PruneConfig(corrections=["none"]),
+    )
+    return check_study(study, DATA)
 
 
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:

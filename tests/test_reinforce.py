@@ -32,7 +32,7 @@ def made(share: float = 1.0) -> tuple[Puzzle, PlacementEvaluator]:
     """64 x 392 in blocks of 16: the last of 25 columns has edge blocks."""
     config = vgg()
     found, _ = puzzle(network(config), config, dataset(), images=12, knows="labels", share=share)
-    return found, ATTACK.make_evaluator(found, MACHINE)
+    return found, ATTACK.make_evaluator(found, MACHINE, ATTACK.images)
 
 
 def search_on(share: float = 1.0, budget: int = 1000) -> Search:

@@ -1,6 +1,6 @@
 """What can only be checked with the dataset read and the models built, still before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,38 +12,31 @@ from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
-from scatterproof.searches import SearchConfig, search_runs
-from scatterproof.study import VictimConfig
+from scatterproof.searches import search_runs, threats
+from scatterproof.study import Study, VictimConfig
 
 
 class CheckError(UserError):
     """A study whose parts do not fit each other."""
 
 
-def check_study(
-    victims: Sequence[VictimConfig],
-    dataset: Dataset,
-    block_sizes: Sequence[int],
-    scatter: str,
-    images: Mapping[str, int],
-    search: SearchConfig,
-) -> dict[str, Any]:
-    """Build every victim, read every checkpoint, cut every layer; the grids found, as plain data.
+def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
+    """Build every victim and attack, read every checkpoint, cut every layer; the grids found, as plain data.
 
-    images: how many of the pirate's each key of the study asks for; every attack of `search` is made, and dropped.
     Raises: UserError that names the key and what was expected.
     """
-    for key, count in images.items():
+    for key, count in study.images_needed.items():
         if count > len(dataset.pirate.labels):
             raise CheckError(
                 f"{key} is {count}, but the pirate has {len(dataset.pirate.labels)} images: "
                 "lower it, or raise dataset.pirate"
             )
-    for run in search_runs(search):
-        make_attack(search, run)
-    found = [_check_victim(config, dataset, block_sizes, scatter) for config in victims]
-    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size.
-    copies = 3 + len(block_sizes)
+    for run in search_runs(study.search):
+        make_attack(study.search, run)
+    victims = [study.victim_config(name) for name in study.names]
+    found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
+    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size and each threat searched.
+    copies = 3 + len(study.block_sizes) + len(threats(study.search, study.scatter))
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
     )

@@ -10,8 +10,6 @@ from scatterproof.study import parse_study
 
 with light_job(snakemake, "data"):
     study = parse_study(snakemake.config, "config")
-    victims = [study.victim_config(name) for name in study.names]
-    dataset = load_dataset(snakemake.input[0])
-    found = check_study(victims, dataset, study.block_sizes, study.scatter, study.images_needed, study.search)
+    found = check_study(study, load_dataset(snakemake.input[0]))
     check_writable(Path(snakemake.output[0]).parent, found["disk_bytes"])
     write_json(snakemake.output[0], found)

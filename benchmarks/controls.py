@@ -1,0 +1,214 @@
+"""The searches' controls: what each must find, and what it must not.
+
+planted   a 4 x 4 puzzle (16! placements) of a small network on real digits, 10 victims: the genetic search and PPO must
+          solve it (at least 95 % of the victim's test accuracy), and sooner than random search: Mann-Whitney's test on
+          the evaluations at which 95 % was reached, the budget plus one where it never was.
+halved    a VGG16 of 1/16 width on digits, its layer in 16 x 98 blocks, 5 victims: blocks are displaced until its test
+          accuracy is halved; hill climbing and annealing on the loss must bring back 95 % of the victim's. Then from
+          more displaced blocks, up to all: from where on each no longer does within the same evaluations.
+nothing   the same network untrained, 5 of them: no search may gain anything on test images. And, no control but worth
+          knowing, the trained network with its layer drawn anew: a gain there is the search fitting the layer to the
+          pirate's images, and finds no place.
+
+Gains are test accuracy less the start's, on images that no search saw; intervals are 95 %, over victims (Student's t).
+Fitness is the cross-entropy on the 297 images of the pirate's. Everything runs on the CPU in one thread.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from grid import show
+from scipy import stats
+
+from scatterproof.attacks.annealing import Annealing
+from scatterproof.attacks.base import Attack, AttackResult, Machine
+from scatterproof.attacks.controls import displaced, halving_count, untrained, with_random_layers
+from scatterproof.attacks.genetic import Genetic
+from scatterproof.attacks.hill_climbing import HillClimbing
+from scatterproof.attacks.planted import planted_puzzle
+from scatterproof.attacks.random_search import RandomSearch
+from scatterproof.attacks.reinforce import Reinforce
+from scatterproof.blocks import Placement
+from scatterproof.data import Dataset, read_dataset
+from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.study import DatasetConfig, TrainConfig, VictimConfig
+from scatterproof.threat import ThreatModel
+from scatterproof.victim import train_victim
+
+MACHINE = Machine(torch.device("cpu"), 1)
+IMAGES, SOLVED, LEVEL, NO_GAIN = 297, 0.95, 0.01, 0.02
+PLANTED_SEEDS = range(100, 110)  # none of them used to choose a default
+PLANTED_BUDGET, BUDGET = 20_000, 10_000
+CONFIG = VictimConfig(
+    model="vgg16_bn",
+    width=1 / 16,
+    dropout=0.0,
+    train=TrainConfig(lr=0.05, epochs=12, schedule="onecycle", augment="crop"),
+)
+DISPLACED = (0.25, 0.5, 0.75, 0.9, 1.0)
+CLIMBERS: dict[str, Attack] = {
+    "hill_climbing": HillClimbing(images=IMAGES),
+    "annealing": Annealing(images=IMAGES),
+}
+SEARCHES: dict[str, Attack] = {
+    **CLIMBERS,
+    "genetic": Genetic(images=IMAGES),
+    "reinforce": Reinforce(images=IMAGES),
+    "random": RandomSearch(images=IMAGES),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a control fails")
+    parser.add_argument("--only", choices=["planted", "halved", "nothing"], help="one part")
+    parser.add_argument("--seeds", type=int, default=5, help="victims of `halved` and `nothing`")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    missed = []
+    if arguments.only in (None, "planted"):
+        missed += planted()
+    if arguments.only in (None, "halved", "nothing"):
+        dataset = read_dataset(DatasetConfig(kind="digits"))
+        victims = [trained(seed, dataset) for seed in range(arguments.seeds)]
+        missed += halved(victims, dataset) if arguments.only in (None, "halved") else []
+        missed += nothing(victims, dataset) if arguments.only in (None, "nothing") else []
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return int(arguments.check and bool(missed))
+
+
+def planted() -> list[str]:
+    """Who solves the planted puzzle, and when."""
+    reached: dict[str, list[int]] = {name: [] for name in ("genetic", "reinforce", "random")}
+    ends: dict[str, list[float]] = {name: [] for name in reached}
+    for seed in PLANTED_SEEDS:
+        puzzle, answer, dataset = planted_puzzle(seed)
+        test = on(puzzle, dataset)
+        own = accuracy(test, answer.placement)
+        for name, taken in reached.items():
+            result = SEARCHES[name].run(puzzle, PLANTED_BUDGET, ("planted", seed), MACHINE)
+            shares = [float(each) / own for each in test.score_population(result.placements).accuracy]
+            solved = [
+                int(row["evaluations"]) for row, share in zip(result.rows, shares, strict=True) if share >= SOLVED
+            ]
+            taken.append(solved[0] if solved else PLANTED_BUDGET + 1)
+            ends[name].append(shares[-1])
+    missed = []
+    for name, taken in reached.items():
+        show(f"planted.{name}.solved", sum(each <= PLANTED_BUDGET for each in taken), f"of {len(taken)} victims")
+        show(f"planted.{name}.solved_at_the_end", sum(end >= SOLVED for end in ends[name]), f"of {len(taken)} victims")
+        show(f"planted.{name}.end", 100 * statistics.mean(ends[name]), "% of the victim's accuracy, at the end")
+        show(f"planted.{name}.evaluations", statistics.median(taken), "evaluations until solved, median")
+        if name != "random":
+            p = float(stats.mannwhitneyu(taken, reached["random"], alternative="less").pvalue)
+            show(f"planted.{name}.sooner_than_random.p", p, f"(target below {LEVEL:g})")
+            solved_all = all(each <= PLANTED_BUDGET for each in taken)
+            missed += [] if p < LEVEL and solved_all else [f"planted.{name}"]
+    return missed
+
+
+Victim = tuple[torch.nn.Module, Puzzle, Answer]
+
+
+def halved(victims: Sequence[Victim], dataset: Dataset) -> list[str]:
+    """Which displaced starts hill climbing and annealing bring back."""
+    missed = []
+    tests = [on(puzzle, dataset) for _, puzzle, _ in victims]
+    answers = [answer for _, _, answer in victims]
+    counts = [halving_count(test, answer, (i,)) for i, (test, answer) in enumerate(zip(tests, answers, strict=True))]
+    show("halved.displaced", statistics.mean(counts), f"of {len(victims[0][1].blocks)} blocks halve the test accuracy")
+    for name, attack in CLIMBERS.items():
+        rows = climb(attack, victims, tests, counts)
+        missed += [] if report(f"halved.{name}", rows) else [f"halved.{name}"]
+        for share in DISPLACED:
+            held = [round(share * len(puzzle.blocks)) for _, puzzle, _ in victims]
+            report(f"displaced.{100 * share:g}_percent.{name}", climb(attack, victims, tests, held))
+    return missed
+
+
+def climb(
+    attack: Attack, victims: Sequence[Victim], tests: Sequence[PlacementEvaluator], counts: Sequence[int]
+) -> list[tuple[float, float, float]]:
+    """Test accuracy of the victim, of the start with so many blocks displaced, and at the end, for each victim."""
+    rows = []
+    for i, ((_, puzzle, answer), test, count) in enumerate(zip(victims, tests, counts, strict=True)):
+        start = displaced(answer, count, (i,))
+        result = attack.run(puzzle, BUDGET, ("halved", i), MACHINE, start=start)
+        rows.append((accuracy(test, answer.placement), accuracy(test, start), end(test, result)))
+    return rows
+
+
+def report(name: str, rows: Sequence[tuple[float, float, float]]) -> bool:
+    """Print start, end and gain; whether the mean end is at least 95 % of the victims' mean."""
+    own, start, reached = (statistics.mean(column) for column in zip(*rows, strict=True))
+    low, high = interval([last - first for _, first, last in rows])
+    show(f"{name}.start", 100 * start / own, "% of the victim's accuracy")
+    show(f"{name}.end", 100 * reached / own, f"% of the victim's accuracy (target {100 * SOLVED:g} from halved)")
+    show(f"{name}.gain", 100 * (reached - start), f"points [{100 * low:.1f}, {100 * high:.1f}]")
+    return reached >= SOLVED * own
+
+
+def nothing(victims: Sequence[Victim], dataset: Dataset) -> list[str]:
+    """Gains where nothing can be found, and where only the layer holds nothing."""
+    missed = []
+    for name, attack in SEARCHES.items():
+        gains: dict[str, list[float]] = {"untrained": [], "layer_drawn_anew": []}
+        for seed, (model, own, _) in enumerate(victims):
+            networks = {
+                "untrained": untrained(CONFIG, dataset.classes, seed),
+                "layer_drawn_anew": with_random_layers(model, own.layout.grids, (seed,)),
+            }
+            for kind, network in networks.items():
+                puzzle, answer = cut(network, dataset, seed)
+                test, start = on(puzzle, dataset), displaced(answer, len(puzzle.blocks), (seed,))
+                result = attack.run(puzzle, BUDGET, ("nothing", seed), MACHINE, start=start)
+                gains[kind].append(end(test, result) - accuracy(test, start))
+        for kind, found in gains.items():
+            low, high = interval(found)
+            show(f"{kind}.{name}.gain", 100 * statistics.mean(found), f"points [{100 * low:.1f}, {100 * high:.1f}]")
+        if interval(gains["untrained"])[0] > 0 and statistics.mean(gains["untrained"]) > NO_GAIN:
+            missed.append(f"untrained.{name}")
+    return missed
+
+
+def trained(seed: int, dataset: Dataset) -> Victim:
+    with TemporaryDirectory() as folder:
+        model = train_victim(CONFIG, seed, dataset, MACHINE.device, 1, Path(folder, "checkpoint")).model
+    return model, *cut(model, dataset, seed)
+
+
+def cut(model: torch.nn.Module, dataset: Dataset, seed: int) -> tuple[Puzzle, Answer]:
+    threat = ThreatModel(images=IMAGES, knows="labels")
+    return make_puzzle(model, CONFIG, dataset, threat, 16, ("controls", seed))
+
+
+def on(puzzle: Puzzle, dataset: Dataset) -> PlacementEvaluator:
+    """An evaluator on the test images."""
+    return PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, MACHINE.device)
+
+
+def accuracy(test: PlacementEvaluator, placement: Placement) -> float:
+    return float(test.score(placement.positions[None]).accuracy)
+
+
+def end(test: PlacementEvaluator, result: AttackResult) -> float:
+    return float(test.score(result.placements[-1:]).accuracy)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean, Student's t over victims."""
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    width: Any = stats.t.ppf(0.975, len(values) - 1)
+    return mean - width * error, mean + width * error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
