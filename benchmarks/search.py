@@ -1,0 +1,103 @@
+"""The talk's search at full size: population 100, 100 generations, 10,000 evaluations on 100 images, on this machine.
+
+VGG16 at torchvision's width with random weights, its layer of 25088 -> 4096 cut into 1568 blocks of 256 x 256. Measured
+from the puzzle in memory to the last generation, set-up included. Then the same run is killed with SIGKILL on its way
+and started again by the same command: its placements and fitness must be those of the first, bit for bit.
+
+The peer is the talk's own figure, 30 s an evaluation on an RTX 4060, and the naive way that `evaluate` measures.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from evaluate import make_case
+from grid import show
+
+from scatterproof.attacks.base import AttackResult, Machine
+from scatterproof.attacks.genetic import Genetic
+from scatterproof.device import set_up
+
+POPULATION, EVALUATIONS, MINUTES, TALK_SECONDS = 100, 10_000, 12.0, 30.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 where it takes longer, or a resume differs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads")
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--fitness", default="accuracy", choices=["accuracy", "loss"])
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
+    parser.add_argument("--folder", type=Path, help="run once, with the checkpoint there; what the others are made of")
+    arguments = parser.parse_args()
+    if arguments.folder is not None:
+        run_once(arguments)
+        return 0
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        whole = finish(start(Path(first)), Path(first))
+        show("search.minutes", whole["minutes"], f"minutes (target {MINUTES:g})")
+        show("search.evaluation", 1000 * 60 * whole["minutes"] / arguments.evaluations, "ms each, set-up included")
+        ratio = TALK_SECONDS * arguments.evaluations / 60 / whole["minutes"]
+        show("search.ratio_to_talk", ratio, "x the talk's 30 s an evaluation, which were a GPU's")
+        killed = kill_on_the_way(Path(second))
+        show("search.killed_at", killed, "evaluations")
+        resumed = finish(start(Path(second)), Path(second))
+        same = resumed["digest"] == whole["digest"]
+        show("search.resumed_equals", float(same), "(0 no, 1 yes)")
+    missed = whole["minutes"] >= MINUTES or not same or killed == 0
+    return int(arguments.check and missed)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """This script again, for one run in `folder`."""
+    return subprocess.Popen([sys.executable, *sys.argv, "--folder", str(folder)])
+
+
+def finish(process: subprocess.Popen[bytes], folder: Path) -> dict[str, float]:
+    if process.wait():
+        raise SystemExit(f"the search ended with status {process.returncode}")
+    found: dict[str, float] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def kill_on_the_way(folder: Path) -> int:
+    """Start, kill after the third checkpoint; the evaluations done by then."""
+    process, seen = start(folder), set[int]()
+    while process.poll() is None and len(seen) < 3:
+        time.sleep(0.2)
+        if (folder / "checkpoint.pt").exists():
+            seen.add((folder / "checkpoint.pt").stat().st_mtime_ns)
+    process.kill()
+    process.wait()
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return int(state["evaluations"]) if not (folder / "result.json").exists() else 0
+
+
+def run_once(arguments: argparse.Namespace) -> None:
+    """The search in this process."""
+    device = torch.device("cpu")
+    set_up(device, arguments.threads)
+    torch.manual_seed(0)
+    _, puzzle, _ = make_case(32)
+    attack = Genetic(population=POPULATION, fitness=arguments.fitness)
+    machine = Machine(device, arguments.threads, arguments.precision, memory_mb=8000)
+    result = attack.run(puzzle, arguments.evaluations, (0,), machine, arguments.folder / "checkpoint.pt")
+    about = {"minutes": result.rows[-1]["minutes"], "digest": digest(result)}
+    (arguments.folder / "result.json").write_text(json.dumps(about))
+
+
+def digest(result: AttackResult) -> str:
+    """Of the placements kept and every generation's best fitness, to the last bit."""
+    fitness = [float(row["best_fitness"]).hex() for row in result.history]
+    return hashlib.sha256(result.placements.numpy().tobytes() + json.dumps(fitness).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
