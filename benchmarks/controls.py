@@ -45,7 +45,7 @@ from scatterproof.victim import train_victim
 MACHINE = Machine(torch.device("cpu"), 1)
 IMAGES, SOLVED, LEVEL, NO_GAIN = 297, 0.95, 0.01, 0.02
 PLANTED_SEEDS = range(100, 110)  # none of them used to choose a default
-PLANTED_BUDGET, BUDGET = 20_000, 10_000
+PLANTED_BUDGET, BUDGET = 20_000, 5_000
 CONFIG = VictimConfig(
     model="vgg16_bn",
     width=1 / 16,
