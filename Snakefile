@@ -54,9 +54,16 @@ onstart:
     hold_study(RESULTS)
 
 
+# checked.json is ancient() to all that follows. Where check_study alone must run again (its script is new, or a kill
+# came just as it had finished), Snakemake 9.27 does not see in the same run that other outputs are missing.
 onsuccess:
-    if os.path.exists(f"{RESULTS}/report/index.html"):
-        print(f"\nThe report is {RESULTS}/report/index.html")
+    page, checked = f"{RESULTS}/report/index.html", f"{RESULTS}/checked.json"
+    if os.path.exists(page):
+        print(f"\nThe report is {page}")
+    if os.path.exists(checked) and not (
+        os.path.exists(page) and os.path.getmtime(page) >= os.path.getmtime(checked)
+    ):
+        print("\nThe study was checked anew, and its report is not made yet: run the same command again to go on.")
 
 
 report: "workflow/report/workflow.rst"
