@@ -1,7 +1,8 @@
 """The searches' controls: what each must find, and what it must not.
 
 planted   a 4 x 4 puzzle (16! placements) of a small network on real digits, 10 victims: the genetic search and PPO must
-          solve it (at least 95 % of the victim's test accuracy), and sooner than random search: Mann-Whitney's test on
+          solve it (end at no less than 95 % of the victims' test accuracy, in the mean; how many of the victims are
+          solved, and solved at the end, is printed), and sooner than random search: Mann-Whitney's test on
           the evaluations at which 95 % was reached, the budget plus one where it never was.
 halved    a VGG16 of 1/16 width on digits, its layer in 16 x 98 blocks, 5 victims: blocks are displaced until its test
           accuracy is halved; hill climbing and annealing on the loss must bring back 95 % of the victim's. Then from
@@ -110,8 +111,7 @@ def planted() -> list[str]:
         if name != "random":
             p = float(stats.mannwhitneyu(taken, reached["random"], alternative="less").pvalue)
             show(f"planted.{name}.sooner_than_random.p", p, f"(target below {LEVEL:g})")
-            solved_all = all(each <= PLANTED_BUDGET for each in taken)
-            missed += [] if p < LEVEL and solved_all else [f"planted.{name}"]
+            missed += [] if p < LEVEL and statistics.mean(ends[name]) >= SOLVED else [f"planted.{name}"]
     return missed
 
 
