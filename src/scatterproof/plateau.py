@@ -167,12 +167,17 @@ def _fitness(
     for differences to be equal where they should be, and the size of a step [counts]."""
     labels = evaluator.targets.labels
     assert labels is not None
-    right, loss = [], []
+    # Filled in place: small results kept between large temporaries would keep the heap from using their memory again
+    right = torch.empty(len(block_at), len(labels), dtype=torch.bool)
+    loss = torch.empty(len(block_at), len(labels))
+    done = 0
     for logits in _logits(evaluator, block_at, held):
-        right.append((logits.argmax(2) == labels).cpu())
-        loss.append(evaluator.targets.loss(logits.flatten(0, 1)).view(logits.shape[:2]).cpu())
+        part = slice(done, done + len(logits))
+        right[part] = logits.argmax(2) == labels
+        loss[part] = evaluator.targets.loss(logits.flatten(0, 1)).view(logits.shape[:2])
+        done += len(logits)
     ends = torch.tensor(counts)
-    hits, losses = (torch.cat(part)[:, order].double().cumsum(1)[:, ends - 1] for part in (right, loss))
+    hits, losses = (part[:, order].double().cumsum(1)[:, ends - 1] for part in (right, loss))
     step = (_RESOLUTION * losses.mean(0)).clamp(min=1e-12)
     return {
         "accuracy": (hits.numpy(), (1 / ends.double()).numpy()),
