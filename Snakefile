@@ -9,7 +9,7 @@ from scatterproof.cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.files import check_writable
 from scatterproof.guard import hold_study
-from scatterproof.searches import plateau_threat, runs_json, search_jobs, threats
+from scatterproof.searches import plateau_threat, runs_json, search_jobs, settings_json, threats
 from scatterproof.study import parse_study
 
 min_version("9.0")

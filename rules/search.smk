@@ -64,7 +64,7 @@ rule search_placements:
         gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
-        config=STUDY.search.model_dump_json(exclude={"grids", "victims", "victim_seeds", "runs_per_job"}),
+        config=lambda wildcards: settings_json(STUDY.search, SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
         runs=lambda wildcards: runs_json(SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
         seed=STUDY.seed,
         device=STUDY.run.device,

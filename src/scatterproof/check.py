@@ -35,8 +35,8 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         make_attack(study.search, run)
     victims = [study.victim_config(name) for name in study.names]
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
-    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size and each threat searched.
-    copies = 3 + len(study.block_sizes) + len(threats(study.search, study.scatter))
+    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size, threat searched, and plateau.
+    copies = 4 + len(study.block_sizes) + len(threats(study.search, study.scatter))
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
     )

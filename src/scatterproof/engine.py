@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from scatterproof.blocks import BlockGrid
@@ -97,8 +97,11 @@ class Engine:
             (gradient,) = torch.autograd.grad(loss, output)
             with torch.no_grad():
                 added = self.products.gradient(gradient[0])[block_at]  # row p: what lies at p, put at each position
-        here = added.diagonal()
-        return added + added.T - here[:, None] - here
+        here = added.diagonal().clone()
+        changes = added + added.T
+        changes -= here[:, None]
+        changes -= here
+        return changes
 
     @property
     def placements_at_once(self) -> int:
@@ -122,7 +125,10 @@ class Engine:
         rows = output.transpose(1, 2).flatten(2)[..., : self._grid.outputs]
         rows = rows.reshape(-1, *self._shape, self._grid.outputs)
         dtype = next(iter(tail.parameters()), rows).dtype
-        around = [value.to(dtype).repeat(count, *[1] * (value.ndim - 1)) for value in self._around]
+        around = [
+            (value.to(dtype) if value.is_floating_point() else value).repeat(count, *[1] * (value.ndim - 1))
+            for value in self._around
+        ]
         found: torch.Tensor = tail(rows.to(dtype), *around)
         return found.view(count, -1, found.shape[-1])
 
@@ -133,4 +139,9 @@ def _frozen(tail: nn.Module) -> nn.Module:
     for module in tail.modules():
         if getattr(module, "inplace", False):
             setattr(module, "inplace", False)  # noqa: B010
+    if isinstance(tail, fx.GraphModule):
+        for node in tail.graph.nodes:
+            if node.kwargs.get("inplace"):
+                node.kwargs = {**node.kwargs, "inplace": False}
+        tail.recompile()
     return tail

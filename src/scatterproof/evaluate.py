@@ -20,11 +20,16 @@ from torch.nn import functional as F
 from scatterproof.blocks import UNPLACED, Layout, invert
 from scatterproof.data import Dataset
 from scatterproof.engine import DTYPES, Engine
+from scatterproof.errors import UserError
 from scatterproof.models import dense_layers
 from scatterproof.moves import CurrentPlacement, PlainPlacement
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.split import split_at, whole
 from scatterproof.targets import Scores, Targets
+
+
+class PrecisionError(UserError, ValueError):
+    """A precision that the device has not."""
 
 
 class PlacementEvaluator:
@@ -33,7 +38,7 @@ class PlacementEvaluator:
     images uint8 [n, C, H, W]; labels int64 [n]; logits [n, classes]. `score` is exact to the last bit and takes any
     number of images, `chunk` at a time through the layers after the scattered one. `score_population`, `at` and what
     they give are for searches: batched, in `precision` (fp32, bf16, or tf32 on CUDA), holding up to `memory_mb`.
-    Raises: ValueError for a precision that the device has not, or nothing to score against.
+    Raises: PrecisionError; ValueError where there is nothing to score against.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class PlacementEvaluator:
         memory_mb: int = 2000,
     ) -> None:
         if precision not in DTYPES or (precision == "tf32" and device.type != "cuda"):
-            raise ValueError(f"precision '{precision}' on {device.type}: expected fp32, bf16, or tf32 on cuda")
+            raise PrecisionError(f"precision '{precision}' on {device.type}: expected fp32, bf16, or tf32 on cuda")
         started = time.perf_counter()
         model = puzzle.model().to(device)
         self.layout: Layout = puzzle.layout
@@ -130,6 +135,22 @@ class PlacementEvaluator:
         found = self.engine.swap_changes(invert(placement.to(self.device), self.layout.positions))
         shapes = self.layout.shape_classes().to(self.device)
         return found.masked_fill_(shapes[:, None] != shapes, torch.inf)
+
+    def best_swaps(self, placement: torch.Tensor, count: int) -> torch.Tensor:
+        """Up to `count` exchanges of two positions [n, 2] that promise the most to first order, the best first.
+
+        Holds two matrices of positions x positions. Raises: as `swap_changes`.
+        """
+        changes = self.swap_changes(placement)
+        positions = torch.arange(len(changes), device=self.device)
+        values, moves = [], []
+        for rows in positions.split(256):
+            part = changes[rows].masked_fill(positions <= rows[:, None], torch.inf).flatten()
+            value, at = part.topk(min(count, len(part)), largest=False)
+            values.append(value)
+            moves.append(torch.stack([rows[0] + at // len(positions), at % len(positions)], 1))
+        value, order = torch.cat(values).sort(stable=True)
+        return torch.cat(moves)[order[value.isfinite()]][:count]
 
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.

@@ -118,7 +118,7 @@ class Products:
         needed = self.grid.columns * (self.held + 1) * self.images * self.grid.height * size
         read = self.images * size
         make = 2 * spans * size + 2 * spans * self.images / FLOPS_PER_BYTE
-        return needed <= cache_bytes and read < make
+        return needed + self._folded.nbytes + self._slices.nbytes <= cache_bytes and read < make
 
     def _fill(self) -> torch.Tensor:
         """Every product: [columns * (held + 1), images * height], the empty block's zeros last in each column."""

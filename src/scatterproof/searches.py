@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -105,6 +105,15 @@ class SearchConfig(Strict):
     precision: Literal["fp32", "bf16", "tf32"] = Field("fp32", description="arithmetic of fitness; tf32 needs CUDA")
     runs_per_job: int = Field(10, ge=1, description="searches per job; a killed one goes on from its checkpoint")
 
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "SearchConfig":
+        if len(set(self.victims)) != len(self.victims):
+            raise ValueError(f"search.victims {self.victims}: a name stands twice")
+        keeps = {keep for grid in self.grids for keep in grid.keep}
+        if len({f"{keep:g}" for keep in keeps}) != len(keeps):
+            raise ValueError(f"search.grids: keep {sorted(keeps)}: two shares are equal to six digits")
+        return self
+
     @property
     def images_needed(self) -> int:
         """Images that the pirate must hold."""
@@ -114,7 +123,9 @@ class SearchConfig(Strict):
 class PlateauConfig(Strict):
     """L: from how many right blocks and images on a search can tell a right exchange from a wrong one."""
 
-    correct: list[Share] = Field([], description="shares of the blocks that are right already; empty: no plateau")
+    correct: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [], description="shares of the blocks that are right already; empty: no plateau"
+    )
     images: list[Count] = Field([10, 30, 100], min_length=1, description="images that fitness is measured on")
     draws: int = Field(200, ge=10, description="random placements per share and victim")
 
@@ -178,6 +189,12 @@ def plateau_threat(config: PlateauConfig, scatter: Literal["layer", "dense"]) ->
 def runs_json(runs: Sequence[SearchRun]) -> str:
     """Runs as text, for a rule's parameter."""
     return json.dumps([asdict(run) for run in runs])
+
+
+def settings_json(config: SearchConfig, runs: Sequence[SearchRun]) -> str:
+    """What these runs depend on besides, for a rule's parameter: other attacks' hyperparameters are not in it."""
+    sections = {run.attack for run in runs} - {"random"}
+    return config.model_dump_json(include={"precision", *sections})
 
 
 def runs_from_json(text: str) -> list[SearchRun]:

@@ -76,7 +76,7 @@ def next_layer(tail: nn.Module) -> NextLayer | None:
         module = tail.get_submodule(str(node.target)) if node.op == "call_module" else None
         if type(module) is nn.Linear:
             return _next_layer(split_at(tail, [str(node.target)]), module)
-        function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS
+        function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS and len(node.args) == 1
         if not function and not isinstance(module, ELEMENTWISE_MODULES):
             return None
     return None

@@ -234,6 +234,10 @@ class Study(Strict):
                 raise ValueError(
                     f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
                 )
+        if self.scatter == "dense" and self.search.precision != "fp32":
+            raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
+        if self.scatter == "dense" and self.search.hill_climbing.proposals == "gradient":
+            raise ValueError("search.hill_climbing.proposals: gradient needs scatter: layer")
         if self.search.precision == "tf32" and self.run.device == "cpu":
             raise ValueError("search.precision: tf32 needs CUDA, and run.device is cpu")
         if len(set(self.block_sizes)) != len(self.block_sizes):

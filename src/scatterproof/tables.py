@@ -43,7 +43,7 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
     found = found.rename(columns={"minutes": "device_minutes"})
     found["gpu_minutes"] = found["device_minutes"] if cuda else None
     found["population"] = found["population"].astype("Int64")
-    middle = ["threat", "attack", "fitness", "population", "images", "seed"]
+    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
     middle += ["generation", "evaluations", "best_fitness", "accuracy"]
     return found[HEAD + middle + COST_COLUMNS]
 
@@ -51,7 +51,18 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
 def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:
     """What each search had reached at log-spaced costs, the training of nothing but itself included."""
     found = search.rename(columns={"device_minutes": "minutes"})
-    columns = ["attack", "threat", "fitness", "population", "images", "seed", "minutes", "evaluations", "accuracy"]
+    columns = [
+        "attack",
+        "threat",
+        "fitness",
+        "population",
+        "images",
+        "budget",
+        "seed",
+        "minutes",
+        "evaluations",
+        "accuracy",
+    ]
     return found[HEAD + columns + ["device"]]
 
 

@@ -16,7 +16,7 @@ with compute_job(snakemake, "blocks", params.device):
     model = build_model(config, dataset.classes)
     load_weights(model, read_checkpoint(inputs.model), inputs.model)
     threat = ThreatModel.model_validate_json(params.threat)
-    key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.name)
+    key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.scatter, threat.share)
     puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, params.block_size, key)
     answer.save(Path(output.answer))
     puzzle.save(Path(output.puzzle))

@@ -1,6 +1,5 @@
 """Run the searches of one job on one puzzle."""
 
-import shutil
 from pathlib import Path
 
 from scatterproof.attacks.base import Machine
@@ -15,7 +14,6 @@ with compute_job(snakemake, "search", params.device) as job:
     config, runs = SearchConfig.model_validate_json(params.config), runs_from_json(params.runs)
     machine = Machine(job.device, snakemake.threads, config.precision, params.memory_mb)
     output = Path(snakemake.output[0])
-    work = output.with_suffix(".work")
+    work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     save_results(output, search(config, runs, Puzzle.load(Path(snakemake.input[0])), key, machine, work))
-    shutil.rmtree(work)

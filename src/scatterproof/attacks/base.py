@@ -80,10 +80,10 @@ class Search:
 
     def offer(self, scores: Scores, fillings: torch.Tensor) -> torch.Tensor:
         """Fitness [n] of scores taken elsewhere (of moves, say) for the fillings [n, positions]; counts and keeps."""
-        fitness = self.fitness_of(scores)
+        fitness = self.fitness_of(scores).nan_to_num(nan=-torch.inf)
         self.evaluations += len(fitness)
         top = int(fitness.argmax())
-        if float(fitness[top]) > self.best_fitness:
+        if self.best is None or float(fitness[top]) > self.best_fitness:
             self.best, self.best_fitness = fillings[top].clone(), float(fitness[top])
         return fitness
 

@@ -1,7 +1,7 @@
 """Hill climbing: exchanges of two blocks, each kept if it does not lower the fitness.
 
-With `proposals="gradient"` a generation tries the exchanges that promise most to first order, from one backward pass;
-with `"random"` uniformly random ones.
+With `proposals="gradient"` a generation tries the exchanges that promise most to first order, from one backward pass
+that counts as one evaluation; after a generation without a gain, random ones. With `"random"` always uniformly random.
 """
 
 from dataclasses import dataclass
@@ -29,12 +29,13 @@ class HillClimbing(Attack):
     def start(self, search: Search) -> None:
         filling = search.first_filling()
         fitness = search.score(filling[None])
-        search.state = {"filling": filling, "fitness": float(fitness[0])}
+        search.state = {"filling": filling, "fitness": float(fitness[0]), "stuck": False}
 
     def step(self, search: Search) -> None:
         filling, fitness = search.state["filling"].to(search.space.device), search.state["fitness"]
-        at = search.evaluator.at(search.space.placements(filling))
+        before = fitness
         moves = self._proposals(search, filling)
+        at = search.evaluator.at(search.space.placements(filling))
         for part in moves.split(self.at_once):
             if search.left <= 0:
                 break
@@ -45,12 +46,11 @@ class HillClimbing(Attack):
             if float(found[top]) >= fitness:
                 filling, fitness = fillings[top], float(found[top])
                 at.apply(part[top])
-        search.state = {"filling": filling, "fitness": fitness}
+        search.state = {"filling": filling, "fitness": fitness, "stuck": fitness <= before}
 
     def _proposals(self, search: Search, filling: torch.Tensor) -> torch.Tensor:
-        if self.proposals == "random":
+        if self.proposals == "random" or search.state["stuck"]:
             return search.space.random_swaps(filling, self.batch, search.generator)
-        changes = search.evaluator.swap_changes(search.space.placements(filling)).triu(1)
-        best = changes.flatten().topk(min(self.batch, changes.numel()), largest=False).indices
-        moves = torch.stack([best // len(changes), best % len(changes)], 1)
+        search.evaluations += 1
+        moves = search.evaluator.best_swaps(search.space.placements(filling), self.batch)
         return moves[torch.randperm(len(moves), generator=search.generator).to(moves.device)]

@@ -43,7 +43,8 @@ def score_results(evaluator: PlacementEvaluator, found: Found) -> list[dict[str,
     for run, result in found:
         distinct, number = torch.unique(result.placements, dim=0, return_inverse=True)
         accuracy = evaluator.score_population(distinct).accuracy[number].tolist()
-        about = {key: value for key, value in asdict(run).items() if key != "evaluations"}
+        about = asdict(run)
+        about["budget"] = about.pop("evaluations")
         about["population"] = run.population or None
         rows += [about | row | {"accuracy": each} for row, each in zip(result.rows, accuracy, strict=True)]
     return rows

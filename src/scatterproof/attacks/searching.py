@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from scatterproof.attacks import ATTACKS
@@ -26,15 +26,18 @@ def search(
     machine: Machine,
     work: Path,
 ) -> list[tuple[SearchRun, AttackResult]]:
-    """Every run's result. In `work` a finished run leaves its result and one under way its checkpoint, named by all
-    that they depend on, so that a job that was killed goes on where it was."""
+    """Every run's result, in rising order of images.
 
-    @cache
+    In `work` a finished run leaves its result and one under way its checkpoint, named by all that they depend on: a job
+    that was killed goes on where it was, and a grid that was changed makes anew only what it changed.
+    """
+
+    @lru_cache(maxsize=1)
     def evaluator(images: int) -> PlacementEvaluator:
         return Attack.make_evaluator(puzzle, machine, images)
 
     found = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.images):  # so that one evaluator at a time is held
         attack = make_attack(config, run)
         attack.check(puzzle)
         seed = (*key, run.fitness, run.population, run.images, run.seed)

@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
-from scatterproof.report.searches import ATTACKS, FITNESS, kinds, label
+from scatterproof.report.searches import ATTACKS, FITNESS, aligned, kinds, label
 from scatterproof.report.statistics import curve
 from scatterproof.report.words import victim_label
 
 
 def draw_search(search: pd.DataFrame, svg: Path) -> Path:
-    """Best fitness so far against evaluations; a panel for each victim, share held and fitness, on the most images."""
-    shown = _on_most_images(search)
+    """Best fitness so far against evaluations; a panel for each victim, share held and fitness, at one budget."""
+    shown = _comparable(search)
     parts = {_title(key): rows for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
@@ -33,7 +33,7 @@ def draw_search(search: pd.DataFrame, svg: Path) -> Path:
 
 def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: float, svg: Path) -> Path:
     """Accuracy on test images against minutes of search; a panel for each victim, share held and fitness."""
-    shown = _on_most_images(search)
+    shown = _comparable(search)
     parts = {_title(key): (key, rows) for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
@@ -55,10 +55,14 @@ def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: flo
     return svg
 
 
-def _on_most_images(search: pd.DataFrame) -> pd.DataFrame:
-    """For each victim and share the runs on the most images, `seed` as the statistics' `repeat`."""
-    most = search.groupby(["victim", "keep", "fitness", "attack"])["images"].transform("max")
-    return kinds(search[search["images"] == most]).rename(columns={"seed": "repeat"})
+def _comparable(search: pd.DataFrame) -> pd.DataFrame:
+    """For each victim, share and fitness the images and budget that most kinds of search have, the larger if equal; the
+    others are in the table. Runs of a kind stand at the same evaluations."""
+    panel, means = ["victim", "keep", "fitness"], ["images", "budget"]
+    counted = kinds(search).drop_duplicates([*panel, *means, "attack", "population"])
+    counted = counted.groupby([*panel, *means], as_index=False).size()
+    chosen = counted.sort_values(["size", *means]).groupby(panel, as_index=False).tail(1)
+    return aligned(search.merge(chosen[[*panel, *means]], on=[*panel, *means]))
 
 
 def _title(key: tuple[object, ...]) -> str:

@@ -267,18 +267,20 @@ def plateau(table: pd.DataFrame) -> list[str]:
         most = rows[rows["images"] == rows["images"].max()]
         means = most.groupby("correct_share")[["auc", "auc_low", "snr"]].mean()
         told = means[means["auc_low"] > 0.5]
+        noise = (
+            "" if means["snr"].isna().all() else f" The signal is at most {number(means['snr'].max(), 2)} of the noise."
+        )
         top: Any = means["auc"].idxmax()
         name = {"accuracy": "accuracy", "loss": "cross-entropy"}[str(fitness)]
         where = (
             "at no share of blocks right measured"
             if told.empty
-            else f"at {len(told)} of {len(means)} shares of blocks right (from {100 * told.index[0]:.3g} % to "
-            f"{100 * told.index[-1]:.3g} %)"
+            else f"at {len(told)} of {len(means)} shares of blocks right ("
+            f"{', '.join(f'{100 * share:.3g} %' for share in told.index)})"
         )
         found.append(
             f"{victim_label(str(victim))}, {name} on {number(most['images'].iloc[0])} images: a right exchange beats a "
             f"wrong one more often than a coin would {where}; most clearly with {100 * top:.3g} % right, "
-            f"{100 * means['auc'].max():.0f} times in 100. The signal is at most {number(means['snr'].max(), 2)} of "
-            "the noise of a wrong exchange."
+            f"{100 * means['auc'].max():.0f} times in 100.{noise}"
         )
     return found
