@@ -50,7 +50,13 @@ class HillClimbing(Attack):
     def _proposals(self, search: Search, filling: torch.Tensor) -> torch.Tensor:
         if self.proposals == "random":
             return search.space.random_swaps(filling, self.batch, search.generator)
-        changes = search.evaluator.swap_changes(search.space.placements(filling)).triu(1)
-        best = changes.flatten().topk(min(self.batch, changes.numel()), largest=False).indices
-        moves = torch.stack([best // len(changes), best % len(changes)], 1)
+        changes = search.evaluator.swap_changes(search.space.placements(filling))
+        empty = filling >= search.space.held
+        changes.masked_fill_(empty[:, None] & empty, torch.inf)
+        changes.masked_fill_(torch.ones_like(changes, dtype=torch.bool).tril_(), torch.inf)  # each exchange once
+        best = changes.flatten().topk(min(self.batch, changes.numel()), largest=False)
+        found = best.indices[best.values != torch.inf]
+        if len(found) == 0:
+            raise ValueError("no block has another position of its own shape")
+        moves = torch.stack([found // len(changes), found % len(changes)], 1)
         return moves[torch.randperm(len(moves), generator=search.generator).to(moves.device)]
