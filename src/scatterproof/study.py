@@ -234,6 +234,11 @@ class Study(Strict):
                 raise ValueError(
                     f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
                 )
+        if len(set(self.search.victims)) != len(self.search.victims):
+            raise ValueError(f"search.victims {self.search.victims}: a victim stands twice")
+        climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
+        if self.scatter == "dense" and climbs and self.search.hill_climbing.proposals == "gradient":
+            raise ValueError("search.hill_climbing.proposals: 'gradient' needs scatter: layer")
         if self.search.precision == "tf32" and self.run.device == "cpu":
             raise ValueError("search.precision: tf32 needs CUDA, and run.device is cpu")
         if len(set(self.block_sizes)) != len(self.block_sizes):
