@@ -36,6 +36,20 @@ def check(
     return check_study(study, DATA)
 
 
+@pytest.mark.parametrize(
+    ("grid", "genetic", "named"),
+    [
+        ({"images": [5, 13]}, {}, "search.grids.images is 13, but the pirate has 12 images"),
+        ({"images": [5], "populations": [20, 3]}, {"tournament": 4}, "search.genetic: tournament 4: expected 1 to"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(grid: dict[str, Any], genetic: dict[str, Any], named: str) -> None:
+    study = {"study": "check", "victim": vgg().model_dump(), "block_sizes": [16], "prune": {"corrections": ["none"]}}
+    with pytest.raises(CheckError) as caught:
+        check_study(Study.model_validate(study | {"search": {"grids": [grid], "genetic": genetic}}), DATA)
+    assert str(caught.value).startswith(named) and "\n" not in str(caught.value)
+
+
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:
     found = check(vgg(), vgg(input_size=28), vgg(width=1 / 32), vgg(), sizes=(16, 60))
     assert len(found["victims"]) == 4

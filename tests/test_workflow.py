@@ -50,9 +50,10 @@ def test_it_leaves_tables_figures_and_a_page(finished: Finished) -> None:
 
 
 def test_columns_stand_in_the_order_of_the_design(finished: Finished) -> None:
-    for name in ("victim", "curve", "prune", "shuffle", "theory", "threshold"):
-        assert list(read(finished, name))[:5] == HEAD, name
-    for name in ("victim", "prune", "shuffle"):
+    for name in TABLES:
+        if not name.startswith("cost"):
+            assert list(read(finished, name))[:5] == HEAD, name
+    for name in ("victim", "prune", "shuffle", "search", "plateau"):
         frame = read(finished, name)
         assert list(frame)[-3:] == COSTS, name
         assert frame["gpu_minutes"].isna().all(), name
@@ -74,6 +75,37 @@ def test_tables_hold_every_victim_block_size_and_draw(finished: Finished) -> Non
     assert set(read(finished, "theory")["block_size"].dropna()) >= {16, 60}
 
 
+def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finished) -> None:
+    search, trajectory = read(finished, "search"), read(finished, "trajectory")
+    middle = ["threat", "attack", "fitness", "population", "images", "seed"]
+    reached = ["generation", "evaluations", "best_fitness", "accuracy"]
+    assert list(search) == [*HEAD, "victim", *middle, *reached, *COSTS]
+    kinds = search[["attack", "fitness", "keep", "threat"]].drop_duplicates().to_numpy().tolist()
+    assert sorted(kinds) == [
+        *(["genetic", "accuracy", keep, f"layer-{keep:g}-8-labels"] for keep in (0.3, 1.0)),
+        *(["hill_climbing", "accuracy", keep, f"layer-{keep:g}-8-labels"] for keep in (0.3, 1.0)),
+        ["reinforce", "loss", 1.0, "layer-1-8-labels"],
+    ]
+    assert set(search["victim"]) == {"victim"} and set(search["victim_seed"]) == {0}
+    assert set(search["block_size"]) == {16} and set(search["images"]) == {8}
+    assert (search["population"].notna() == (search["attack"] == "genetic")).all()
+    for _, rows in search.groupby(["attack", "keep"]):
+        assert rows["evaluations"].is_monotonic_increasing and rows["evaluations"].iloc[-1] == 60
+        assert rows["best_fitness"].is_monotonic_increasing and rows["device_minutes"].is_monotonic_increasing
+    assert search["accuracy"].between(0, 1).all()
+    renamed = search.rename(columns={"device_minutes": "minutes"})
+    assert set(trajectory) == {*HEAD, "victim", *middle, "minutes", "evaluations", "accuracy", "device"}
+    pd.testing.assert_frame_equal(trajectory, renamed[list(trajectory)])
+    assert not list((finished.folder / RESULTS / "search").glob("*.work"))
+
+
+def test_the_plateau_is_measured_on_the_victims_searched(finished: Finished) -> None:
+    plateau = read(finished, "plateau")
+    assert set(plateau["victim"]) == {"victim"} and set(plateau["victim_seed"]) == {0}
+    assert plateau[["correct_share", "images", "fitness"]].drop_duplicates().shape[0] == len(plateau) == 2 * 2 * 2
+    assert set(plateau["draws"]) == {12} and set(plateau["keep"]) == {1.0}
+
+
 def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finished) -> None:
     prune, victim = read(finished, "prune"), read(finished, "victim")
     whole = prune[prune["keep"] == 1].merge(victim, on=["victim", "victim_seed"], suffixes=("", "_victim"))
@@ -84,8 +116,11 @@ def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finishe
 def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     cost, summary = read(finished, "cost"), read(finished, "cost_summary")
     assert set(cost["state"]) <= {"COMPLETED", "RUNNING"}
-    assert {"data", "victim", "blocks", "prune", "shuffle", "theory", "report"} <= set(summary["stage"])
+    assert {"data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"} <= set(
+        summary["stage"]
+    )
     assert (cost["rule"] == "train_victim").sum() == 3
+    assert (cost["rule"] == "grant_puzzle").sum() == 2  # the plateau's threat is one of the searches'
 
 
 def test_a_second_run_has_nothing_to_do_and_parsing_needs_no_torch(finished: Finished, no_torch: Path) -> None:
@@ -103,6 +138,23 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Finished, tmp_path: P
     assert status == 0, output
     after = ["tabulate_prune", "tabulate_thresholds", "draw_figures", "tabulate_costs", "build_report", "all"]
     assert workflow.jobs(output) == {"evaluate_prune": 9} | dict.fromkeys(after, 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "rules"),
+    [
+        ("search", {"genetic": {"elite": 0.5}}, {"search_placements": 2, "score_search": 2, "tabulate_search": 1}),
+        ("plateau", {"draws": 13}, {"measure_plateau": 1, "tabulate_plateau": 1}),
+    ],
+)
+def test_searching_otherwise_trains_and_cuts_nothing(
+    finished: Finished, no_torch: Path, section: str, keys: dict[str, Any], rules: dict[str, int]
+) -> None:
+    study = TINY | {section: TINY[section] | keys}
+    status, output = workflow.snakemake(finished.folder, study, "-n", path=no_torch)
+    assert status == 0, output
+    after = ["draw_figures", "tabulate_costs", "build_report", "all"]
+    assert workflow.jobs(output) == rules | dict.fromkeys(after, 1)
 
 
 @pytest.mark.parametrize(

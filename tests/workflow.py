@@ -17,8 +17,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "cost", "cost_summary"]
-FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "cost"]
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
+TABLES += ["cost", "cost_summary"]
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
 
 # Layers of 64 x 392 and, copy-free, 128 x 784: 60 divides none of them
@@ -37,8 +38,19 @@ TINY: dict[str, Any] = {
     "prune": {"keep": [0.0, 0.3, 1.0], "repeats": 2, "corrections": ["none", "mean"], "images": 8},
     "shuffle": {"keep": [0.5, 1.0], "moved": [1.0], "repeats": 1},
     "theory": {"keep": [0.1], "populations": [10]},
+    "search": {
+        "victim_seeds": 1,
+        "grids": [
+            {"attacks": ["genetic", "hill_climbing"], "keep": [0.3, 1.0]},
+            {"attacks": ["reinforce"], "fitness": ["loss"]},
+        ],
+        "reinforce": {"steps": 32, "walks": 4, "minibatch": 16, "epochs": 1},
+    },
+    "plateau": {"correct": [0.5, 0.9], "images": [4, 8], "draws": 12},
     "run": {"device": "cpu", "cells_per_job": 6},
 }
+for grid in TINY["search"]["grids"]:
+    grid |= {"populations": [8], "images": [8], "seeds": 1, "evaluations": 60}
 
 
 def command(folder: Path, study: dict[str, Any] | str, *args: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scatterproof.attacks.base import AttackError
 from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.data import Dataset, to_input
@@ -32,7 +33,10 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
                 "lower it, or raise dataset.pirate"
             )
     for run in search_runs(study.search):
-        make_attack(study.search, run)
+        try:
+            make_attack(study.search, run)
+        except AttackError as error:
+            raise CheckError(f"search.{error}") from None
     victims = [study.victim_config(name) for name in study.names]
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size, threat searched, and plateau.

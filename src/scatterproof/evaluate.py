@@ -139,18 +139,23 @@ class PlacementEvaluator:
     def best_swaps(self, placement: torch.Tensor, count: int) -> torch.Tensor:
         """Up to `count` exchanges of two positions [n, 2] that promise the most to first order, the best first.
 
-        Holds two matrices of positions x positions. Raises: as `swap_changes`.
+        Holds two matrices of positions x positions. Raises: as `swap_changes`, and where no block has another place.
         """
         changes = self.swap_changes(placement)
+        empty = invert(placement.to(self.device), self.layout.positions) < 0
         positions = torch.arange(len(changes), device=self.device)
         values, moves = [], []
         for rows in positions.split(256):
-            part = changes[rows].masked_fill(positions <= rows[:, None], torch.inf).flatten()
+            useless = (positions <= rows[:, None]) | (empty[rows][:, None] & empty)
+            part = changes[rows].masked_fill(useless, torch.inf).flatten()
             value, at = part.topk(min(count, len(part)), largest=False)
             values.append(value)
             moves.append(torch.stack([rows[0] + at // len(positions), at % len(positions)], 1))
         value, order = torch.cat(values).sort(stable=True)
-        return torch.cat(moves)[order[value.isfinite()]][:count]
+        found = torch.cat(moves)[order[value.isfinite()]][:count]
+        if len(found) == 0:
+            raise ValueError("no block has another position of its own shape")
+        return found
 
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.

@@ -31,9 +31,7 @@ class Annealing(Attack):
     def start(self, search: Search) -> None:
         filling = search.first_filling()
         fitness = float(search.score(filling[None])[0])
-        moves = search.space.random_swaps(filling, max(1, min(self.batch, search.left)), search.generator)
-        found = search.offer(search.evaluator.at(search.space.placements(filling)).score(moves), moved(filling, moves))
-        spread = float((found - fitness).square().mean().sqrt())
+        spread = self._spread(search, filling, fitness) if search.left > 0 else 0.0
         search.state = {"filling": filling, "fitness": fitness, "spread": spread}
 
     def step(self, search: Search) -> None:
@@ -54,6 +52,12 @@ class Annealing(Attack):
                 filling, fitness = fillings[chosen], float(found[chosen])
                 at.apply(moves[chosen])
         search.state |= {"filling": filling, "fitness": fitness}
+
+    def _spread(self, search: Search, filling: torch.Tensor, fitness: float) -> float:
+        """Root mean square of the changes by the first `batch` exchanges."""
+        moves = search.space.random_swaps(filling, min(self.batch, search.left), search.generator)
+        found = search.offer(search.evaluator.at(search.space.placements(filling)).score(moves), moved(filling, moves))
+        return float((found - fitness).square().mean().sqrt())
 
     def _temperature(self, search: Search) -> float:
         share = search.evaluations / search.budget

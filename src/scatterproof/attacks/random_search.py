@@ -19,7 +19,8 @@ class RandomSearch(Attack):
     def start(self, search: Search) -> None:
         if search.given is not None:
             search.score(search.given[None])
-        self.step(search)
+        if search.left > 0:
+            self.step(search)
 
     def step(self, search: Search) -> None:
-        search.score(search.space.random(min(self.batch, max(1, search.left)), search.generator))
+        search.score(search.space.random(min(self.batch, search.left), search.generator))

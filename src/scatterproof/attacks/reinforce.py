@@ -28,8 +28,8 @@ class Reinforce(Attack):
 
     episode, restart: as ExchangeEnv has them; minibatch: steps of the rollout per update; entropy: the bonus for
     trying; discount: what the next reward is worth now; hidden: sizes of the policy's and the value's layers.
-    After `patience` generations that reached nothing better, all begins anew, from another random placement or the start given: at a local
-    optimum the policy learns to do nothing, and a new policy from there gets no further.
+    After `patience` generations that reached nothing better, all begins anew, from another random placement or the
+    start given: at a local optimum the policy learns to do nothing, and a new policy from there gets no further.
     With a learning rate of 0 the policy stays as it began, nearly uniform: the control of whether learning helps.
     """
 

@@ -77,15 +77,15 @@ def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) ->
     found = final(search)
     tests = len(found)
     texts = [
-        f"Each sentence is about searches of one fitness and budget. {tests} kinds of search are compared at once: a gain "
-        f"counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
+        f"Each sentence is about searches of one fitness and budget. {tests} kinds of search are compared at once: a "
+        f"gain counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
         f"{max(1, round(0.025 * tests))} lie above 0 by luck."
     ]
     for (victim, keep, fitness, budget), rows in found.groupby(["victim", "keep", "fitness", "budget"], sort=True):
         own = victims[victims["victim"] == victim]
         texts.append(
-            f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks held, {number(budget)} evaluations "
-            f"by {FITNESS[str(fitness)]}: {_outcome(rows, str(fitness), own)}"
+            f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks held, {number(budget)} "
+            f"evaluations by {FITNESS[str(fitness)]}: {_outcome(rows, str(fitness), own)}"
         )
     longest: Any = next(found.sort_values("minutes", ascending=False).itertuples())
     if retraining > 0:

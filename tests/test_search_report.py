@@ -1,0 +1,248 @@
+"""What the report says of the searches, from small tables whose truth is known."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import report_tables as made_up
+from scatterproof.cost.ledger import cost_summary, cost_table
+from scatterproof.report import statistics
+from scatterproof.report.page import build_page, provenance
+from scatterproof.report.search_figures import draw_search, draw_trajectory
+from scatterproof.report.searches import TABLE_HEAD, final, sentences, table_rows
+from scatterproof.report.words import plateau
+from scatterproof.study import Study
+
+CHANCE, OWN = 0.1, 0.9
+COSTS = (10, 20, 50)
+VICTIMS = pd.DataFrame({"victim": ["victim"] * 3, "victim_seed": range(3), "accuracy": OWN, "chance": CHANCE})
+
+
+def searches(
+    ends: float = CHANCE,
+    spread: float = 0.0,
+    starts: float = CHANCE,
+    attack: str = "genetic",
+    seeds: int = 3,
+    runs: int = 4,
+    **about: Any,
+) -> pd.DataFrame:
+    """A kind of search: test accuracy from `starts` to `ends`, runs scattered by `spread`, as it is read from CSV."""
+    shift = iter(spread * np.random.default_rng(0).standard_normal(seeds * runs))
+    rows = []
+    for victim_seed, seed in product(range(seeds), range(runs)):
+        ending = ends + next(shift)
+        for i, evaluations in enumerate(COSTS):
+            rows.append(
+                {"study": "s", "victim_seed": victim_seed, "layer": "fc", "block_size": 16, "keep": 0.5}
+                | {"victim": "victim", "threat": "layer-0.5-12-labels", "attack": attack, "fitness": "loss"}
+                | {"population": 10.0 if attack == "genetic" else np.nan, "images": 12, "seed": seed}
+                | {"generation": i + 1, "evaluations": evaluations, "best_fitness": -2.0 + 0.1 * i}
+                | {"accuracy": starts if i == 0 else ending, "device": "cpu: x"}
+                | {"device_minutes": 0.01 * evaluations, "gpu_minutes": np.nan}
+                | about
+            )
+    return pd.DataFrame(rows)
+
+
+def together(*tables: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)
+
+
+def said(table: pd.DataFrame, retraining: float = 2.0) -> str:
+    return " ".join(sentences(table, VICTIMS, retraining))
+
+
+# The table
+
+
+def test_each_kind_of_search_is_one_row_of_its_last_evaluations() -> None:
+    table = together(
+        searches(0.3, starts=0.1), searches(0.4, population=20.0), searches(0.2, attack="random", starts=0.15)
+    )
+    found = final(table.sample(frac=1, random_state=0))
+    assert len(found) == 3 and (found["runs"] == 12).all() and (found["evaluations"] == 50).all()
+    rows = {(row["attack"], row["population"]): row for row in found.to_dict("records")}
+    assert set(rows) == {("genetic", "10"), ("genetic", "20"), ("random", "")}
+    assert rows["genetic", "10"]["accuracy"] == pytest.approx(0.3)
+    assert rows["genetic", "10"]["gain"] == pytest.approx(0.2)
+    assert rows["random", ""]["gain"] == pytest.approx(0.05)
+    assert rows["random", ""]["fitness_start"] == pytest.approx(-2)
+    assert rows["random", ""]["fitness_end"] == pytest.approx(-1.8)
+    assert rows["random", ""]["minutes"] == pytest.approx(0.5)
+
+
+def test_intervals_hold_the_mean_and_a_single_run_has_none() -> None:
+    (row,) = final(searches(0.5, spread=0.05)).to_dict("records")
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert row["gain_low"] < row["gain"] < row["gain_high"]
+    (one,) = final(searches(0.5, seeds=1, runs=1)).to_dict("records")
+    assert np.isnan([one[f"{name}_{end}"] for name in ("accuracy", "gain") for end in ("low", "high")]).all()
+    text = said(searches(0.5, seeds=1, runs=1))
+    assert "[" not in text and "nan" not in text.lower()
+    assert "50.0 % of the victim's 90.0 %, a gain of +40.0 points" in text
+
+
+def test_a_search_that_begins_late_is_read_from_its_own_first_row() -> None:
+    late = searches(0.6, attack="random").query("evaluations > 10")
+    found = final(together(searches(0.6), late)).set_index("attack")
+    assert found.loc["genetic", "gain"] == pytest.approx(0.5) and found.loc["random", "gain"] == pytest.approx(0)
+
+
+def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
+    table = together(searches(0.3, spread=0.02), searches(0.2, attack="reinforce", seeds=1, runs=1))
+    rows = table_rows(table, 2.0)
+    assert [row[2] for row in rows] == ["genetic search of 10", "PPO"]
+    assert all(len(row) == len(TABLE_HEAD) and all(isinstance(cell, str) for cell in row) for row in rows)
+    assert rows[1][5:7] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
+    assert rows[0][3:5] == ("cross-entropy", "12") and "[" in rows[0][5]
+    assert {row[-2] for row in table_rows(table, float("nan"))} == {""}
+
+
+# Sentences
+
+
+def test_a_genetic_search_stuck_at_chance_reproduces_the_talk() -> None:
+    text = said(searches(CHANCE + 0.005, spread=0.002))
+    assert "victim, 50 % of the blocks held: the genetic search by cross-entropy stays within 2 points" in text
+    assert "the talk's result is reproduced" in text and "chance is 10.0 %" in text
+
+
+def test_a_genetic_search_that_gains_is_said_to() -> None:
+    text = said(searches(0.5, spread=0.02))
+    assert "leaves its start behind on images it never saw" in text and "reproduced" not in text
+    assert "At its best (population 10, 12 images) it reaches" in text and "a gain of +" in text
+
+
+def test_a_gain_that_may_be_luck_is_not_called_one() -> None:
+    text = said(searches(0.2, spread=0.3, starts=0.19))
+    assert "is not shown to gain anything on images it never saw" in text and "reproduced" not in text
+    single = said(searches(0.5, seeds=1, runs=1))
+    assert "is not shown to gain anything" in single
+
+
+def test_one_population_above_chance_is_enough_not_to_be_stuck() -> None:
+    text = said(together(searches(CHANCE), searches(0.4, spread=0.01, population=100.0)))
+    assert "reproduced" not in text and "population 100" in text
+
+
+def test_the_best_of_the_other_searches_is_named() -> None:
+    table = together(searches(0.2), searches(0.5, attack="random"), searches(0.7, attack="hill_climbing", spread=0.01))
+    text = said(table)
+    assert "of the other searches by cross-entropy, hill climbing ended highest, at 7" in text
+    assert "random search" not in text
+    only = sentences(searches(0.5, attack="random"), VICTIMS, 2.0)
+    assert len(only) == 2 and "genetic" not in only[0]
+
+
+def test_each_victim_share_and_fitness_has_its_sentence() -> None:
+    table = together(searches(), searches(keep=1.0), searches(fitness="accuracy"), searches(0.5, attack="annealing"))
+    found = sentences(table, VICTIMS, 2.0)
+    assert [text.split(":")[0] for text in found[:-1]] == [
+        *["victim, 50 % of the blocks held"] * 3,
+        "victim, 100 % of the blocks held",
+    ]
+    assert "took 0.5 minutes for 50 evaluations; training one victim takes 2." in found[-1]
+    assert len(sentences(table, VICTIMS, float("nan"))) == len(found) - 1
+
+
+# Figures
+
+
+def drawn(path: Path) -> str:
+    """A figure's text; it must be XML, with a picture beside it."""
+    ElementTree.parse(path)
+    assert path.with_suffix(".png").stat().st_size > 1000
+    return path.read_text()
+
+
+SPREAD = together(
+    searches(0.3, 0.02), searches(0.4, population=20.0), searches(0.2, attack="random"), searches(fitness="accuracy")
+)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [SPREAD, searches(seeds=1, runs=1), searches(attack="reinforce").query("evaluations < 50 or seed == 0")],
+    ids=["several", "one run", "costs that differ between runs"],
+)
+@pytest.mark.parametrize("retraining", [2.0, float("nan")])
+def test_figures_are_drawn(table: pd.DataFrame, retraining: float, tmp_path: Path) -> None:
+    text = drawn(draw_search(table, tmp_path / "search.svg"))
+    assert "50 % of the blocks, by cross-entropy" in text
+    text = drawn(draw_trajectory(table, VICTIMS, retraining, tmp_path / "trajectory.svg"))
+    assert ("training one victim" in text) == (retraining > 0)
+    assert "chance" in text
+
+
+def test_figures_name_every_search_and_panel(tmp_path: Path) -> None:
+    text = drawn(draw_search(SPREAD, tmp_path / "search.svg"))
+    for label in ("genetic search of 10", "genetic search of 20", "random search", "by accuracy", "by cross-entropy"):
+        assert f">{label}<" in text or label in text
+
+
+def test_no_searches_are_drawn_as_such(tmp_path: Path) -> None:
+    empty = SPREAD[:0]
+    assert "nothing was measured" in drawn(draw_search(empty, tmp_path / "search.svg"))
+    assert "nothing was measured" in drawn(draw_trajectory(empty, VICTIMS, 2.0, tmp_path / "trajectory.svg"))
+
+
+def test_only_the_runs_on_most_images_are_drawn(tmp_path: Path) -> None:
+    more = searches(0.3, images=99, population=50.0)
+    text = drawn(draw_search(together(searches(0.3), more), tmp_path / "search.svg"))
+    assert "genetic search of 50" in text and "genetic search of 10" not in text
+
+
+# The page
+
+PLATEAU = pd.DataFrame(
+    {"victim": "victim", "fitness": fitness, "images": images, "correct_share": share, "snr": 0.1}
+    | {"auc": 0.5 + gain, "auc_low": 0.45 + gain}
+    for fitness, images in product(("accuracy", "loss"), (10, 30))
+    for share, gain in ((0.0, 0.0), (0.5, 0.2 if fitness == "loss" else 0.0), (0.9, 0.3 if fitness == "loss" else 0.0))
+)
+
+
+def test_the_plateau_is_said_on_the_most_images() -> None:
+    by_accuracy, by_loss = plateau(PLATEAU)
+    assert "victim, accuracy on 30 images" in by_accuracy and "at no share of blocks right measured" in by_accuracy
+    assert "at 2 of 3 shares of blocks right (from 50 % to 90 %)" in by_loss
+    assert "most clearly with 90 % right, 80 times in 100" in by_loss
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    prune, victims, costs = made_up.prune_table(), made_up.victim_table(), cost_table(made_up.records_table())
+    prune = prune[prune["block_size"] == 16]
+    return {
+        "victim": victims,
+        "prune": prune,
+        "shuffle": made_up.shuffle_table().query("block_size == 16"),
+        "threshold": statistics.threshold(prune, victims),
+        "theory": made_up.theory(),
+        "cost": costs,
+        "cost_summary": cost_summary(costs, 0.64),
+    }
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("with_plateau", [False, True])
+def test_the_page_has_the_section_only_where_the_study_searched(
+    tables: dict[str, pd.DataFrame], search: bool, with_plateau: bool, tmp_path: Path
+) -> None:
+    more = {"search": SPREAD} if search else {}
+    more |= {"plateau": PLATEAU} if with_plateau else {}
+    study = Study.model_validate({"study": "made-up", "block_sizes": [16]})
+    text = build_page(tables | more, {}, provenance(study, tables, "x", tmp_path))
+    section = search or with_plateau
+    assert (text.count('id="search"'), text.count('href="#search"')) == (int(section), int(section))
+    assert ("5 Cost" in text) != section and ("6 Cost" in text) == section
+    assert ("What each search had reached" in text) == search
+    assert ("genetic search of 20</td>" in text) == search
+    assert ("more often than a coin would" in text) == with_plateau
+    assert "nan" not in text.lower().split("<pre>")[0].replace("provenance", "")
