@@ -49,7 +49,7 @@ class HillClimbing(Attack):
         search.state = {"filling": filling, "fitness": fitness, "stuck": fitness <= before}
 
     def _proposals(self, search: Search, filling: torch.Tensor) -> torch.Tensor:
-        if self.proposals == "random" or search.state["stuck"]:
+        if self.proposals == "random" or search.state.get("stuck", False):
             return search.space.random_swaps(filling, self.batch, search.generator)
         search.evaluations += 1
         moves = search.evaluator.best_swaps(search.space.placements(filling), self.batch)
