@@ -76,6 +76,7 @@ class ReinforceConfig(Strict):
     restart: Literal["best", "start"] = Field(
         "best", description="from the best placement found so far, or from the run's start"
     )
+    patience: int = Field(8, ge=1, description="rollouts without a new best after which policy and walks begin anew")
     learning_rate: float = Field(3e-3, ge=0, description="of Adam; 0 is a policy that never learns")
     epochs: int = Field(10, ge=1, description="passes over a rollout")
     minibatch: int = Field(128, ge=2, description="exchanges per update; they divide `steps`")
