@@ -265,6 +265,7 @@ ROW = {
     "fitness": "loss",
     "population": 8,
     "images": 12,
+    "budget": 500,
     "keep": 0.3,
     "seed": 1,
     "generation": 2,
@@ -278,13 +279,13 @@ ROW = {
 @pytest.mark.parametrize("cuda", [False, True])
 def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path) -> None:
     table = search_table([ROW, ROW | {"attack": "random", "population": None}], ABOUT, "cpu: x", cuda)
-    middle = ["threat", "attack", "fitness", "population", "images", "seed"]
+    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
     middle += ["generation", "evaluations", "best_fitness", "accuracy"]
     assert list(table) == HEAD + middle + COST_COLUMNS
     write_csv(tmp_path / "search.csv", table)
     assert (tmp_path / "search.csv").read_text().splitlines()[1:] == [
-        "s,3,fc,16,0.3,copy_free,t,genetic,loss,8,12,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
-        "s,3,fc,16,0.3,copy_free,t,random,loss,,12,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
+        "s,3,fc,16,0.3,copy_free,t,genetic,loss,8,12,500,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
+        "s,3,fc,16,0.3,copy_free,t,random,loss,,12,500,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
     ]
     read = read_table(str(tmp_path / "search.csv"))
     assert read["gpu_minutes"].isna().all() == (not cuda)
@@ -293,7 +294,7 @@ def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path)
 def test_the_trajectory_table_has_the_documented_columns() -> None:
     search_rows = search_table([ROW], ABOUT, "cpu: x", False)
     table = trajectory_table(search_rows)
-    about = ["attack", "threat", "fitness", "population", "images", "seed"]
+    about = ["attack", "threat", "fitness", "population", "images", "budget", "seed"]
     assert list(table) == [*HEAD, *about, "minutes", "evaluations", "accuracy", "device"]
     expected = search_rows.rename(columns={"device_minutes": "minutes"})[list(table)]
     pd.testing.assert_frame_equal(table, expected)

@@ -77,7 +77,7 @@ def test_tables_hold_every_victim_block_size_and_draw(finished: Finished) -> Non
 
 def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finished) -> None:
     search, trajectory = read(finished, "search"), read(finished, "trajectory")
-    middle = ["threat", "attack", "fitness", "population", "images", "seed"]
+    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
     reached = ["generation", "evaluations", "best_fitness", "accuracy"]
     assert list(search) == [*HEAD, "victim", *middle, *reached, *COSTS]
     kinds = search[["attack", "fitness", "keep", "threat"]].drop_duplicates().to_numpy().tolist()

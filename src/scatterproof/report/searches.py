@@ -79,7 +79,7 @@ def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) ->
     texts = [
         f"Each sentence is about searches of one fitness and budget. {tests} kinds of search are compared at once: a "
         f"gain counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
-        f"{max(1, round(0.025 * tests))} lie above 0 by luck."
+        f"{number(0.025 * tests, 2)} lie above 0 by luck."
     ]
     for (victim, keep, fitness, budget), rows in found.groupby(["victim", "keep", "fitness", "budget"], sort=True):
         own = victims[victims["victim"] == victim]
