@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from scatterproof.plateau import plateau
-
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.files import write_csv
 from scatterproof.job import compute_job
+from scatterproof.plateau import plateau
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.searches import PlateauConfig
 from scatterproof.tables import cell_table
