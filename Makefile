@@ -31,6 +31,16 @@ study: install ## the study of STUDY=config/NAME.yaml
 test: install ## the tests (ARGS="-m slow" for the slow ones)
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: test-slurm
+test-slurm: install ## the tests on a real one-machine SLURM, which it starts (root on Debian; ARGS="-k demo" for some)
+	$(BIN)/pytest -m slurm tests/slurm $(ARGS)
+
+.PHONY: cluster-up cluster-down
+cluster-up: ## start a real SLURM on this machine: accounting, 4 nodes with 2 pretended GPUs each
+	tests/slurm/cluster/up
+cluster-down: ## end it (ARGS=--wipe forgets its jobs and accounts)
+	tests/slurm/cluster/down $(ARGS)
+
 .PHONY: lint lint-ruff lint-types lint-snakemake
 lint: lint-ruff lint-types lint-snakemake ## ruff, mypy, snakefmt and snakemake --lint
 lint-ruff: install

@@ -10,6 +10,7 @@ from typing import Any
 
 from scatterproof.cost.measure import Meter, measured
 from scatterproof.errors import UserError
+from scatterproof.interrupt import listen
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class Job:
 
 
 @contextmanager
-def compute_job(snakemake: Any, stage: str, wanted: str) -> Iterator[Job]:
-    """Run a script's body on the device wanted (`auto`, `cpu`, `cuda`), with the rule's threads."""
+def compute_job(snakemake: Any, stage: str, wanted: str, checkpoints: bool = False) -> Iterator[Job]:
+    """Run a script's body on the device wanted (`auto`, `cpu`, `cuda`), with the rule's threads.
+
+    With `checkpoints`, SIGUSR2 and SIGTERM ask the body to save and stop (interrupt.py) instead of ending it.
+    """
     with _logged(snakemake):
         from scatterproof.device import choose_device, device_name, set_up
 
+        if checkpoints:
+            listen()
         device = choose_device(wanted)
         set_up(device, snakemake.threads)
         name = device_name(device)

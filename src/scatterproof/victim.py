@@ -18,6 +18,7 @@ from scatterproof.data import Dataset, Split, to_input
 from scatterproof.device import has_fast_bf16
 from scatterproof.errors import UserError
 from scatterproof.files import atomic
+from scatterproof.interrupt import stop_if_asked
 from scatterproof.models import build_model, find_layer, load_weights, read_checkpoint
 from scatterproof.seeds import seed_of
 from scatterproof.study import TrainConfig, VictimConfig
@@ -154,6 +155,7 @@ def _train_epoch(
         if len(batch) == 1 and len(batches) > 1:  # batch norm has no variance over one image
             schedule.step()
             continue
+        stop_if_asked(f"in epoch {epoch + 1}")
         images = augment(dataset.victim.images[batch].to(device), recipe.augment)
         labels = dataset.victim.labels[batch].to(device)
         inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)

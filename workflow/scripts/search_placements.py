@@ -10,7 +10,7 @@ from scatterproof.puzzle import Puzzle
 from scatterproof.searches import SearchConfig, runs_from_json
 
 params, wildcards = snakemake.params, snakemake.wildcards
-with compute_job(snakemake, "search", params.device) as job:
+with compute_job(snakemake, "search", params.device, checkpoints=True) as job:
     config, runs = SearchConfig.model_validate_json(params.config), runs_from_json(params.runs)
     machine = Machine(job.device, snakemake.threads, config.precision, params.memory_mb)
     output = Path(snakemake.output[0])

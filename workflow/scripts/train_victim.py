@@ -12,7 +12,7 @@ from scatterproof.victim import curve_table, obtain_victim
 
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
 checkpoint = Path(snakemake.output.model).with_name("checkpoint.pt")
-with compute_job(snakemake, "victim", params.device) as job:
+with compute_job(snakemake, "victim", params.device, checkpoints=True) as job:
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(snakemake.input.dataset)
     victim = obtain_victim(config, seed, dataset, job.device, snakemake.threads, checkpoint)

@@ -21,6 +21,7 @@ from scatterproof.blocks import Placement
 from scatterproof.errors import UserError
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.files import atomic
+from scatterproof.interrupt import asked, stop_if_asked
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 from scatterproof.targets import Scores
@@ -168,9 +169,10 @@ class Attack(ABC):
                 self._generation(search)
                 bar.update(min(budget, search.evaluations) - bar.n)
                 bar.set_postfix(best=f"{search.best_fitness:.4g}", refresh=False)
-                if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                if checkpoint is not None and (asked() or time.perf_counter() - saved > CHECKPOINT_SECONDS):
                     _save(checkpoint, identity, search)
                     saved = time.perf_counter()
+                    stop_if_asked(f"after {search.evaluations} evaluations")
         return _result(search)
 
     @staticmethod

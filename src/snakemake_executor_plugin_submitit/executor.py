@@ -1,0 +1,357 @@
+"""The executor that Snakemake talks to: it submits what is ready, watches it, and finds it again after a crash."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.utils import format_cli_arg
+
+from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
+from snakemake_executor_plugin_submitit.journal import Journal, JournalError
+from snakemake_executor_plugin_submitit.requests import request_of
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.starts import revoke
+from snakemake_executor_plugin_submitit.status import Outcome, Watch
+from snakemake_executor_plugin_submitit.submitter import Ready, RejectedError, Submitter, local_gpus
+
+HEARTBEAT_S = 10.0
+KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
+LOG_LINES = 20
+
+
+class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
+    """Runs jobs through submitit. Raises: WorkflowError at bad settings, and where a controller is at work."""
+
+    ready = False  # the base class starts to poll before __post_init__ has run
+
+    def __post_init__(self) -> None:
+        self.settings = cast(ExecutorSettings, self.workflow.executor_settings)
+        self.base = Path(self.settings.folder or ".submitit").absolute()
+        self.logdir = (self.settings.logdir or self.base / "logs").absolute()
+        self.detaching = False
+        self.beaten = time.monotonic()
+        self.unfinished: dict[int, JobExecutorInterface] = {}
+        self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
+        limit = self._check_cluster()
+        self._check_rules()
+        self.base.mkdir(parents=True, exist_ok=True)
+        try:
+            self.journal = Journal(self.base / "journal.sqlite")
+        except JournalError as error:
+            raise WorkflowError(str(error)) from None
+        say = lambda text: self.logger.warning(text)  # noqa: E731
+        self.submitter = Submitter(self.settings, self.journal, self.base, say, limit, lambda: not self.wait)
+        interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
+        self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120))
+        self.known = {cell["key"]: cell for cell in self._recover()}
+        self._sweep()
+        self._listen()
+        self.ready = True
+
+    def _check_cluster(self) -> int:
+        """What the cluster allows in one array; checks that there is one, and the settings against it."""
+        limit = int(self.settings.array_limit or 1000)
+        if self.settings.cluster != "slurm":
+            return limit
+        missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if not shutil.which(name)]
+        if missing:
+            raise WorkflowError(
+                f"--submitit-cluster slurm: {', '.join(missing)} not found. Run this on a login node of a SLURM "
+                "cluster, or use --submitit-cluster local"
+            )
+        for attempt in range(30):
+            try:
+                self.partitions = slurm.partitions()
+                return min(limit, int(slurm.config().get("MaxArraySize", limit)))
+            except slurm.SlurmError as error:
+                if not error.transient or attempt == 29:
+                    raise WorkflowError(f"SLURM does not answer: {error}") from None
+                self.logger.warning(f"{error}; waiting for it")
+                time.sleep(min(10, 1 + attempt))
+        return limit
+
+    def _check_rules(self) -> None:
+        """One job of each rule: what it asks for must be possible before anything is submitted."""
+        seen = set()
+        for job in self.workflow.dag.needrun_jobs():
+            if not job.is_local and rule_of(job) not in seen:
+                seen.add(rule_of(job))
+                self._request(job)
+
+    def _request(self, job: JobExecutorInterface) -> Any:
+        rule = rule_of(job)
+        resources = cast(Mapping[str, Any], job.resources)
+        request = request_of(rule, job.threads, resources, self.settings)
+        partition = request.parameters.get("slurm_partition")
+        if self.settings.cluster == "slurm":
+            for name in str(partition).split(",") if partition else []:
+                if name not in self.partitions:
+                    raise WorkflowError(
+                        f"rule {rule}: partition {name!r} does not exist, expected one of {', '.join(self.partitions)}"
+                    )
+        elif self.settings.cluster == "local" and request.gpus > len(local_gpus(self.settings)):
+            raise WorkflowError(
+                f"rule {rule}, resource gpu={request.gpus}: this machine has {len(local_gpus(self.settings))} GPUs to "
+                "hand out; --submitit-gpus N sets their number"
+            )
+        return request
+
+    def _recover(self) -> list[dict[str, Any]]:
+        for attempt in range(60):
+            try:
+                found = self.submitter.recover()
+                if found:
+                    self.logger.info(f"The journal knows {len(found)} jobs of earlier runs that are not settled.")
+                return found
+            except slurm.SlurmError as error:
+                self.logger.warning(f"{error}; waiting for it, to find the jobs of an earlier run")
+                time.sleep(min(10, 1 + attempt))
+        raise WorkflowError("SLURM does not answer, and jobs of an earlier run may be under way: try again later")
+
+    def _sweep(self) -> None:
+        for folder in self.journal.finished_folders(time.time() - KEEP_S):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        signal.signal(signal.SIGUSR1, self._on_detach)
+        self.logger.info(
+            f"Jobs are kept in {self.base}. To leave them running and end this process: kill -USR1 {os.getpid()}"
+        )
+
+    def _on_detach(self, *_: Any) -> None:
+        self.detaching = True
+        raise KeyboardInterrupt
+
+    # submitting
+
+    def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
+        """Without the controller's temporary folder, which queued jobs would wait for in vain once it has ended."""
+        wait = list(job.get_wait_for_files())
+        if len(wait) > 20:
+            from uuid import uuid4
+
+            folder = self.base / "waits"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{uuid4().hex}.txt"
+            path.write_text("\n".join(map(str, wait)) + "\n")
+            waiting = format_cli_arg("--wait-for-files-file", str(path))
+        else:
+            waiting = format_cli_arg("--wait-for-files", wait)
+        return f"{RealExecutor.get_job_args(self, job, **kwargs)} {waiting}"
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """One job; see run_jobs."""
+        self.run_jobs([job])
+
+    def run_jobs(self, jobs: Sequence[JobExecutorInterface]) -> None:
+        """Attach to those that an earlier controller has under way, submit the others in arrays."""
+        fresh = []
+        for job in jobs:
+            self.run_job_pre(job)
+            cell = describe(job, self.logdir)
+            earlier = self.known.pop(cell["key"], None)
+            if earlier and self._take_up(job, cell, earlier):
+                continue
+            fresh.append((job, cell))
+        ready = []
+        for job, cell in fresh:
+            try:
+                request = self._request(job)
+            except WorkflowError as error:
+                self._refuse(job, str(error))
+                continue
+            command = self._program(job)
+            ready.append(Ready(job, cell, command, request))
+        for tasks in self.submitter.chunks(ready):
+            self._submit(tasks)
+
+    def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
+        factory = self.workflow.spawned_job_args_factory
+        precommand = factory.precommand(executor_common_settings=self.common_settings)
+        command = self.format_job_exec(job)
+        if precommand:
+            command = command.replace(f"{precommand} &&", "", 1)
+        return program(command, self.envvars(), precommand)
+
+    def _submit(self, tasks: list[list[Ready]]) -> None:
+        jobs = [one.job for cells in tasks for one in cells]
+        try:
+            rows = self.submitter.submit(tasks)
+        except RejectedError as error:
+            for job in jobs:
+                self._refuse(job, f"not submitted: {error}. ")
+            return
+        for job, row in zip(jobs, rows, strict=True):
+            self._watch_job(job, row)
+        count = f"{len(tasks)} tasks" + (f" with {len(jobs)} jobs" if len(jobs) > len(tasks) else "")
+        self.logger.info(f"Submitted {rows[0]['submission']} as {rows[0]['job_id'].split('_')[0]}: {count}.")
+
+    def _watch_job(self, job: JobExecutorInterface, row: dict[str, Any]) -> None:
+        self.row_of[job] = row
+        info = SubmittedJobInfo(job, external_jobid=row["job_id"], aux={"cell": row})
+        self.report_job_submission(info, register_job=False)
+
+    def _refuse(self, job: JobExecutorInterface, why: str) -> None:
+        self.report_job_error(SubmittedJobInfo(job), msg=why)
+
+    def _take_up(self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any]) -> bool:
+        """Whether the job of an earlier controller does what is wanted now; one that does not is ended first."""
+        outcome = self.watch.poll([earlier]).get(earlier["id"])
+        whole = outcome is not None and outcome.ended and outcome.exit == 0
+        if whole and not all(os.path.lexists(path) for path in cell["outputs"]):
+            gone = {"id": earlier["id"], "state": "COMPLETED", "settled": 1, "detail": "its outputs are gone"}
+            self.journal.change([gone])
+            return False
+        if outcome is not None and outcome.ended and outcome.exit != 0:
+            self.journal.change([_change(earlier, outcome) | {"settled": 1}])
+            return False
+        if earlier["signature"] == cell["signature"] or whole:
+            self.logger.info(f"{cell['rule']} {cell['name']}: going on with job {earlier['job_id']}")
+            self._watch_job(job, earlier)
+            return True
+        self.logger.warning(f"{cell['rule']} {cell['name']}: job {earlier['job_id']} is out of date and is cancelled")
+        self._cancel([earlier])
+        self._until_gone(earlier)
+        self.journal.change([{"id": earlier["id"], "state": "CANCELLED", "settled": 1, "detail": "out of date"}])
+        return False
+
+    def _until_gone(self, row: dict[str, Any]) -> None:
+        if revoke(Path(row["folder"]), row["task"], "out of date"):
+            return  # it had not started, and now never will
+        watch = Watch(self.watch.cluster, 1.0, self.watch.lost_after)
+        while True:
+            outcome = watch.poll([row]).get(row["id"])
+            if outcome is not None and outcome.ended:
+                return
+            time.sleep(0.5)
+
+    # watching
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report what has ended; yield what goes on."""
+        if not self.ready:
+            for info in active_jobs:
+                yield info
+            return
+        if time.monotonic() - self.beaten > HEARTBEAT_S:
+            self.beaten = time.monotonic()
+            self.journal.heartbeat()
+        rows = [_row(info) for info in active_jobs]
+        outcomes = self.watch.poll(rows) if rows else {}
+        self.journal.change([_change(row, outcomes[row["id"]]) for row in rows if row["id"] in outcomes])
+        for info in active_jobs:
+            row = _row(info)
+            outcome = outcomes.get(row["id"])
+            if outcome is None:
+                yield info
+                continue
+            row |= {"state": outcome.state, "reason": outcome.reason, "node": outcome.node} | outcome.columns
+            if not outcome.ended:
+                yield info
+            elif outcome.lost:
+                self._lost(info, row)
+            elif outcome.exit == 0:
+                self.report_job_success(info)
+            else:
+                message, logs = _failure(row)
+                self.report_job_error(info, msg=message, aux_logs=logs)
+
+    def _lost(self, info: SubmittedJobInfo, row: dict[str, Any]) -> None:
+        """The cluster forgot a job that had never started: submit it again, at no charge to its retries."""
+        if not revoke(Path(row["folder"]), row["task"], "forgotten by the cluster"):
+            with self.lock:
+                self.active_jobs.append(info)
+            return
+        self.journal.change([{"id": row["id"], "state": "LOST", "settled": 1, "detail": row["reason"]}])
+        self.logger.warning(
+            f"{row['rule']} {row['name']}: job {row['job_id']} was lost by the cluster; submitted again"
+        )
+        job = info.job
+        self._submit([[Ready(job, describe(job, self.logdir), self._program(job), self._request(job))]])
+
+    def handle_job_success(self, job: JobExecutorInterface) -> None:
+        """Snakemake has taken note: the cell needs no one's attention any more."""
+        self._settle(job)
+
+    def handle_job_error(self, job: JobExecutorInterface) -> None:
+        """Snakemake has taken note: the cell needs no one's attention any more."""
+        self._settle(job)
+
+    def _settle(self, job: JobExecutorInterface) -> None:
+        row = self.row_of.pop(job, None)
+        if row is not None:
+            self.journal.change([{"id": row["id"], "settled": 1}])
+
+    # ending
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """End the jobs in one call, or leave them to the next run of the same command."""
+        rows = list(self.row_of.values())
+        if self.detaching or self.settings.on_interrupt == "detach":
+            self.logger.warning(f"Detached: {len(rows)} jobs go on. The same command takes them up again.")
+            return
+        self._cancel(rows)
+        changes = [{"id": row["id"], "state": "CANCELLED", "settled": 1, "detail": "interrupted"} for row in rows]
+        self.journal.change(changes)
+
+    def _cancel(self, rows: list[dict[str, Any]]) -> None:
+        ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
+        if not ids:
+            return
+        if self.settings.cluster == "slurm":
+            try:
+                slurm.scancel(_whole_arrays(ids, rows))
+            except slurm.SlurmError as error:
+                self.logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(ids)}")
+            return
+        for one in ids:
+            with suppress(ProcessLookupError, ValueError):
+                os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
+
+    def shutdown(self) -> None:
+        """End the polling and give the journal back."""
+        super().shutdown()
+        self.journal.close()
+
+
+def _row(info: SubmittedJobInfo) -> dict[str, Any]:
+    assert info.aux is not None
+    return cast(dict[str, Any], info.aux["cell"])
+
+
+def _change(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    columns = {"state": outcome.state, "reason": outcome.reason, "node": outcome.node, "detail": outcome.reason}
+    return {"id": row["id"], **columns, **outcome.columns}
+
+
+def _whole_arrays(ids: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    """Arrays by their own id where every task that is left is ours to cancel: fewer words, the same jobs."""
+    return sorted({one.split("_")[0] for one in ids}) if len(ids) > 100 else ids
+
+
+def _failure(row: dict[str, Any]) -> tuple[str, list[str]]:
+    """What is told about a job that failed, and its log."""
+    where = f" on node {row['node']}" if row["node"] else ""
+    text = f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}), job {row['job_id']}{where}.\n"
+    log = Path(row["log"])
+    own = sorted(Path(row["folder"]).glob(f"{row['job_id']}_*_log.out"))
+    lines: list[str] = []
+    for path in [log, *own]:
+        if not lines and path.exists():
+            lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    text += f"Its log is {log}\n" + "".join(f"    {line}\n" for line in lines)
+    return text, [str(log)] if log.exists() else []

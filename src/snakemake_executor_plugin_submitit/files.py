@@ -1,0 +1,35 @@
+"""Small JSON files that are whole or absent, on file systems that cache and come late. Standard library alone."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; empty where there is none, or not yet the whole of it."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def age(path: Path) -> float:
+    """Seconds since a file was touched; opened anew, since network file systems cache what `stat` says."""
+    try:
+        with path.open() as file:
+            return time.time() - os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return float("inf")

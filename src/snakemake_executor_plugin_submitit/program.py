@@ -1,0 +1,68 @@
+"""A cell's program as a child process: any command, or a Snakemake that is forked from one import."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from snakemake_executor_plugin_submitit.files import write_json
+
+
+def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Path) -> int:
+    """Start a cell's program with its output in `log`, a file descriptor; its process id.
+
+    A Snakemake notes in `work` how long the rules' own bodies took, in seconds.
+    """
+    if "snakemake" in cell:
+        import snakemake.cli  # paid once for all cells of the task
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code: object = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        os.environ.update(environment)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if "snakemake" not in cell:
+            os.execvp(cell["argv"][0], cell["argv"])
+        _time_bodies(work)
+        snakemake.cli.main(cell["snakemake"])
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _time_bodies(work: Path) -> None:
+    """Have Snakemake say how long the rules' bodies take: what is beside is overhead."""
+    from snakemake.executors import local
+
+    body, seconds = local.run_wrapper, 0.0
+
+    def timed(*args: Any) -> Any:
+        nonlocal seconds
+        started = time.monotonic()
+        try:
+            return body(*args)
+        finally:
+            seconds += time.monotonic() - started
+            with suppress(OSError):
+                write_json(work, {"seconds": seconds})
+
+    local.run_wrapper = timed

@@ -1,0 +1,111 @@
+"""Every setting, once: the command line (`--submitit-...`), a profile's keys and the docs are made from this class."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Optional
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=False,
+    job_deploy_sources=False,
+    pass_default_storage_provider_args=True,
+    pass_default_resources_args=True,
+    pass_envvar_declarations_to_cmd=False,
+    auto_deploy_default_storage_provider=False,
+    init_seconds_before_status_checks=0,
+    pass_group_args=True,
+)
+
+
+FOLDER = Path(".submitit")
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text, "env_var": False, "required": False})
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore]
+    """Settings of the executor. Raises: WorkflowError that names the setting."""
+
+    cluster: Optional[str] = _setting(
+        "slurm",
+        "Where jobs run: `slurm`; `local`, as processes of this machine; `debug`, one by one in the foreground.",
+    )
+    folder: Optional[Path] = _setting(
+        FOLDER, "Folder of the journal and of the jobs' files, in a file system that all nodes share."
+    )
+    logdir: Optional[Path] = _setting(None, "Folder of the jobs' logs, RULE/JOB.log each; `logs` in the folder above.")
+    partition: Optional[str] = _setting(None, "Partition of rules without the resource `slurm_partition`.")
+    account: Optional[str] = _setting(None, "Account of rules without the resource `slurm_account`.")
+    qos: Optional[str] = _setting(None, "Quality of service of rules without the resource `qos`.")
+    constraint: Optional[str] = _setting(None, "Node features for rules without the resource `constraint`.")
+    gres: Optional[str] = _setting(None, "Generic resources of rules without the resources `gres` and `gpu`.")
+    extra: Optional[str] = _setting(None, "More options of sbatch, as `--key=value ...`, none that the plugin manages.")
+    gpus: Optional[int] = _setting(
+        None, "GPUs of this machine that `local` hands out, from 0 on; if not set, those that are visible."
+    )
+    array_limit: Optional[int] = _setting(
+        1000, "Most tasks of one array; SLURM's own limit, MaxArraySize, holds as well."
+    )
+    array_parallelism: Optional[int] = _setting(None, "Most tasks of one array that run at once; no limit if not set.")
+    pack: Optional[int] = _setting(
+        1, "Cells of one rule that one task runs, one after the other; the resource `pack` of a rule comes first."
+    )
+    submissions_per_minute: Optional[int] = _setting(None, "Most calls of sbatch in a minute; no limit if not set.")
+    submit_patience: Optional[int] = _setting(
+        60, "Minutes for which a submission is tried again while SLURM cannot be reached or takes no more jobs."
+    )
+    status_interval: Optional[int] = _setting(
+        10, "Seconds between calls of squeue and sacct: one of each, for all jobs."
+    )
+    lost_after: Optional[int] = _setting(
+        120, "Seconds after which a job that SLURM has forgotten and that shows no sign of life is given up."
+    )
+    requeue: Optional[str] = _setting(
+        "always", "`always`: jobs go back to the queue after preemption, node failure or a saved time-out; or `never`."
+    )
+    max_requeues: Optional[int] = _setting(20, "How often a job may requeue itself after SIGUSR2.")
+    signal_delay: Optional[int] = _setting(
+        60, "Seconds before its time limit at which a job gets SIGUSR2, to save what it has."
+    )
+    on_interrupt: Optional[str] = _setting(
+        "cancel", "What Ctrl-C does to the jobs: `cancel`; or `detach`, which lets them go on. SIGUSR1 always detaches."
+    )
+
+    def __post_init__(self) -> None:
+        choices = {
+            "cluster": ("slurm", "local", "debug"),
+            "requeue": ("always", "never"),
+            "on_interrupt": ("cancel", "detach"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}")
+        least = {"array_limit": 1, "pack": 1, "submit_patience": 1, "status_interval": 0, "lost_after": 1}
+        least |= {"max_requeues": 0, "signal_delay": 5}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is None or value < lowest:
+                raise bad(name, value, f"expected a whole number of at least {lowest}")
+        for name, lowest in {"array_parallelism": 1, "submissions_per_minute": 1, "gpus": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise bad(name, value, f"expected a whole number of at least {lowest}")
+
+
+def bad(name: str, value: object, expected: str) -> WorkflowError:
+    """One line for a setting that can't be."""
+    return WorkflowError(f"--submitit-{name.replace('_', '-')}: {value!r}, {expected}")
+
+
+def documentation() -> str:
+    """Every setting as a Markdown table."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for one in fields(ExecutorSettings):
+        default = "" if one.default is None else f"`{one.default}`"
+        lines.append(f"| `--submitit-{one.name.replace('_', '-')}` | {default} | {one.metadata['help']} |")
+    return "\n".join(lines) + "\n"

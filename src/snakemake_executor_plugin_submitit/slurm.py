@@ -1,0 +1,138 @@
+"""SLURM's commands: each one call for everything asked, with no shell, and with errors that say if waiting may help."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from snakemake_executor_plugin_submitit.states import Kind, canonical, kind_of
+
+TIMEOUT_S = 60.0
+CALLS: Counter[str] = Counter()  # how often each command was run
+
+TRANSIENT = (
+    *("unable to contact", "socket timed out", "connection refused", "temporarily", "zero bytes", "standby"),
+    *("connection timed out", "communication", "try again", "maxsubmit", "submitjoblimit", "submitjobs"),
+    *("max submit", "job violates accounting/qos policy", "timed out after", "authentication", "credential"),
+    *("lost connection", "not responding", "i/o error", "resource limit", "connection reset", "broken pipe"),
+)
+
+
+class SlurmError(Exception):
+    """A command of SLURM that failed, with what it said."""
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may go through later."""
+        return any(text in str(self).lower() for text in TRANSIENT)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What SLURM says of one job (an array's task is a job): name, state, reason, node."""
+
+    name: str
+    state: str
+    reason: str
+    node: str
+
+    @property
+    def kind(self) -> Kind:
+        """What the state says about the job's future."""
+        return kind_of(self.state)
+
+
+def environment() -> dict[str, str]:
+    """Ours without what an enclosing SLURM job would hand down: SBATCH_* and SLURM_* override a job's own options."""
+    kept = ("SLURM_CONF",)
+    prefixes = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
+    return {key: value for key, value in os.environ.items() if key in kept or not key.startswith(prefixes)}
+
+
+def call(*command: str, timeout: float = TIMEOUT_S) -> str:
+    """A command's output. Raises: SlurmError."""
+    CALLS[command[0]] += 1
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment(), stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise SlurmError(f"{command[0]} is not installed here") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{command[0]} timed out after {timeout:.0f} s") from None
+    if done.returncode:
+        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip() or f'status {done.returncode}'}")
+    return done.stdout
+
+
+def sbatch(script: str) -> str:
+    """Submit a script; the job's id. Raises: SlurmError."""
+    return call("sbatch", "--parsable", script, timeout=120).strip().split(";")[0]
+
+
+def squeue() -> dict[str, JobState]:
+    """Every job of ours that SLURM still remembers, each task of an array by itself. Raises: SlurmError."""
+    found = {}
+    for line in call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%j|%T|%N|%r").splitlines():
+        job, name, state, node, reason = line.split("|", 4)
+        found[job] = JobState(name, state, reason, node)
+    return found
+
+
+def sacct(jobs: Iterable[str], since: float) -> dict[tuple[str, str], JobState]:
+    """The last state on record of each job, by (id, name): an id is used again when slurmctld loses its memory.
+
+    jobs: ids, without array indices. since: a time at or before their submission. Raises: SlurmError.
+    """
+    found = {}
+    ids = sorted(set(jobs))
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
+    for first in range(0, len(ids), 500):
+        wanted = ("-j", ",".join(ids[first : first + 500]))
+        fields = "JobID,JobName,State,NodeList,Reason"
+        for line in call("sacct", "-X", "-D", "-n", "-P", "-S", start, *wanted, "-o", fields).splitlines():
+            job, name, state, node, reason = line.split("|", 4)
+            if "[" not in job:  # the rest of an array that has not started
+                found[job, name] = JobState(name, canonical(state), reason, node)
+    return found
+
+
+def find(name: str, since: float) -> str | None:
+    """The id of the job with a unique name, if SLURM has one. Raises: SlurmError where it cannot be known."""
+    for line in call("squeue", "--me", "-h", "-t", "all", "--name", name, "-o", "%F").splitlines():
+        return line.strip()
+    if not shutil.which("sacct"):
+        return None
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
+    try:
+        lines = call("sacct", "-X", "-n", "-P", "-S", start, "--name", name, "-o", "JobID").splitlines()
+    except SlurmError as error:
+        if error.transient:
+            raise
+        return None  # accounting is not in use here
+    return lines[0].split("_")[0] if lines else None
+
+
+def scancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs in one call for a thousand. Raises: SlurmError."""
+    for first in range(0, len(jobs), 1000):
+        call("scancel", "--quiet", *jobs[first : first + 1000])
+
+
+def release(jobs: Sequence[str]) -> None:
+    """Let held jobs go on. Raises: SlurmError."""
+    call("scontrol", "release", ",".join(jobs))
+
+
+def partitions() -> list[str]:
+    """The names of all partitions. Raises: SlurmError."""
+    return sorted(set(call("sinfo", "-h", "-a", "-o", "%R").split()))
+
+
+def config() -> dict[str, str]:
+    """SLURM's configuration, as `scontrol show config` prints it. Raises: SlurmError."""
+    pairs = (line.split("=", 1) for line in call("scontrol", "show", "config").splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs}

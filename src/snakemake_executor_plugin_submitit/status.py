@@ -1,0 +1,192 @@
+"""How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
+
+import shutil
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+
+from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.files import read_json
+from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
+from snakemake_executor_plugin_submitit.starts import STALE_S, last_start
+from snakemake_executor_plugin_submitit.states import Kind, canonical, meaning_of
+
+FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
+MAX_RELEASES = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell's new state; `ended` with `exit` 0 is success. `lost`: it never started and may be submitted again."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+    ended: bool = False
+    exit: int | None = None
+    lost: bool = False
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Watch:
+    """What has been seen so far, and when SLURM may be asked again."""
+
+    cluster: str
+    interval: float
+    lost_after: float
+    asked: float = 0.0
+    queue: dict[str, JobState] | None = None
+    records: dict[tuple[str, str], JobState] | None = None
+    gone_since: dict[int, float] = field(default_factory=dict)
+    releases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    outage_since: float = 0.0
+
+    def poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
+        """The new states of cells (rows of the journal), by id; those without news are left out."""
+        found = {}
+        waiting = []
+        for cell, result in _results(cells):
+            if result:
+                found[cell["id"]] = _finished(result)
+            else:
+                waiting.append(cell)
+        if waiting and time.monotonic() - self.asked >= self.interval:
+            self._ask(waiting)
+            self.asked = time.monotonic()
+            for cell in waiting:
+                outcome = self._judge(cell)
+                if outcome is not None:
+                    found[cell["id"]] = outcome
+        return found
+
+    def _ask(self, cells: list[dict[str, Any]]) -> None:
+        self.queue = self.records = None
+        if self.cluster != "slurm":
+            self.queue = _processes(cells)
+            return
+        try:
+            self.queue = slurm.squeue()
+            self.outage_since = 0.0
+        except SlurmError:
+            self.outage_since = self.outage_since or time.time()
+            return
+        self._release_held(cells)
+        gone = [cell for cell in cells if not self._queued(cell)]
+        if gone and shutil.which("sacct"):
+            try:
+                since = min(cell["submitted"] or cell["intended"] for cell in gone)
+                self.records = slurm.sacct((cell["job_id"].split("_")[0] for cell in gone), since)
+            except SlurmError:
+                pass  # squeue remembers for a while, and result files tell of success
+
+    def _queued(self, cell: dict[str, Any]) -> JobState | None:
+        state = (self.queue or {}).get(cell["job_id"])
+        return state if state and state.name in (cell["submission"], "") else None
+
+    def _release_held(self, cells: list[dict[str, Any]]) -> None:
+        held = []
+        for cell in cells:
+            state = self._queued(cell)
+            if state and state.state == "PENDING" and "launch" in state.reason and "held" in state.reason:
+                self.releases[cell["job_id"]] += 1
+                if self.releases[cell["job_id"]] <= MAX_RELEASES:
+                    held.append(cell["job_id"])
+        if held:
+            with suppress(SlurmError):
+                slurm.release(held)
+
+    def _judge(self, cell: dict[str, Any]) -> Outcome | None:
+        if self.queue is None:
+            return None  # SLURM cannot be reached: nothing is known, nothing is given up
+        queued = self._queued(cell)
+        recorded = (self.records or {}).get((cell["job_id"], cell["submission"]))
+        if queued and queued.kind is Kind.LIVE:
+            self.gone_since.pop(cell["id"], None)
+            changed = (queued.state, queued.reason) != (cell["state"], cell["reason"])
+            return Outcome(queued.state, queued.reason, queued.node) if changed else None
+        other = _runs_elsewhere(cell)
+        if other:
+            return Outcome("RUNNING", "adopted from a submission that had seemed to fail", columns={"job_id": other})
+        gone = time.monotonic() - self.gone_since.setdefault(cell["id"], time.monotonic())
+        last = recorded if recorded and recorded.kind is not Kind.LIVE else queued
+        if last is not None and last.kind is not Kind.LIVE:
+            return _ended(cell, last) if gone >= FILE_LATENCY_S else None
+        return self._forgotten(cell, gone)
+
+    def _forgotten(self, cell: dict[str, Any], gone: float) -> Outcome | None:
+        """Neither squeue nor sacct knows how it ended: by its own signs of life."""
+        patience = self.lost_after if self.cluster == "slurm" else FILE_LATENCY_S
+        if gone < patience:
+            return None
+        number, start, silent = last_start(Path(cell["folder"]), cell["task"])
+        if not number:
+            return Outcome("LOST", "the cluster has forgotten it before it started", ended=True, lost=True)
+        if silent < STALE_S and self.cluster == "slurm":
+            return None
+        return Outcome("LOST", "ended without a result", str(start.get("node", "")), ended=True, exit=1)
+
+
+def _results(cells: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each cell with its result file's content; one listing for a folder, however many cells it has."""
+    folders: dict[str, set[str]] = {}
+    for folder in {cell["folder"] for cell in cells}:
+        try:
+            folders[folder] = {path.name for path in Path(folder).iterdir()}
+        except OSError:
+            folders[folder] = set()
+    found = []
+    for cell in cells:
+        name = f"{cell['task']}.{cell['cell']}.json"
+        found.append((cell, read_json(Path(cell["folder"]) / name) if name in folders[cell["folder"]] else {}))
+    return found
+
+
+def _finished(result: dict[str, Any]) -> Outcome:
+    code = int(result["exit"])
+    columns = {
+        "job_id": result["job_id"],
+        "started": result["cell_started"],
+        "ended": result["ended"],
+        "task_started": result["task_started"],
+        "work_s": result.get("work_s"),
+    }
+    why = result.get("interrupted", "")
+    state = "COMPLETED" if code == 0 else (why.split(",")[0] or "FAILED")
+    return Outcome(state, why or (f"exit status {code}" if code else ""), result["node"], True, code, columns=columns)
+
+
+def _ended(cell: dict[str, Any], last: JobState) -> Outcome:
+    state = canonical(last.state)
+    why = last.reason if last.reason not in ("None", "") else meaning_of(state)
+    if state == "COMPLETED":
+        state, why = "FAILED", "SLURM says COMPLETED, but the job left no result"
+    return Outcome(state, why, last.node, ended=True, exit=1, columns={"ended": time.time()})
+
+
+def _runs_elsewhere(cell: dict[str, Any]) -> str | None:
+    """The job that runs this cell, where it is not the one that we know of: a ghost submit that came first."""
+    number, start, _ = last_start(Path(cell["folder"]), cell["task"])
+    other = start.get("job_id") if number else None
+    return other if other and other != cell["job_id"] and ":" not in cell["job_id"] else None
+
+
+def _processes(cells: list[dict[str, Any]]) -> dict[str, JobState]:
+    """The same table for processes of this machine: PENDING until they hold what they need, then RUNNING."""
+    found = {}
+    for cell in cells:
+        pid, _, created = cell["job_id"].partition(":")
+        try:
+            process = psutil.Process(int(pid))
+            alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(created)) < 2
+        except (psutil.Error, ValueError):
+            alive = False
+        if alive:
+            started = last_start(Path(cell["folder"]), cell["task"])[0]
+            found[cell["job_id"]] = JobState(cell["submission"], "RUNNING" if started else "PENDING", "", "")
+    return found

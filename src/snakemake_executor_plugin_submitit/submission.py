@@ -1,0 +1,117 @@
+"""submitit's executors, with a task's file in its place before the cluster is asked.
+
+submitit moves each pickle to the name of its job after sbatch has returned; a controller killed in between leaves tasks
+that find nothing to run. Here a task is found by its array index in a folder of its own submission, as JSON.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+from submitit import AutoExecutor
+from submitit.core.utils import DelayedSubmission
+from submitit.local.local import LocalExecutor, LocalJob
+from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
+
+from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.task import Task
+
+LAUNCHER = [sys.executable, "-u", "-m", "snakemake_executor_plugin_submitit.task"]
+
+
+class SlurmArrays(SlurmExecutor):
+    """One array for each submission, one task too."""
+
+    minutes: int | None = None
+
+    def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
+        tasks = _write_tasks(delayed_submissions)
+        script = Path(self.folder) / "sbatch.sh"
+        command = " ".join([*(shlex.quote(word) for word in LAUNCHER), shlex.quote(str(self.folder))])
+        parameters = {"array_parallelism": len(tasks), **self.parameters, "time": self.minutes, "map_count": len(tasks)}
+        cpus = parameters.get("cpus_per_task", 1)
+        parameters["srun_args"] = [f"--cpus-per-task={cpus}"]  # srun has not taken it from the job since 22.05
+        script.write_text(_make_sbatch_string(command=command, folder=self.folder, **parameters))
+        job_id = slurm.sbatch(str(script))
+        return [SlurmJob(folder=self.folder, job_id=f"{job_id}_{task.index}") for task in tasks]
+
+
+class LocalTasks(LocalExecutor):
+    """Processes of this machine, each under submitit's controller, that outlive ours."""
+
+    def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
+        return [self._start(task) for task in _write_tasks(delayed_submissions)]
+
+    def _start(self, task: Task) -> Any:
+        minutes = self.parameters.get("timeout_min") or 60 * 24 * 365
+        environment = slurm.environment() | {
+            "SUBMITIT_LOCAL_NTASKS": "1",
+            "SUBMITIT_LOCAL_COMMAND": " ".join(
+                shlex.quote(word) for word in [*LAUNCHER, str(self.folder), str(task.index)]
+            ),
+            "SUBMITIT_LOCAL_TIMEOUT_S": str(int(60 * minutes)),
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": str(self.parameters.get("signal_delay_s", task.signal_delay_s)),
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_STDERR_TO_STDOUT": "1",
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_WITH_SHELL": "",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in our terminal is for us alone
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        created = psutil.Process(process.pid).create_time()
+        return LocalJob(folder=self.folder, job_id=f"{process.pid}:{created}", process=process)
+
+
+class DebugTasks(LocalTasks):
+    """One task after the other, in the foreground."""
+
+    def _start(self, task: Task) -> Any:
+        process = subprocess.Popen([*LAUNCHER, str(self.folder), str(task.index)], stdin=subprocess.DEVNULL)
+        process.wait()
+        return LocalJob(folder=self.folder, job_id=f"debug-{os.getpid()}", process=process)
+
+
+def auto_executor(cluster: str, folder: Path, name: str, request: Request, more: dict[str, Any]) -> AutoExecutor:
+    """submitit's AutoExecutor for one submission. Raises: RuntimeError without SLURM."""
+    auto = AutoExecutor(folder=folder, cluster="slurm" if cluster == "slurm" else "local")
+    kinds: dict[str, Any] = {"slurm": SlurmArrays, "local": LocalTasks, "debug": DebugTasks}
+    backend = kinds[cluster](folder)
+    auto._executor = backend
+    auto.update_parameters(name=name, **request.parameters, **more)
+    if isinstance(backend, SlurmArrays):
+        backend.minutes = request.minutes
+    return auto
+
+
+def unique_name(rule: str) -> str:
+    """A job name that no other submission has or will have."""
+    plain = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in rule)[:40]
+    return f"{plain}-{uuid.uuid4().hex[:12]}"
+
+
+def _write_tasks(delayed: Sequence[DelayedSubmission]) -> list[Task]:
+    """Every task's file, before anything is submitted; unchanged where a submission is tried again."""
+    tasks: list[Any] = [one.function for one in delayed]
+    for task in tasks:
+        fields = ("cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names")
+        content = {key: value for key, value in asdict(task).items() if key in fields}
+        path = task.folder / f"{task.index}.json"
+        if not path.exists():
+            write_json(path, content)
+    return tasks

@@ -1,0 +1,216 @@
+"""From ready cells to the cluster: grouped, packed, cut into arrays, written down before and after, and found again."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.gpus import visible_gpus
+from snakemake_executor_plugin_submitit.journal import Journal
+from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.slurm import SlurmError
+from snakemake_executor_plugin_submitit.starts import revoke
+
+GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
+
+
+class RejectedError(Exception):
+    """The cluster will not take this submission, however long we wait; says why."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A cell to submit: its columns in the journal, its program and what it asks for."""
+
+    job: Any
+    cell: dict[str, Any]
+    program: dict[str, Any]
+    request: Request
+
+
+@dataclass
+class Submitter:
+    """Submits for one controller."""
+
+    settings: ExecutorSettings
+    journal: Journal
+    base: Path
+    say: Callable[[str], None]
+    array_limit: int = 1000
+    stopping: Callable[[], bool] = lambda: False
+    recent: list[float] = field(default_factory=list)
+
+    def chunks(self, ready: Sequence[Ready]) -> list[list[list[Ready]]]:
+        """Submissions, each a list of tasks, each a list of cells: one rule, one request and one attempt each."""
+        groups: dict[str, list[Ready]] = defaultdict(list)
+        for one in ready:
+            signature = [one.cell["rule"], one.cell["attempt"], one.request.parameters, one.request.minutes]
+            groups[json.dumps([signature, one.request.pack], sort_keys=True)].append(one)
+        found = []
+        for group in groups.values():
+            tasks = _cut(group, group[0].request.pack)
+            found += _cut(tasks, self.array_limit)
+        return found
+
+    def submit(self, tasks: list[list[Ready]]) -> list[dict[str, Any]]:
+        """Submit one chunk; the rows of its cells, in order. Raises: RejectedError, journal's errors."""
+        from snakemake_executor_plugin_submitit.submission import auto_executor, unique_name
+
+        request, rule = tasks[0][0].request, tasks[0][0].cell["rule"]
+        name = unique_name(rule)
+        folder = self.base / "jobs" / name
+        folder.mkdir(parents=True, mode=0o700)
+        folder.chmod(0o700)
+        callables = [self._task(folder, index, cells) for index, cells in enumerate(tasks)]
+        delay = callables[0].signal_delay_s
+        more: dict[str, Any] = {"slurm_signal_delay_s": delay}
+        if self.settings.array_parallelism:
+            more["slurm_array_parallelism"] = self.settings.array_parallelism
+        auto = auto_executor(str(self.settings.cluster), folder, name, request, more)
+        submission: dict[str, Any] = {
+            "name": name,
+            "rule": rule,
+            "attempt": tasks[0][0].cell["attempt"],
+            "cluster": self.settings.cluster,
+            "request": json.dumps({**request.parameters, "minutes": request.minutes, "gpus": request.gpus}),
+            "folder": str(folder),
+        }
+        places = [(task, number, one) for task, cells in enumerate(tasks) for number, one in enumerate(cells)]
+        rows = [one.cell | {"task": task, "cell": number} for task, number, one in places]
+        ids = self.journal.intend(submission, rows)
+        for _, _, one in places:
+            one.job.register()  # before it may run: the job takes the mark away when it ends
+        task_ids = self._until_taken(
+            name, lambda: [job.job_id for job in auto.submit_array(callables)], len(tasks), ids
+        )
+        self.journal.submitted(name, task_ids[0].split("_")[0], dict(enumerate(task_ids)))
+        now = time.time()
+        known: dict[str, Any] = {
+            "submission": name,
+            "folder": str(folder),
+            "state": "PENDING",
+            "reason": "",
+            "node": "",
+        }
+        known |= {"cluster": self.settings.cluster, "intended": now, "submitted": now, "settled": 0}
+        return [
+            row | known | {"id": number, "job_id": task_ids[row["task"]]} for number, row in zip(ids, rows, strict=True)
+        ]
+
+    def _task(self, folder: Path, index: int, cells: list[Ready]) -> Any:
+        from snakemake_executor_plugin_submitit.task import Task
+
+        request = cells[0].request
+        delay = int(self.settings.signal_delay or 60)
+        if request.minutes:
+            delay = min(delay, max(10, request.minutes * 60 // 3))
+        return Task(
+            folder=folder,
+            index=index,
+            cells=[{**one.program, "log": one.cell["log"], "name": one.cell["name"]} for one in cells],
+            requeue=self.settings.requeue == "always",
+            max_requeues=int(self.settings.max_requeues or 0),
+            signal_delay_s=delay,
+            gpus=request.gpus,
+            gpu_names=None if self.settings.cluster == "slurm" else local_gpus(self.settings),
+        )
+
+    def _until_taken(self, name: str, submit: Callable[[], list[str]], tasks: int, ids: list[int]) -> list[str]:
+        """Ids of the tasks. Waits out an unreachable or full cluster; a submit that only seemed to fail is adopted."""
+        first, wait = time.time(), 2.0
+        while True:
+            self._keep_rate()
+            try:
+                return submit()
+            except SlurmError as error:
+                reason = str(error)
+                if not error.transient:
+                    self._give_up(name, ids, reason)
+                    raise RejectedError(reason) from None
+            self.say(f"{name}: not submitted yet: {reason}; trying again")
+            while True:
+                if self.stopping() or time.time() - first > 60 * int(self.settings.submit_patience or 60):
+                    self._give_up(name, ids, reason)
+                    raise RejectedError(reason)
+                time.sleep(wait)
+                wait = min(30.0, wait * 1.5)
+                try:
+                    ghost = slurm.find(name, first)
+                    break
+                except SlurmError as error:
+                    reason = str(error)
+            if ghost:
+                self.say(f"{name}: had been submitted after all, as job {ghost}")
+                return [f"{ghost}_{task}" for task in range(tasks)]
+
+    def _give_up(self, name: str, ids: Iterable[int], why: str) -> None:
+        self.journal.change([{"id": n, "state": "REJECTED", "reason": why, "settled": 1, "detail": why} for n in ids])
+
+    def _keep_rate(self) -> None:
+        limit = self.settings.submissions_per_minute
+        while limit:
+            self.recent = [moment for moment in self.recent if time.monotonic() - moment < 60]
+            if len(self.recent) < limit:
+                break
+            time.sleep(0.5)
+        self.recent.append(time.monotonic())
+
+    def recover(self) -> list[dict[str, Any]]:
+        """Open cells of earlier controllers; those whose submission was cut short are found again or closed for good.
+
+        Raises: SlurmError where the cluster cannot be asked.
+        """
+        cells = self.journal.open_cells()
+        unsure: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for cell in cells:
+            if cell["submitted"] is None:
+                unsure[cell["submission"]].append(cell)
+        for name, members in unsure.items():
+            self._recover_submission(name, members)
+        return self.journal.open_cells() if unsure else cells
+
+    def _recover_submission(self, name: str, cells: list[dict[str, Any]]) -> None:
+        intended = cells[0]["intended"]
+        job_id = None
+        if cells[0]["cluster"] == "slurm":
+            job_id = slurm.find(name, intended)
+            while job_id is None and time.time() - intended < GHOST_S:
+                time.sleep(1)
+                job_id = slurm.find(name, intended)
+        if job_id:
+            tasks = {cell["task"] for cell in cells}
+            self.journal.submitted(name, job_id, {task: f"{job_id}_{task}" for task in tasks})
+            self.say(f"{name}: found again as job {job_id}")
+            return
+        closed, started = [], {}
+        for cell in cells:
+            if revoke(Path(cell["folder"]), cell["task"], "its controller was killed while it submitted"):
+                why = "never submitted: its controller was killed"
+                closed.append({"id": cell["id"], "state": "REVOKED", "settled": 1, "detail": why})
+            else:
+                started[cell["task"]] = _started_as(cell)
+        self.journal.change(closed)
+        if started:
+            self.journal.submitted(name, next(iter(started.values())).split("_")[0], started)
+
+
+def local_gpus(settings: ExecutorSettings) -> list[str]:
+    """The GPUs that `local` hands out."""
+    return visible_gpus() if settings.gpus is None else [str(number) for number in range(settings.gpus)]
+
+
+def _started_as(cell: dict[str, Any]) -> str:
+    from snakemake_executor_plugin_submitit.starts import last_start
+
+    start = last_start(Path(cell["folder"]), cell["task"])[1]
+    job_id = str(start.get("job_id", ""))
+    return job_id if cell["cluster"] == "slurm" else f"{start.get('pid', 0)}:{start.get('created', 0)}"
+
+
+def _cut(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]

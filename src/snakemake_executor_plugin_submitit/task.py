@@ -1,0 +1,241 @@
+"""What runs inside a task: its cells one after the other, streamed to their logs, through requeues and crashes.
+
+    python -m snakemake_executor_plugin_submitit.task FOLDER [INDEX]
+
+Imports the standard library and psutil alone: a task should be at work in a tenth of a second. `FOLDER/INDEX.json` says
+what to run; `INDEX.CELL.json` says how a cell ended. It is written once, whole, and is the first thing that the
+controller asks.
+
+A program that wants to be continued after a time limit or a preemption catches SIGUSR2 (or SIGTERM), saves what it has
+and ends with a failure in the time that is left; its task then requeues itself. One without a handler never notices:
+SIGUSR2 is ignored from birth on.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+
+from snakemake_executor_plugin_submitit.files import read_json, write_json
+from snakemake_executor_plugin_submitit.gpus import GpuSlots
+from snakemake_executor_plugin_submitit.program import spawn
+from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, Start
+
+GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
+FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
+REQUEUED_LOCALLY = 144  # submitit's sign to its local controller (submitit.local.local.LOCAL_REQUEUE_RETURN_CODE)
+
+
+@dataclass
+class Task:
+    """One task: a callable with a `checkpoint()`, as submitit's are.
+
+    cells: dicts of `name`, `log`, `env` and either `argv`, a command, or `snakemake`, arguments of a Snakemake that is
+    forked, not started. gpu_names: the GPUs of this machine to choose `gpus` from; None where SLURM hands them out.
+    """
+
+    folder: Path
+    index: int
+    cells: list[dict[str, Any]]
+    requeue: bool = True
+    max_requeues: int = 10
+    signal_delay_s: int = 60
+    gpus: int = 0
+    gpu_names: list[str] | None = None
+    asked_at: float = 0.0  # when SIGUSR2 came
+    terminated: bool = False
+    child: int = 0
+    code: int = 1  # exit status of the last child
+    cell_started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.start = Start(self.folder, self.index, job_id())
+
+    @classmethod
+    def load(cls, folder: Path, index: int) -> "Task":
+        """Read what the controller wrote."""
+        return cls(folder=folder, index=index, **json.loads((folder / f"{index}.json").read_text()))
+
+    def __call__(self) -> int:
+        """Run every cell that has not succeeded yet; the exit status of the task."""
+        signal.signal(signal.SIGUSR2, self._on_usr2)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_int)
+        if not self.start.take():
+            return FENCED
+        try:
+            with self._slots() as environment:
+                return self._run_cells(environment or {})
+        finally:
+            self.start.end()
+
+    def checkpoint(self) -> None:
+        """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended."""
+        self._signal_children(signal.SIGUSR2)
+        self._wait(self.asked_at + max(1.0, self.signal_delay_s - 3))
+
+    def _slots(self) -> Any:
+        return nullcontext({}) if self.gpu_names is None else GpuSlots(self.gpus, self.gpu_names, self._waiting)
+
+    def _waiting(self) -> bool:
+        self._beat()
+        return self.terminated
+
+    def _run_cells(self, environment: dict[str, str]) -> int:
+        status = 0
+        for number, cell in enumerate(self.cells):
+            if self.terminated:
+                return 128 + signal.SIGTERM
+            if read_json(self._result_file(number)).get("exit") == 0:
+                continue
+            self._run(number, cell, environment)
+            if self.terminated:
+                return 128 + signal.SIGTERM
+            if self.asked_at and self.code:
+                return self._stop(number)
+            status = status or self.code
+        return status
+
+    def _run(self, number: int, cell: dict[str, Any], environment: dict[str, str]) -> None:
+        log = Path(cell["log"])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        where = f"job {self.start.job_id}, start {self.start.number}, on {node()} at {time.strftime('%F %T')}"
+        os.write(descriptor, f"=== {cell['name']}: {where}\n".encode())
+        work = self.folder / f"{self.index}.{number}.work"
+        self.cell_started, self.code = time.time(), 1
+        self.child = spawn(cell, cell["env"] | environment, descriptor, work)
+        os.close(descriptor)
+        self._wait(float("inf"))
+        if self.code:
+            self._wait_for_signal()
+        if not (self.terminated or (self.asked_at and self.code)):
+            self._write_result(number, self.code, work_s=read_json(work).get("seconds"))
+
+    def _wait(self, until: float) -> None:
+        """Wait for the child to end, `until` then at most; beats meanwhile."""
+        beaten = 0.0
+        while self.child and time.time() < until:
+            ended, status = os.waitpid(self.child, os.WNOHANG)
+            if ended:
+                self.child = 0
+                self.code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+                return
+            if self.asked_at and until == float("inf"):
+                self.checkpoint()
+                return
+            if time.monotonic() - beaten > HEARTBEAT_S:
+                beaten = time.monotonic()
+                self._beat()
+            time.sleep(0.05)
+
+    def _wait_for_signal(self) -> None:
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end and not (self.terminated or self.asked_at):
+            time.sleep(0.02)
+
+    def _beat(self) -> None:
+        if self.start.superseded():
+            print("a newer start of this task exists: this one makes way", file=sys.stderr)
+            self._signal_children(signal.SIGKILL)
+            self.start.end()
+            os._exit(FENCED)
+
+    def _result_file(self, number: int) -> Path:
+        return self.folder / f"{self.index}.{number}.json"
+
+    def _write_result(self, number: int, code: int, **more: Any) -> None:
+        result = {
+            "exit": code,
+            "job_id": self.start.job_id,
+            "node": node(),
+            "start": self.start.number,
+            "task_started": psutil.Process().create_time(),
+            "cell_started": self.cell_started,
+            "ended": time.time(),
+        }
+        write_json(self._result_file(number), result | more)
+
+    def _on_usr2(self, *_: Any) -> None:
+        self.asked_at = self.asked_at or time.time()
+
+    def _on_term(self, *_: Any) -> None:
+        self.terminated = True
+        if not os.environ.get("SLURM_JOB_ID"):  # SLURM sends it to every process itself
+            self._signal_children(signal.SIGTERM)
+
+    def _on_int(self, *_: Any) -> None:
+        """submitit's local controller ends a task so at its time limit, a second before it kills."""
+        self._signal_children(signal.SIGKILL)
+        if not self.terminated:
+            number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
+            self._write_result(number, 1, interrupted="TIMEOUT")
+        self.start.end()
+        os._exit(1)
+
+    def _signal_children(self, number: int) -> None:
+        with suppress(psutil.Error):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    process.send_signal(number)
+
+    def _stop(self, cell: int) -> int:
+        """After SIGUSR2: back into the queue if the program has saved and ended; else a result that says why."""
+        if self.child:
+            print("the program did not end on SIGUSR2 in time: left to the time limit", file=sys.stderr)
+            self._wait(time.time() + 86400)
+            if not self.terminated:
+                self._write_result(cell, self.code)
+            return self.code
+        if self.requeue and self.start.number <= self.max_requeues and self._requeue():
+            return REQUEUED_LOCALLY
+        reason = f"after {self.max_requeues} requeues" if self.requeue else "requeueing is switched off"
+        self._write_result(cell, 1, interrupted=f"INTERRUPTED, {reason}")
+        return 1
+
+    def _requeue(self) -> bool:
+        job = os.environ.get("SLURM_JOB_ID")
+        if not job:
+            return True  # submitit's local controller starts us again
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else the requeue that we ask for would kill its own request
+        self.start.end()
+        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        print(f"scontrol requeue {job}: {asked.returncode} {asked.stderr.strip()}", file=sys.stderr)
+        return asked.returncode == 0 or "completing" in asked.stderr.lower()
+
+
+def job_id() -> str:
+    """The id of this job, of an array's task as `123_4`."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"debug-{os.getppid()}"
+
+
+def node() -> str:
+    """SLURM's name of this node."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def main() -> None:
+    """Run the task named on the command line, or by SLURM's array index."""
+    folder = Path(sys.argv[1])
+    index = int(sys.argv[2] if len(sys.argv) > 2 else os.environ["SLURM_ARRAY_TASK_ID"])
+    try:
+        task = Task.load(folder, index)
+    except FileNotFoundError:
+        print(f"{folder}/{index}.json is gone: this task was given up", file=sys.stderr)
+        sys.exit(FENCED)
+    sys.exit(task())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The cluster that the tests here run on: a real SLURM on this machine, started where it may be, demanded everywhere."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+CLUSTER = Path(__file__).with_name("cluster")
+
+
+def up(**knobs: str) -> None:
+    """Start what is missing of the cluster. Fails, with what it lacks, where it cannot."""
+    done = subprocess.run([str(CLUSTER / "up")], env=os.environ | knobs, capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"These tests need a SLURM that they can start on this machine.\n{done.stdout}{done.stderr}", False)
+
+
+def down(*args: str) -> None:
+    subprocess.run([str(CLUSTER / "down"), *args], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> Iterator[Callable[..., None]]:
+    """A fresh cluster for all tests; call it with knobs to change it on the way."""
+    if shutil.which("slurmctld"):
+        down("--wipe")
+    up()
+
+    def restart(**knobs: str) -> None:
+        down()
+        up(**knobs)
+
+    yield restart
+    down("--wipe")
