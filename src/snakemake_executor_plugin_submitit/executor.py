@@ -42,7 +42,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.logdir = (self.settings.logdir or self.base / "logs").absolute()
         self.detaching = False
         self.beaten = time.monotonic()
-        self.unfinished: dict[int, JobExecutorInterface] = {}
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
         limit = self._check_cluster()
         self._check_rules()
@@ -159,14 +158,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def run_jobs(self, jobs: Sequence[JobExecutorInterface]) -> None:
         """Attach to those that an earlier controller has under way, submit the others in arrays."""
+        cells = [(job, describe(job, self.logdir)) for job in jobs]
+        earlier = {cell["key"]: self.known.pop(cell["key"]) for _, cell in cells if cell["key"] in self.known}
+        outcomes = self.watch.poll(list(earlier.values())) if earlier else {}
         fresh = []
-        for job in jobs:
+        for job, cell in cells:
             self.run_job_pre(job)
-            cell = describe(job, self.logdir)
-            earlier = self.known.pop(cell["key"], None)
-            if earlier and self._take_up(job, cell, earlier):
-                continue
-            fresh.append((job, cell))
+            row = earlier.get(cell["key"])
+            if row is None or not self._take_up(job, cell, row, outcomes.get(row["id"])):
+                fresh.append((job, cell))
         ready = []
         for job, cell in fresh:
             try:
@@ -208,9 +208,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     def _refuse(self, job: JobExecutorInterface, why: str) -> None:
         self.report_job_error(SubmittedJobInfo(job), msg=why)
 
-    def _take_up(self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any]) -> bool:
+    def _take_up(
+        self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any], outcome: Outcome | None
+    ) -> bool:
         """Whether the job of an earlier controller does what is wanted now; one that does not is ended first."""
-        outcome = self.watch.poll([earlier]).get(earlier["id"])
         whole = outcome is not None and outcome.ended and outcome.exit == 0
         if whole and not all(os.path.lexists(path) for path in cell["outputs"]):
             gone = {"id": earlier["id"], "state": "COMPLETED", "settled": 1, "detail": "its outputs are gone"}
@@ -323,8 +324,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
 
     def shutdown(self) -> None:
-        """End the polling and give the journal back."""
+        """End the polling, close what ended unasked for, and give the journal back."""
         super().shutdown()
+        unasked = {row["id"]: row for row in self.known.values()}
+        self.watch.asked = 0.0
+        outcomes = self.watch.poll(list(unasked.values())) if unasked else {}
+        ended = {number: outcome for number, outcome in outcomes.items() if outcome.ended}
+        self.journal.change([_change(unasked[number], one) | {"settled": 1} for number, one in ended.items()])
         self.journal.close()
 
 

@@ -84,7 +84,7 @@ class Journal:
                 )
             me = (self.token, socket.gethostname(), os.getpid(), psutil.Process().create_time(), time.time())
             self._db.execute("INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)", me)
-            self._db.execute("COMMIT")
+            self._commit()
 
     def heartbeat(self) -> None:
         """Say that this controller lives."""

@@ -1,14 +1,12 @@
-"""The cluster that the tests here run on: a real SLURM on this machine, started where it may be, demanded everywhere."""
+"""The cluster that the tests here run on: a real SLURM on this machine, started where it may be, never skipped."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-
-CLUSTER = Path(__file__).with_name("cluster")
+from sweeps import CLUSTER
 
 
 def up(**knobs: str) -> None:

@@ -1,0 +1,182 @@
+"""What a task does with signals, requeues and copies of itself; no cluster is needed to see it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakemake_executor_plugin_submitit.files import read_json, write_json
+from snakemake_executor_plugin_submitit.starts import Start, last_start, revoke, run_file
+
+# A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
+COUNTING = """
+import pathlib, signal, sys, time
+state, out = pathlib.Path("state"), pathlib.Path("out")
+asked = []
+for number in (signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, lambda *_: asked.append(1))
+count = int(state.read_text()) if state.exists() else 0
+with out.open("a") as file:
+    while count < int(sys.argv[1]):
+        count += 1
+        print(count, file=file, flush=True)
+        state.write_text(str(count))
+        time.sleep(0.1)
+        if asked:
+            sys.exit(75)
+"""
+
+
+def write_task(folder: Path, *programs: list[str], **settings: Any) -> None:
+    cells = [
+        {"name": f"c{n}", "log": str(folder / f"c{n}.log"), "env": {}, "argv": argv} for n, argv in enumerate(programs)
+    ]
+    write_json(folder / "0.json", {"cells": cells} | settings)
+
+
+def start(folder: Path, **env: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "snakemake_executor_plugin_submitit.task", str(folder), "0"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    environment |= {"SUBMITIT_LOCAL_JOB_ID": "7"} | env
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def counting(folder: Path, until: int = 30) -> list[str]:
+    (folder / "counting.py").write_text(COUNTING)
+    return [sys.executable, "counting.py", str(until)]
+
+
+def counted(folder: Path) -> list[int]:
+    path = folder / "out"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def test_the_log_is_written_while_the_program_runs(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "echo early; sleep 2; echo late"])
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "c0.log").exists() and "early" in (tmp_path / "c0.log").read_text())
+    assert process.poll() is None
+    assert process.wait(10) == 0
+    assert (tmp_path / "c0.log").read_text().splitlines()[1:] == ["early", "late"]
+    assert read_json(tmp_path / "0.0.json")["exit"] == 0
+
+
+def test_a_program_that_saves_on_usr2_is_requeued_and_goes_on(tmp_path: Path) -> None:
+    write_task(tmp_path, counting(tmp_path))
+    process = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 5)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(10) == 144
+    assert not (tmp_path / "0.0.json").exists()
+    assert start(tmp_path).wait(20) == 0
+    assert counted(tmp_path) == list(range(1, 31))
+    assert read_json(tmp_path / "0.0.json")["start"] == 2
+
+
+def test_a_program_without_a_handler_survives_usr2(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "sleep 3; echo done"], signal_delay_s=4)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "c0.log").exists())
+    time.sleep(0.5)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(10) == 0
+    assert (tmp_path / "c0.log").read_text().endswith("done\n")
+    assert read_json(tmp_path / "0.0.json")["exit"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"requeue": False}, "switched off"), ({"max_requeues": 0}, "after 0 requeues")]
+)
+def test_requeueing_has_an_end(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    write_task(tmp_path, counting(tmp_path), **settings)
+    process = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 2)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(10) == 1
+    assert said in read_json(tmp_path / "0.0.json")["interrupted"]
+
+
+def test_a_terminated_task_leaves_no_result(tmp_path: Path) -> None:
+    """SLURM knows whether it was cancelled or will be started again; a failure on file would end it for good."""
+    write_task(tmp_path, counting(tmp_path))
+    process = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert not (tmp_path / "0.0.json").exists()
+
+
+def test_a_failing_cell_does_not_keep_the_next_from_running(tmp_path: Path) -> None:
+    write_task(tmp_path, ["false"], ["echo", "hello"])
+    assert start(tmp_path).wait(20) == 1
+    assert [read_json(tmp_path / f"0.{n}.json")["exit"] for n in (0, 1)] == [1, 0]
+
+
+def test_a_program_that_cannot_be_started_is_a_failure(tmp_path: Path) -> None:
+    write_task(tmp_path, ["/does/not/exist"])
+    assert start(tmp_path).wait(20) == 1
+    assert "FileNotFoundError" in (tmp_path / "c0.log").read_text()
+
+
+def test_a_revoked_task_never_runs(tmp_path: Path) -> None:
+    write_task(tmp_path, ["touch", "ran"])
+    assert revoke(tmp_path, 0, "its controller was killed")
+    assert start(tmp_path).wait(20) == 75
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_started_task_cannot_be_revoked(tmp_path: Path) -> None:
+    write_task(tmp_path, ["true"])
+    assert start(tmp_path).wait(20) == 0
+    assert not revoke(tmp_path, 0, "too late")
+
+
+def test_two_jobs_for_one_task_are_one_too_many(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "echo x >> ran; sleep 2"])
+    first, second = start(tmp_path), start(tmp_path, SUBMITIT_LOCAL_JOB_ID="8")
+    assert sorted([first.wait(20), second.wait(20)]) == [0, 75]
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+def test_a_copy_left_running_makes_way_for_the_newer_start(tmp_path: Path) -> None:
+    """As where a node is cut off with its processes alive, and SLURM starts the same job elsewhere."""
+    write_task(tmp_path, counting(tmp_path, until=80))
+    old = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 2)
+    new = start(tmp_path)
+    assert old.wait(20) == 75
+    assert new.wait(20) == 0
+    assert counted(tmp_path) == list(range(1, 81))
+
+
+def test_a_start_that_fell_silent_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = {"job_id": "7", "node": "another", "pid": 1, "created": 0.0}
+    run_file(tmp_path, 0, 1).write_text(json.dumps(elsewhere))
+    os.utime(run_file(tmp_path, 0, 1), (time.time() - 60, time.time() - 60))
+    one = Start(tmp_path, 0, "7")
+    assert one.take()
+    assert last_start(tmp_path, 0)[0] == 2
+    assert not one.superseded()
+
+
+def test_what_has_succeeded_is_not_run_again(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "echo x >> a"], ["bash", "-c", "echo x >> b; test -e mended"])
+    assert start(tmp_path).wait(20) == 1
+    (tmp_path / "mended").touch()
+    assert start(tmp_path).wait(20) == 0
+    assert (tmp_path / "a").read_text() == "x\n"
+    assert (tmp_path / "b").read_text() == "x\nx\n"
