@@ -113,7 +113,8 @@ class Watch:
         other = _runs_elsewhere(cell)
         if other:
             return Outcome("RUNNING", "adopted from a submission that had seemed to fail", columns={"job_id": other})
-        gone = time.monotonic() - self.gone_since.setdefault(cell["id"], time.monotonic())
+        now = time.monotonic()
+        gone = now - self.gone_since.setdefault(cell["id"], now)
         last = recorded if recorded and recorded.kind is not Kind.LIVE else queued
         if last is not None and last.kind is not Kind.LIVE:
             return _ended(cell, last) if gone >= FILE_LATENCY_S else None

@@ -6,9 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeps import Sweep, kill, sacct, wait_for
-
-from conftest import CLUSTER
+from sweeps import CLUSTER, Sweep, kill, sacct, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
@@ -63,7 +61,7 @@ def finish(sweep: Sweep, process: "subprocess.Popen[str]", undisturbed: str) -> 
 @pytest.mark.parametrize("failure", ["crash", "cut"])
 def test_a_lost_node(tmp_path: Path, undisturbed: str, failure: str) -> None:
     """Cut off, its processes run on: they make way for the copy that SLURM has started elsewhere."""
-    sweep = search(tmp_path)
+    sweep = search(tmp_path, seconds={"crash": 12, "cut": 45}[failure])
     process = sweep.start()
     _, node = running(sweep)
     subprocess.run([CLUSTER / "node", failure, node], check=True)

@@ -6,10 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeps import CELLS, Sweep, kill, wait_for
+from sweeps import CELLS, CLUSTER, Sweep, kill, wait_for
 from test_kills import assert_each_once
-
-from conftest import CLUSTER
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

@@ -1,0 +1,127 @@
+"""Submitting and running trivial cells on SLURM, against snakemake-executor-plugin-slurm without arrays.
+
+    python benchmarks/submit.py [--check] [--cells 1000] [--sweep 100]
+
+Needs a SLURM that takes the jobs (`make cluster-up`). The peer is installed into a folder of its own, since Snakemake
+loads every plugin that it finds. Both submit the same held cells first (they are cancelled once all are in the queue),
+then both run a whole sweep. Targets: 5 times less time to submit, a sweep not slower.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+PEER = ["snakemake-executor-plugin-slurm==2.8.0", "snakemake-executor-plugin-slurm-jobstep==0.6.1"]
+SNAKEFILE = """
+rule all:
+    input: [f"out/{i}.txt" for i in range(int(config["cells"]))]
+    localrule: True
+rule cell:
+    output: "out/{i}.txt"
+    resources: runtime=10, mem_mb=200, slurm_extra="EXTRA"
+    shell: "echo {wildcards.i} > {output}"
+"""
+OURS = ["--executor", "submitit", "--submitit-status-interval", "5"]
+THEIRS = ["--executor", "slurm", "--slurm-init-seconds-before-status-checks", "5", "--slurm-no-account"]
+SHIM = '#!/bin/bash\necho {name} >> "$CALLS"\nexec {path} "$@"\n'
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--check", action="store_true")
+    options.add_argument("--cells", type=int, default=1000)
+    options.add_argument("--sweep", type=int, default=100)
+    asked = options.parse_args()
+    if shutil.which("sbatch") is None or subprocess.run(["sinfo", "-h"], capture_output=True).returncode:
+        sys.exit("benchmarks/submit.py needs a running SLURM: make cluster-up")
+    with tempfile.TemporaryDirectory(prefix="submit-") as folder:
+        root = Path(folder)
+        peer = root / "peer"
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", peer, *PEER], check=True)
+        times: dict[str, float] = {}
+        for name, executor, path in (("submitit", OURS, None), ("slurm", THEIRS, peer)):
+            times |= measure(name, executor, path, root / name, asked.cells, asked.sweep)
+    submit = times["slurm_submit"] / times["submitit_submit"]
+    sweep = times["slurm_sweep"] / times["submitit_sweep"]
+    print(f"submit_ratio {submit:.2f} x")
+    print(f"sweep_ratio {sweep:.2f} x")
+    if asked.check and (submit < 5 or sweep < 1):
+        sys.exit("missed: at least 5 times less time to submit, and a sweep not slower")
+
+
+def measure(
+    name: str, executor: list[str], peer: Path | None, folder: Path, cells: int, sweep: int
+) -> dict[str, float]:
+    """Seconds until all cells are in the queue, and for a whole sweep; prints them with what the controller spent."""
+    found = {}
+    process, calls, started = start(folder / "held", executor, peer, cells, "--begin=now+1hour")
+    while queued() < cells:
+        assert process.poll() is None, (folder / "held/log.txt").read_text()
+        time.sleep(0.2)
+    found[f"{name}_submit"] = time.monotonic() - started
+    cpu = sum(psutil.Process(process.pid).cpu_times()[:4])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(["scancel", "--me"], check=True)
+    print(f"{name}_submit {found[f'{name}_submit']:.2f} s")
+    print(f"{name}_submit_cpu {cpu:.2f} s")
+    print(f"{name}_submit_sbatch {count(calls, 'sbatch')} calls", flush=True)
+    while queued():
+        time.sleep(0.5)
+    process, calls, started = start(folder / "sweep", executor, peer, sweep, "--nice=0")
+    cpu = 0.0
+    while process.poll() is None:
+        try:
+            cpu = sum(psutil.Process(process.pid).cpu_times()[:4])
+        except psutil.Error:
+            break
+        time.sleep(0.2)
+    assert process.wait() == 0, (folder / "sweep/log.txt").read_text()
+    found[f"{name}_sweep"] = time.monotonic() - started
+    print(f"{name}_sweep {found[f'{name}_sweep']:.2f} s")
+    print(f"{name}_sweep_cpu {cpu:.2f} s")
+    for command in ("sbatch", "sacct", "squeue"):
+        print(f"{name}_sweep_{command} {count(calls, command)} calls", flush=True)
+    return found
+
+
+def start(
+    folder: Path, executor: list[str], peer: Path | None, cells: int, extra: str
+) -> "tuple[subprocess.Popen[bytes], Path, float]":
+    """A controller with a shim around each command of SLURM's that counts its calls."""
+    folder.mkdir(parents=True)
+    (folder / "Snakefile").write_text(SNAKEFILE.replace("EXTRA", extra))
+    (folder / "bin").mkdir()
+    for command in ("sbatch", "sacct", "squeue"):
+        path = folder / "bin" / command
+        path.write_text(SHIM.format(name=command, path=shutil.which(command)))
+        path.chmod(0o755)
+    environment = os.environ | {"CALLS": str(folder / "calls"), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    if peer:
+        environment["PYTHONPATH"] = str(peer)
+    general = ["--jobs", "100000", "--cores", "2", "--scheduler", "greedy", "--config", f"cells={cells}"]
+    command = [sys.executable, "-m", "snakemake", *general, *executor, "--seconds-between-status-checks", "5"]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    return process, folder / "calls", time.monotonic()
+
+
+def queued() -> int:
+    return len(subprocess.run(["squeue", "-h", "-r", "-o", "%i"], capture_output=True, text=True).stdout.splitlines())
+
+
+def count(calls: Path, command: str) -> int:
+    return calls.read_text().split().count(command) if calls.exists() else 0
+
+
+if __name__ == "__main__":
+    main()

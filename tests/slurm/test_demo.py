@@ -1,0 +1,39 @@
+"""The literal `snakemake --profile slurm`, from a clean clone after the one documented install step."""
+
+import csv
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from sweeps import sacct
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(1200)
+def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(tmp_path: Path) -> None:
+    clone = tmp_path / "scatterproof"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    subprocess.run(["make", "install"], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+    environment = os.environ | {"PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
+    with (tmp_path / "log.txt").open("w") as log:
+        done = subprocess.run(["snakemake", "--profile", "slurm"], cwd=clone, env=environment, stdout=log, stderr=log)
+    assert done.returncode == 0, (tmp_path / "log.txt").read_text()
+    results = clone / "results/demo"
+    assert (results / "report/index.html").stat().st_size > 10_000
+    names = {path.name for path in (clone / ".submitit/jobs").iterdir()}
+    time.sleep(5)
+    rows = [line.split("|") for line in sacct("-D", "--name", ",".join(names), "-o", "JobName,State,AllocTRES")]
+    assert len(rows) >= 40
+    assert {state for _, state, _ in rows} == {"COMPLETED"}
+    assert all("gres/gpu=1" in tres for _, _, tres in rows)
+    rules = {name.rpartition("-")[0] for name, _, _ in rows}
+    assert {"train_victim", "partition_blocks", "evaluate_prune", "evaluate_shuffle", "search_placements"} <= rules
+    for table in ("victim", "prune", "shuffle", "search", "plateau"):
+        with (results / f"tables/{table}.csv").open() as file:
+            found = list(csv.DictReader(file))
+        assert found
+        assert all(row["device"].startswith("cpu") and not row["gpu_minutes"] for row in found)

@@ -1,0 +1,147 @@
+"""What a rule asks for: the slurm plugin's names, checked, and cut into submissions that ask for one thing each."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_executor_plugin_submitit.cells import program
+from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.submission import auto_executor
+from snakemake_executor_plugin_submitit.submitter import Ready, Submitter
+
+
+def ask(threads: int = 1, settings: ExecutorSettings | None = None, **resources: Any) -> Request:
+    return request_of("cell", threads, resources, settings or ExecutorSettings())
+
+
+def test_the_slurm_plugins_names_are_understood() -> None:
+    request = ask(
+        runtime=90, mem_mb=4000, cpus_per_task=8, slurm_partition="gpu", slurm_account="a", qos="high",
+        constraint="a100", gpu=2, gpu_model="h100", clusters="big",
+        slurm_extra="--exclude=n1 --comment 'a b' --spread-job",
+    )  # fmt: skip
+    extra = request.parameters["slurm_additional_parameters"]
+    assert extra == {"exclude": "n1", "comment": "a b", "spread-job": True, "clusters": "big", "requeue": True}
+    assert request.minutes == 90
+    assert request.gpus == 2
+    named = {key: value for key, value in request.parameters.items() if key != "slurm_additional_parameters"}
+    assert named == {
+        "nodes": 1, "tasks_per_node": 1, "cpus_per_task": 8, "stderr_to_stdout": True, "timeout_min": 90,
+        "slurm_gres": "gpu:h100:2", "slurm_mem": "4000M", "slurm_partition": "gpu", "slurm_account": "a",
+        "slurm_qos": "high", "slurm_constraint": "a100",
+    }  # fmt: skip
+
+
+def test_settings_stand_in_where_a_rule_says_nothing() -> None:
+    settings = ExecutorSettings(partition="p", account="a", qos="q", constraint="c", gres="gpu:1", extra="--nice=5")
+    parameters = ask(settings=settings).parameters
+    assert [parameters[f"slurm_{name}"] for name in ("partition", "account", "qos", "constraint", "gres")] == [
+        *("p", "a", "q", "c", "gpu:1")
+    ]
+    assert parameters["slurm_additional_parameters"]["nice"] == "5"
+    assert ask(settings=settings, slurm_partition="mine").parameters["slurm_partition"] == "mine"
+    assert "slurm_gres" not in ask(settings=settings, gpu=1).parameters
+
+
+def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
+    parameters = ask(threads=4, mem_mb=1000, mem_mb_per_cpu=500).parameters
+    assert parameters["cpus_per_task"] == 4
+    assert parameters["slurm_mem_per_cpu"] == "500M"
+    assert "slurm_mem" not in parameters
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"mem_mb": 0}, "rule cell, resource mem_mb=0: expected a whole number of at least 1"),
+        ({"runtime": "soon"}, "rule cell, resource runtime='soon': expected a whole number"),
+        ({"gpu": 1.5}, "rule cell, resource gpu=1.5: expected a whole number"),
+        ({"gpu": -1}, "rule cell, resource gpu=-1: expected a whole number of at least 0"),
+        ({"gpu": 1, "gres": "gpu:1"}, "give either gpu or gres, not both"),
+        ({"mpi": "srun"}, "MPI jobs are not supported"),
+        ({"nodes": 2}, "a job is one task on one node here"),
+        ({"tasks": 4}, "a job is one task on one node here"),
+        ({"slurm_partition": "a\n#SBATCH --uid=0"}, "control characters"),
+        ({"slurm_extra": "--output=/etc/passwd"}, "--output is managed by the plugin"),
+        ({"slurm_extra": "--outp=/etc/passwd"}, "--outp is managed by the plugin"),
+        ({"slurm_extra": "-o x"}, "expected long options"),
+        ({"slurm_extra": "--comment='open"}, "No closing quotation"),
+        ({"slurm_extra": "--comment=a\nrm -rf /"}, "control characters"),
+        ({"slurm_extra": "--Weird=1"}, "--Weird is no option of sbatch"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(resources: dict[str, Any], said: str) -> None:
+    with pytest.raises(WorkflowError) as error:
+        ask(**resources)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cluster": "pbs"}, "--submitit-cluster: 'pbs', expected slurm or local or debug"),
+        ({"requeue": "maybe"}, "--submitit-requeue: 'maybe', expected always or never"),
+        ({"on_interrupt": ""}, "--submitit-on-interrupt: ''"),
+        ({"pack": 0}, "--submitit-pack: 0, expected a whole number of at least 1"),
+        ({"gpus": -1}, "--submitit-gpus: -1"),
+        ({"signal_delay": 1}, "--submitit-signal-delay: 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(WorkflowError) as error:
+        ExecutorSettings(**settings)
+    assert said in str(error.value)
+
+
+@given(st.text())
+def test_no_text_gets_past_what_the_plugin_manages(text: str) -> None:
+    try:
+        found = parse_extra(text, "here")
+    except WorkflowError:
+        return
+    for name, value in found.items():
+        assert not any(managed.startswith(name) for managed in MANAGED)
+        assert value is True or "\n" not in value
+
+
+def test_submitit_takes_every_parameter(tmp_path: Path) -> None:
+    """AutoExecutor refuses names that it does not know."""
+    request = ask(runtime=5, mem_mb=100, gpu=1, slurm_partition="p", slurm_extra="--nice=1")
+    auto = auto_executor("local", tmp_path, "name", request, {"slurm_signal_delay_s": 10})
+    assert auto._executor.parameters["timeout_min"] == 5
+
+
+sizes = st.integers(1, 5)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 2), st.integers(1, 2))), sizes, sizes)
+def test_submissions_hold_every_cell_once_and_ask_for_one_thing_each(
+    cells: list[tuple[str, int, int]], limit: int, pack: int
+) -> None:
+    ready = []
+    for number, (rule, attempt, memory) in enumerate(cells):
+        request = request_of(rule, 1, {"mem_mb": memory, "pack": pack}, ExecutorSettings())
+        ready.append(Ready(number, {"rule": rule, "attempt": attempt}, {}, request))
+    submitter = Submitter(ExecutorSettings(), None, Path(), print, limit)  # type: ignore[arg-type]
+    chunks = submitter.chunks(ready)
+    assert sorted(one.job for chunk in chunks for task in chunk for one in task) == list(range(len(cells)))
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= limit
+        assert all(1 <= len(task) <= pack for task in chunk)
+        members = list(chain(*chunk))
+        assert len({(one.cell["rule"], one.cell["attempt"], str(one.request)) for one in members}) == 1
+
+
+def test_a_command_is_run_as_words_and_only_a_precommand_by_a_shell() -> None:
+    command = "/bin/python -m snakemake --target-jobs 'cell:i=a b;$(touch x)' --cores 1"
+    plain = program(command, {"A": "1"}, "")
+    assert plain == {"snakemake": ["--target-jobs", "cell:i=a b;$(touch x)", "--cores", "1"], "env": {"A": "1"}}
+    prepared = program(command, {}, "module load cuda")
+    assert prepared["argv"][:4] == ["bash", "-c", 'module load cuda && exec "$@"', "bash"]
+    assert prepared["argv"][4:] == ["/bin/python", "-m", "snakemake", *plain["snakemake"]]
