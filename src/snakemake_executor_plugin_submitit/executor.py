@@ -19,16 +19,17 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
+from snakemake_executor_plugin_submitit.cluster import reach_cluster
+from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
-from snakemake_executor_plugin_submitit.requests import request_of
+from snakemake_executor_plugin_submitit.requests import Request, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.starts import revoke
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
-from snakemake_executor_plugin_submitit.submitter import Ready, RejectedError, Submitter, local_gpus
+from snakemake_executor_plugin_submitit.submitter import Ready, RejectedError, Submitter
 
 HEARTBEAT_S = 10.0
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
-LOG_LINES = 20
 
 
 class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
@@ -43,15 +44,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.detaching = False
         self.beaten = time.monotonic()
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
-        limit = self._check_cluster()
+        self.cluster = reach_cluster(self.settings, self.logger)
         self._check_rules()
         self.base.mkdir(parents=True, exist_ok=True)
         try:
             self.journal = Journal(self.base / "journal.sqlite")
         except JournalError as error:
             raise WorkflowError(str(error)) from None
-        say = lambda text: self.logger.warning(text)  # noqa: E731
-        self.submitter = Submitter(self.settings, self.journal, self.base, say, limit, lambda: not self.wait)
+        limit, stopping = self.cluster.array_limit, lambda: not self.wait
+        self.submitter = Submitter(self.settings, self.journal, self.base, self.logger.warning, limit, stopping)
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120))
         self.known = {cell["key"]: cell for cell in self._recover()}
@@ -59,52 +60,16 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self._listen()
         self.ready = True
 
-    def _check_cluster(self) -> int:
-        """What the cluster allows in one array; checks that there is one, and the settings against it."""
-        limit = int(self.settings.array_limit or 1000)
-        if self.settings.cluster != "slurm":
-            return limit
-        missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if not shutil.which(name)]
-        if missing:
-            raise WorkflowError(
-                f"--submitit-cluster slurm: {', '.join(missing)} not found. Run this on a login node of a SLURM "
-                "cluster, or use --submitit-cluster local"
-            )
-        for attempt in range(30):
-            try:
-                self.partitions = slurm.partitions()
-                return min(limit, int(slurm.config().get("MaxArraySize", limit)))
-            except slurm.SlurmError as error:
-                if not error.transient or attempt == 29:
-                    raise WorkflowError(f"SLURM does not answer: {error}") from None
-                self.logger.warning(f"{error}; waiting for it")
-                time.sleep(min(10, 1 + attempt))
-        return limit
-
     def _check_rules(self) -> None:
         """One job of each rule: what it asks for must be possible before anything is submitted."""
-        seen = set()
-        for job in self.workflow.dag.needrun_jobs():
-            if not job.is_local and rule_of(job) not in seen:
-                seen.add(rule_of(job))
-                self._request(job)
+        jobs = {rule_of(job): job for job in self.workflow.dag.needrun_jobs() if not job.is_local}
+        for job in jobs.values():
+            self._request(job)
 
-    def _request(self, job: JobExecutorInterface) -> Any:
-        rule = rule_of(job)
+    def _request(self, job: JobExecutorInterface) -> Request:
         resources = cast(Mapping[str, Any], job.resources)
-        request = request_of(rule, job.threads, resources, self.settings)
-        partition = request.parameters.get("slurm_partition")
-        if self.settings.cluster == "slurm":
-            for name in str(partition).split(",") if partition else []:
-                if name not in self.partitions:
-                    raise WorkflowError(
-                        f"rule {rule}: partition {name!r} does not exist, expected one of {', '.join(self.partitions)}"
-                    )
-        elif self.settings.cluster == "local" and request.gpus > len(local_gpus(self.settings)):
-            raise WorkflowError(
-                f"rule {rule}, resource gpu={request.gpus}: this machine has {len(local_gpus(self.settings))} GPUs to "
-                "hand out; --submitit-gpus N sets their number"
-            )
+        request = request_of(rule_of(job), job.threads, resources, self.settings)
+        self.cluster.check(rule_of(job), request)
         return request
 
     def _recover(self) -> list[dict[str, Any]]:
@@ -268,7 +233,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             elif outcome.exit == 0:
                 self.report_job_success(info)
             else:
-                message, logs = _failure(row)
+                message, logs = explain(row)
                 self.report_job_error(info, msg=message, aux_logs=logs)
 
     def _lost(self, info: SubmittedJobInfo, row: dict[str, Any]) -> None:
@@ -305,17 +270,21 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         if self.detaching or self.settings.on_interrupt == "detach":
             self.logger.warning(f"Detached: {len(rows)} jobs go on. The same command takes them up again.")
             return
-        self._cancel(rows)
-        changes = [{"id": row["id"], "state": "CANCELLED", "settled": 1, "detail": "interrupted"} for row in rows]
-        self.journal.change(changes)
+        known = {row["id"] for row in rows}
+        cut_short = [row for row in self.journal.open_cells() if row["submitted"] is None and row["id"] not in known]
+        self._cancel(rows, sorted({row["submission"] for row in cut_short}))
+        for row in cut_short:  # sbatch was interrupted: whatever still comes of it must not run
+            revoke(Path(row["folder"]), row["task"], "interrupted")
+        ended = {"state": "CANCELLED", "settled": 1, "detail": "interrupted"}
+        self.journal.change([{"id": row["id"]} | ended for row in rows + cut_short])
 
-    def _cancel(self, rows: list[dict[str, Any]]) -> None:
+    def _cancel(self, rows: list[dict[str, Any]], names: Sequence[str] = ()) -> None:
         ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
-        if not ids:
-            return
         if self.settings.cluster == "slurm":
             try:
-                slurm.scancel(_whole_arrays(ids, rows))
+                slurm.scancel(sorted({one.split("_")[0] for one in ids}) if len(ids) > 100 else ids)
+                for name in names:
+                    slurm.call("scancel", "--quiet", f"--name={name}")
             except slurm.SlurmError as error:
                 self.logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(ids)}")
             return
@@ -342,22 +311,3 @@ def _row(info: SubmittedJobInfo) -> dict[str, Any]:
 def _change(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
     columns = {"state": outcome.state, "reason": outcome.reason, "node": outcome.node, "detail": outcome.reason}
     return {"id": row["id"], **columns, **outcome.columns}
-
-
-def _whole_arrays(ids: list[str], rows: list[dict[str, Any]]) -> list[str]:
-    """Arrays by their own id where every task that is left is ours to cancel: fewer words, the same jobs."""
-    return sorted({one.split("_")[0] for one in ids}) if len(ids) > 100 else ids
-
-
-def _failure(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """What is told about a job that failed, and its log."""
-    where = f" on node {row['node']}" if row["node"] else ""
-    text = f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}), job {row['job_id']}{where}.\n"
-    log = Path(row["log"])
-    own = sorted(Path(row["folder"]).glob(f"{row['job_id']}_*_log.out"))
-    lines: list[str] = []
-    for path in [log, *own]:
-        if not lines and path.exists():
-            lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    text += f"Its log is {log}\n" + "".join(f"    {line}\n" for line in lines)
-    return text, [str(log)] if log.exists() else []

@@ -28,6 +28,11 @@ def visible_gpus() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
+def local_gpus(count: int | None) -> list[str]:
+    """The GPUs to hand out: so many, from 0 on, or those that are visible."""
+    return visible_gpus() if count is None else [str(number) for number in range(count)]
+
+
 def slot_folder() -> Path:
     """Where this user's locks lie on this machine; private."""
     folder = Path(tempfile.gettempdir()) / f"submitit-gpus-{os.getuid()}"

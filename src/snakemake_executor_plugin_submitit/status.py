@@ -165,9 +165,21 @@ def _finished(result: dict[str, Any]) -> Outcome:
 def _ended(cell: dict[str, Any], last: JobState) -> Outcome:
     state = canonical(last.state)
     why = last.reason if last.reason not in ("None", "") else meaning_of(state)
+    if state in ("FAILED", "CANCELLED") and _over_memory(cell):
+        state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
     if state == "COMPLETED":
         state, why = "FAILED", "SLURM says COMPLETED, but the job left no result"
     return Outcome(state, why, last.node, ended=True, exit=1, columns={"ended": time.time()})
+
+
+def _over_memory(cell: dict[str, Any]) -> bool:
+    """Whether SLURM's own words in the task's output say so: without cgroups its state is a plain FAILED."""
+    path = Path(cell["folder"]) / f"{cell['job_id']}_0_log.out"
+    try:
+        text = path.read_bytes()[-20_000:].decode(errors="replace").lower()
+    except OSError:
+        return False
+    return "memory limit" in text or "oom-kill" in text or "oom_kill" in text
 
 
 def _runs_elsewhere(cell: dict[str, Any]) -> str | None:

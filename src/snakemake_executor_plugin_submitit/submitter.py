@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.gpus import visible_gpus
+from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
@@ -117,7 +117,7 @@ class Submitter:
             max_requeues=int(self.settings.max_requeues or 0),
             signal_delay_s=delay,
             gpus=request.gpus,
-            gpu_names=None if self.settings.cluster == "slurm" else local_gpus(self.settings),
+            gpu_names=None if self.settings.cluster == "slurm" else local_gpus(self.settings.gpus),
         )
 
     def _until_taken(self, name: str, submit: Callable[[], list[str]], tasks: int, ids: list[int]) -> list[str]:
@@ -197,11 +197,6 @@ class Submitter:
         self.journal.change(closed)
         if started:
             self.journal.submitted(name, next(iter(started.values())).split("_")[0], started)
-
-
-def local_gpus(settings: ExecutorSettings) -> list[str]:
-    """The GPUs that `local` hands out."""
-    return visible_gpus() if settings.gpus is None else [str(number) for number in range(settings.gpus)]
 
 
 def _started_as(cell: dict[str, Any]) -> str:

@@ -1,0 +1,60 @@
+"""What the cluster has and allows, asked once before anything is submitted."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.gpus import local_gpus
+from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Most tasks of an array; partitions, where the cluster has them; GPUs, where it is this machine."""
+
+    array_limit: int
+    partitions: list[str] | None = None
+    gpus: int | None = None
+
+    def check(self, rule: str, request: Request) -> None:
+        """Raises: WorkflowError where a rule asks for what is not there."""
+        partition = request.parameters.get("slurm_partition")
+        if self.partitions is not None and partition:
+            for name in str(partition).split(","):
+                if name not in self.partitions:
+                    known = ", ".join(self.partitions)
+                    raise WorkflowError(f"rule {rule}: partition {name!r} does not exist, expected one of {known}")
+        if self.gpus is not None and request.gpus > self.gpus:
+            raise WorkflowError(
+                f"rule {rule}, resource gpu={request.gpus}: this machine has {self.gpus} GPUs to hand out; "
+                "--submitit-gpus N sets their number"
+            )
+
+
+def reach_cluster(settings: ExecutorSettings, logger: Any) -> Cluster:
+    """Look at the cluster; waits for minutes where SLURM does not answer. Raises: WorkflowError."""
+    limit = int(settings.array_limit or 1000)
+    if settings.cluster != "slurm":
+        return Cluster(limit, gpus=len(local_gpus(settings.gpus)) if settings.cluster == "local" else None)
+    missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if not shutil.which(name)]
+    if missing:
+        raise WorkflowError(
+            f"--submitit-cluster slurm: {', '.join(missing)} not found. Run this on a login node of a SLURM cluster, "
+            "or use --submitit-cluster local"
+        )
+    for attempt in range(30):
+        try:
+            allowed = int(slurm.config().get("MaxArraySize", limit))
+            return Cluster(min(limit, allowed), slurm.partitions())
+        except slurm.SlurmError as error:
+            reason = error
+        if not reason.transient:
+            break
+        logger.warning(f"{reason}; waiting for it")
+        time.sleep(min(10, 1 + attempt))
+    raise WorkflowError(f"SLURM does not answer: {reason}")
