@@ -108,7 +108,18 @@ def start(
     environment = os.environ | {"CALLS": str(folder / "calls"), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
     if peer:
         environment["PYTHONPATH"] = str(peer)
-    general = ["--jobs", "100000", "--cores", "2", "--scheduler", "greedy", "--config", f"cells={cells}"]
+    general = [
+        "--jobs",
+        "100000",
+        "--cores",
+        "2",
+        "--scheduler",
+        "greedy",
+        "--max-jobs-per-timespan",
+        "100000/1s",
+        "--config",
+        f"cells={cells}",
+    ]
     command = [sys.executable, "-m", "snakemake", *general, *executor, "--seconds-between-status-checks", "5"]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

@@ -113,5 +113,5 @@ def _write_tasks(delayed: Sequence[DelayedSubmission]) -> list[Task]:
         content = {key: value for key, value in asdict(task).items() if key in fields}
         path = task.folder / f"{task.index}.json"
         if not path.exists():
-            write_json(path, content)
+            write_json(path, content, durable=False)  # thousands; lost only with the whole host
     return tasks

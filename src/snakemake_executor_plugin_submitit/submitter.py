@@ -1,6 +1,7 @@
 """From ready cells to the cluster: grouped, packed, cut into arrays, written down before and after, and found again."""
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -131,6 +132,7 @@ class Submitter:
                 reason = str(error)
                 if not error.transient:
                     self._give_up(name, ids, reason)
+                    shutil.rmtree(self.base / "jobs" / name, ignore_errors=True)  # nothing can come of it
                     raise RejectedError(reason) from None
             self.say(f"{name}: not submitted yet: {reason}; trying again")
             while True:

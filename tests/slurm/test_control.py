@@ -88,3 +88,30 @@ def test_impossible_requests_are_refused_before_anything_is_submitted(tmp_path: 
         assert sweep.run(timeout=30) == 1
         assert expected in sweep.log
         assert "Submitted" not in sweep.log
+
+
+def test_what_sbatch_rejects_fails_by_name_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A rejected array of submitit's leaves its pickles; and the cells of another rule go on."""
+    good = CELLS.replace("rule cell", "rule good").replace("out/", "good/").split("rule good")[1]
+    rejected = CELLS.replace("mem_mb=200", 'mem_mb=200, slurm_extra="--reservation=nosuch"')
+    both = rejected.replace('range(int(config["cells"]))]', 'range(2)] + ["good/1.txt"]') + "rule good" + good
+    sweep = Sweep(tmp_path, both)
+    assert sweep.run(timeout=60) == 1
+    assert "cell" in sweep.log
+    assert "not submitted: sbatch: " in sweep.log
+    assert "Requested reservation is invalid" in sweep.log
+    assert (tmp_path / "good/1.txt").exists()
+    assert [path.name.rpartition("-")[0] for path in (tmp_path / ".submitit/jobs").iterdir()] == ["good"]
+
+
+def test_a_controller_inside_a_job_hands_nothing_of_it_down(tmp_path: Path) -> None:
+    """SBATCH_* and SLURM_* of an enclosing job would override what the cells ask for."""
+    sweep = Sweep(tmp_path, CELLS, "--config", "cells=2")
+    inherited = {
+        "SBATCH_PARTITION": "nosuch",
+        "SLURM_JOB_ID": "1",
+        "SLURM_CPUS_PER_TASK": "99",
+        "SBATCH_ARRAY_INX": "0-3",
+    }
+    assert sweep.run(env=inherited, timeout=90) == 0, sweep.log
+    assert_each_once(sweep, 2)
