@@ -42,13 +42,18 @@ class TestDebug(TestLocal):
         return ExecutorSettings(cluster="debug")
 
 
-def start(folder: Path, shell: str, *args: str, cells: int = 4, **config: object) -> "subprocess.Popen[str]":
-    (folder / "Snakefile").write_text(CELLS.replace("SHELL", shell))
+def start(
+    folder: Path, shell: str, *args: str, cells: int = 4, snakefile: str = CELLS, **config: object
+) -> "subprocess.Popen[str]":
+    (folder / "Snakefile").write_text(snakefile.replace("SHELL", shell))
     command = [SNAKEMAKE, "--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy", "--jobs", "100"]
     command += ["--executor", "submitit", "--submitit-cluster", "local", "--seconds-between-status-checks", "1", *args]
     pairs = [f"{key}={value}" for key, value in ({"cells": cells} | config).items()]
     with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen([*command, "--config", *pairs], cwd=folder, stdout=log, stderr=log, process_group=0)
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        return subprocess.Popen(
+            [*command, "--config", *pairs], cwd=folder, stdout=log, stderr=log, process_group=0, env=environment
+        )
 
 
 def run(folder: Path, shell: str, *args: str, **config: object) -> tuple[int, str]:
@@ -145,6 +150,26 @@ def test_cells_packed_into_one_task_pay_for_one_start_and_fail_alone(tmp_path: P
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.txt", "2.txt", "3.txt"]
     assert "1 tasks with 4 jobs" in log
     assert "cell 1: FAILED (exit status 1)" in log
+
+
+def test_slow_modules_are_imported_once_for_all_cells_of_a_task(tmp_path: Path) -> None:
+    """And a script in a fork has its own arguments, log, benchmark and exit status."""
+    (tmp_path / "slow_module.py").write_text("open('imports', 'a').write('x')")
+    (tmp_path / "cell.py").write_text(
+        "import slow_module, sys\n"
+        "print('in', snakemake.wildcards.i, __name__)\n"
+        "if snakemake.wildcards.i == '1': sys.exit('stopped')\n"
+        "open(snakemake.output[0], 'w').write(snakemake.wildcards.i)\n"
+    )
+    snakefile = CELLS.replace('shell: "SHELL"', 'benchmark: "out/{i}.tsv"\n    script: "cell.py"')
+    process = start(tmp_path, "", "--submitit-pack", "4", "--submitit-preload", "slow_module", snakefile=snakefile)
+    assert process.wait(120) == 1
+    assert (tmp_path / "imports").read_text() == "x"
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["0.txt", "2.txt", "3.txt"]
+    assert (tmp_path / "out/2.tsv").read_text().count("\n") == 2
+    assert "in 3 __main__" in (tmp_path / ".submitit/logs/cell/3.log").read_text()
+    assert "stopped" in (tmp_path / ".submitit/logs/cell/1.log").read_text()
+    assert "of them start-up" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_second_controller_is_refused_by_name(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def describe(job: JobExecutorInterface, logdir: Path) -> dict[str, Any]:
     name = name_of(job)
     return {
         "key": _digest([rule, name, outputs]),
-        "signature": _digest([rule, name, outputs, _what_it_does(job), job.attempt]),
+        "signature": _digest([rule, name, outputs, _what_it_does(job)]),
         "rule": rule,
         "name": name,
         "outputs": outputs,
@@ -55,14 +55,17 @@ def program(command: str, envvars: Mapping[str, str], precommand: str) -> dict[s
 
 
 def _what_it_does(job: JobExecutorInterface) -> Any:
-    """What a running job's result depends on, so that an older one is not taken for what is wanted now."""
+    """What a running job's result depends on, so that an older one is not taken for what is wanted now.
+
+    Time and memory are none of it: a longer limit for the next job does not end the one that runs.
+    """
     jobs = sorted(job.jobs, key=str) if job.is_group() else [job]
     return [
         [
             one.rule.name,
             _wildcards(one.wildcards_dict),
             sorted(map(str, one.input)),
-            {key: str(value) for key, value in sorted(one.resources.items()) if key not in ("tmpdir", "_nodes")},
+            one.threads,
             _ADDRESS.sub("", repr(list(one.params))),
             str(one.shellcmd),
         ]

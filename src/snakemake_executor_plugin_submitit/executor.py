@@ -42,6 +42,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.base = Path(self.settings.folder or ".submitit").absolute()
         self.logdir = (self.settings.logdir or self.base / "logs").absolute()
         self.detaching = False
+        self.began = time.time()
         self.beaten = time.monotonic()
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
         self.cluster = reach_cluster(self.settings, self.logger)
@@ -126,12 +127,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         cells = [(job, describe(job, self.logdir)) for job in jobs]
         earlier = {cell["key"]: self.known.pop(cell["key"]) for _, cell in cells if cell["key"] in self.known}
         outcomes = self.watch.poll(list(earlier.values())) if earlier else {}
-        fresh = []
+        fresh: list[tuple[JobExecutorInterface, dict[str, Any]]] = []
+        outdated: list[dict[str, Any]] = []
         for job, cell in cells:
             self.run_job_pre(job)
             row = earlier.get(cell["key"])
-            if row is None or not self._take_up(job, cell, row, outcomes.get(row["id"])):
+            if row is None or not self._take_up(job, cell, row, outcomes.get(row["id"]), outdated):
                 fresh.append((job, cell))
+        if outdated:
+            self._end(outdated)
         ready = []
         for job, cell in fresh:
             try:
@@ -174,36 +178,43 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.report_job_error(SubmittedJobInfo(job), msg=why)
 
     def _take_up(
-        self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any], outcome: Outcome | None
+        self,
+        job: JobExecutorInterface,
+        cell: dict[str, Any],
+        earlier: dict[str, Any],
+        outcome: Outcome | None,
+        outdated: list[dict[str, Any]],
     ) -> bool:
-        """Whether the job of an earlier controller does what is wanted now; one that does not is ended first."""
+        """Whether the job of an earlier controller does what is wanted now; one that does not joins the `outdated`."""
         whole = outcome is not None and outcome.ended and outcome.exit == 0
         if whole and not all(os.path.lexists(path) for path in cell["outputs"]):
             gone = {"id": earlier["id"], "state": "COMPLETED", "settled": 1, "detail": "its outputs are gone"}
             self.journal.change([gone])
             return False
-        if outcome is not None and outcome.ended and outcome.exit != 0:
+        same = earlier["signature"] == cell["signature"]
+        if outcome is not None and outcome.ended and not (whole and same):
             self.journal.change([_change(earlier, outcome) | {"settled": 1}])
             return False
-        if earlier["signature"] == cell["signature"] or whole:
+        if same:
             self.logger.info(f"{cell['rule']} {cell['name']}: going on with job {earlier['job_id']}")
             self._watch_job(job, earlier)
             return True
         self.logger.warning(f"{cell['rule']} {cell['name']}: job {earlier['job_id']} is out of date and is cancelled")
-        self._cancel([earlier])
-        self._until_gone(earlier)
-        self.journal.change([{"id": earlier["id"], "state": "CANCELLED", "settled": 1, "detail": "out of date"}])
+        outdated.append(earlier)
         return False
 
-    def _until_gone(self, row: dict[str, Any]) -> None:
-        if revoke(Path(row["folder"]), row["task"], "out of date"):
-            return  # it had not started, and now never will
+    def _end(self, rows: list[dict[str, Any]]) -> None:
+        """Cancel jobs and wait until none of them can write any more."""
+        self._cancel(rows)
+        # one that had not started now never will
+        left = [row for row in rows if not revoke(Path(row["folder"]), row["task"], "out of date")]
         watch = Watch(self.watch.cluster, 1.0, self.watch.lost_after)
-        while True:
-            outcome = watch.poll([row]).get(row["id"])
-            if outcome is not None and outcome.ended:
-                return
+        while left:
+            outcomes = watch.poll(left)
+            left = [row for row in left if row["id"] not in outcomes or not outcomes[row["id"]].ended]
             time.sleep(0.5)
+        ended = {"state": "CANCELLED", "settled": 1, "detail": "out of date"}
+        self.journal.change([{"id": row["id"]} | ended for row in rows])
 
     # watching
 
@@ -300,6 +311,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         outcomes = self.watch.poll(list(unasked.values())) if unasked else {}
         ended = {number: outcome for number, outcome in outcomes.items() if outcome.ended}
         self.journal.change([_change(unasked[number], one) | {"settled": 1} for number, one in ended.items()])
+        for rule, cells, busy, work in self.journal.overhead(self.began):
+            share = f"{busy:.1f} minutes of tasks, {1 - work / busy:.0%} of them start-up"
+            self.logger.info(f"{rule}: {cells} jobs, {share} (see --submitit-pack)")
         self.journal.close()
 
 

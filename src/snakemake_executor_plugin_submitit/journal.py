@@ -143,6 +143,17 @@ class Journal:
             ).fetchall()
         return [dict(row) | {"outputs": json.loads(row["outputs"])} for row in rows]
 
+    def overhead(self, since: float) -> list[tuple[str, int, float, float]]:
+        """For each rule: its cells that ended since, the minutes of their tasks, and of the rule's bodies in them."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT rule, SUM(n) AS n, SUM(busy) / 60 AS busy, SUM(work) / 60 AS work FROM ("
+                " SELECT rule, COUNT(*) AS n, MAX(ended) - MIN(task_started) AS busy, SUM(work_s) AS work FROM cells"
+                " WHERE ended >= ? AND work_s IS NOT NULL GROUP BY submission, task) GROUP BY rule ORDER BY busy DESC",
+                (since,),
+            ).fetchall()
+        return [(row["rule"], row["n"], row["busy"], row["work"]) for row in rows]
+
     def finished_folders(self, before: float) -> list[str]:
         """Folders of submissions whose cells were all settled before a time."""
         with self._lock:

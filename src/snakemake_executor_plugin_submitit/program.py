@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.preload import fork_scripts, preload
 
 
 def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Path) -> int:
@@ -18,6 +19,8 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
     """
     if "snakemake" in cell:
         import snakemake.cli  # paid once for all cells of the task
+
+        preload(cell.get("preload", []))
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -35,6 +38,8 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
         if "snakemake" not in cell:
             os.execvp(cell["argv"][0], cell["argv"])
         _time_bodies(work)
+        if cell.get("preload"):
+            fork_scripts()
         snakemake.cli.main(cell["snakemake"])
         code = 0
     except SystemExit as end:

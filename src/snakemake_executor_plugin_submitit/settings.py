@@ -55,6 +55,9 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     pack: Optional[int] = _setting(
         1, "Cells of one rule that one task runs, one after the other; the resource `pack` of a rule comes first."
     )
+    preload: Optional[str] = _setting(
+        None, "Modules, separated by commas, that a task imports once for the Python scripts of all its cells: `torch`."
+    )
     submissions_per_minute: Optional[int] = _setting(None, "Most calls of sbatch in a minute; no limit if not set.")
     submit_patience: Optional[int] = _setting(
         60, "Minutes for which a submission is tried again while SLURM cannot be reached or takes no more jobs."

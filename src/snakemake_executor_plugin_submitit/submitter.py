@@ -107,13 +107,14 @@ class Submitter:
         from snakemake_executor_plugin_submitit.task import Task
 
         request = cells[0].request
+        more = {"preload": [name.strip() for name in (self.settings.preload or "").split(",") if name.strip()]}
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
             delay = min(delay, max(10, request.minutes * 60 // 3))
         return Task(
             folder=folder,
             index=index,
-            cells=[{**one.program, "log": one.cell["log"], "name": one.cell["name"]} for one in cells],
+            cells=[{**one.program, "log": one.cell["log"], "name": one.cell["name"]} | more for one in cells],
             requeue=self.settings.requeue == "always",
             max_requeues=int(self.settings.max_requeues or 0),
             signal_delay_s=delay,

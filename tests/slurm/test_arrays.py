@@ -90,7 +90,7 @@ def test_a_thousand_tasks_have_each_their_own_state(tmp_path: Path) -> None:
     settings = ExecutorSettings()
     journal = Journal(tmp_path / "journal.sqlite")
     submitter = Submitter(settings, journal, tmp_path, print, array_limit=300)
-    request = request_of("cell", 1, {"mem_mb": 30, "runtime": 5, "slurm_partition": "cpu"}, settings)
+    request = request_of("cell", 1, {"mem_mb": 100, "runtime": 5, "slurm_partition": "cpu"}, settings)
     ready = []
     for number in range(1000):
         cell = {"key": str(number), "signature": "", "rule": "cell", "name": str(number), "outputs": [], "attempt": 1}
