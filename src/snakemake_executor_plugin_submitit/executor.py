@@ -191,6 +191,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             gone = {"id": earlier["id"], "state": "COMPLETED", "settled": 1, "detail": "its outputs are gone"}
             self.journal.change([gone])
             return False
+        if outcome is not None and outcome.lost and not revoke(Path(earlier["folder"]), earlier["task"], "lost"):
+            outcome = None  # it has just started after all
         same = earlier["signature"] == cell["signature"]
         if outcome is not None and outcome.ended and not (whole and same):
             self.journal.change([_change(earlier, outcome) | {"settled": 1}])

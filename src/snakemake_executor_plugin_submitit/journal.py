@@ -20,7 +20,7 @@ from uuid import uuid4
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 VERSION = 1
-LEASE_S = 60.0  # a controller on another host that has been silent for so long is dead
+LEASE_S = 180.0  # a controller on another host that has been silent for so long is dead
 
 SCHEMA = """
 CREATE TABLE lease (one INTEGER PRIMARY KEY CHECK (one = 1),

@@ -59,6 +59,8 @@ def _be(script: str) -> None:
         code = 0
     except SystemExit as end:
         code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
     except BaseException:
         import traceback
 

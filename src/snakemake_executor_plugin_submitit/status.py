@@ -1,6 +1,7 @@
 """How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
 
 import shutil
+import threading
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -45,10 +46,14 @@ class Watch:
     records: dict[tuple[str, str], JobState] | None = None
     gone_since: dict[int, float] = field(default_factory=dict)
     releases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    outage_since: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
         """The new states of cells (rows of the journal), by id; those without news are left out."""
+        with self.lock:
+            return self._poll(cells)
+
+    def _poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
         found = {}
         waiting = []
         for cell, result in _results(cells):
@@ -72,9 +77,7 @@ class Watch:
             return
         try:
             self.queue = slurm.squeue()
-            self.outage_since = 0.0
         except SlurmError:
-            self.outage_since = self.outage_since or time.time()
             return
         self._release_held(cells)
         gone = [cell for cell in cells if not self._queued(cell)]

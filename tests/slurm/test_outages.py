@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 ROOT = Path(os.environ.get("CLUSTER_ROOT", "/var/lib/scatterproof-cluster"))
 CHAIN = """
 rule all:
-    input: [f"out/{i}.txt" for i in range(30)]
+    input: [f"out/{i}.txt" for i in range(16)]
     localrule: True
 rule first:
     output: "first/{i}.txt"
@@ -51,9 +51,9 @@ def test_slurmctld_away_for_30_s_and_slurmdbd_for_60_s(tmp_path: Path) -> None:
         subprocess.run([CLUSTER / "up"], check=True, capture_output=True)
         kill(process)
     count = sweep.completed()
-    assert sorted(count) == sorted(str(i) for i in range(30))
+    assert sorted(count) == sorted(str(i) for i in range(16))
     assert set(count.values()) == {2}, "once for each of two rules"
-    assert [(tmp_path / f"out/{i}.txt").read_text() for i in range(30)] == [f"{i}\n" for i in range(30)]
+    assert [(tmp_path / f"out/{i}.txt").read_text() for i in range(16)] == [f"{i}\n" for i in range(16)]
 
 
 def test_a_submission_that_only_seemed_to_fail_is_adopted(tmp_path: Path) -> None:
