@@ -49,6 +49,11 @@ def test_settings_stand_in_where_a_rule_says_nothing() -> None:
     assert "slurm_gres" not in ask(settings=settings, gpu=1).parameters
 
 
+def test_a_rule_that_asks_for_less_memory_than_its_snakemake_needs_gets_enough() -> None:
+    assert ask(mem_mb=5).parameters["slurm_mem"] == "256M"
+    assert ask(mem_mb=5, settings=ExecutorSettings(least_mem_mb=0)).parameters["slurm_mem"] == "5M"
+
+
 def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
     parameters = ask(threads=4, mem_mb=1000, mem_mb_per_cpu=500).parameters
     assert parameters["cpus_per_task"] == 4

@@ -66,8 +66,8 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
         "timeout_min": minutes,
         "gpus_per_node": gpus if gpus and not model else None,
         "slurm_gres": f"gpu:{model}:{gpus}" if gpus and model else gres,
-        "slurm_mem": _megabytes(asked.count("mem_mb", 1)),
-        "slurm_mem_per_cpu": _megabytes(asked.count("mem_mb_per_cpu", 1)),
+        "slurm_mem": _megabytes(asked.count("mem_mb", 1), settings.least_mem_mb or 0),
+        "slurm_mem_per_cpu": _megabytes(asked.count("mem_mb_per_cpu", 1), 0),
         "slurm_partition": asked.text("slurm_partition") or settings.partition,
         "slurm_account": asked.text("slurm_account") or settings.account,
         "slurm_qos": asked.text("qos") or asked.text("slurm_qos") or settings.qos,
@@ -143,5 +143,5 @@ class _Resources:
         return WorkflowError(f"rule {self.rule}, resource {name}={self.get(name)!r}: {why}")
 
 
-def _megabytes(number: int | None) -> str | None:
-    return None if number is None else f"{number}M"
+def _megabytes(number: int | None, least: int) -> str | None:
+    return None if number is None else f"{max(number, least)}M"

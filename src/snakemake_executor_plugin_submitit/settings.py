@@ -48,6 +48,9 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     gpus: Optional[int] = _setting(
         None, "GPUs of this machine that `local` hands out, from 0 on; if not set, those that are visible."
     )
+    least_mem_mb: Optional[int] = _setting(
+        256, "Least memory of a job: a rule that asks for less gets this, since its Snakemake alone needs some 150 MB."
+    )
     array_limit: Optional[int] = _setting(
         1000, "Most tasks of one array; SLURM's own limit, MaxArraySize, holds as well."
     )
@@ -89,7 +92,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
             if getattr(self, name) not in allowed:
                 raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}")
         least = {"array_limit": 1, "pack": 1, "submit_patience": 1, "status_interval": 0, "lost_after": 1}
-        least |= {"max_requeues": 0, "signal_delay": 5}
+        least |= {"max_requeues": 0, "signal_delay": 5, "least_mem_mb": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is None or value < lowest:
