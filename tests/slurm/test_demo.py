@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slurm
 @pytest.mark.timeout(1200)
-def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(tmp_path: Path) -> None:
+def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(
+    tmp_path: Path, cluster: Callable[..., None]
+) -> None:
+    cluster(NODES="1")  # two jobs at once are what two cores are good for
     clone = tmp_path / "scatterproof"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     subprocess.run(["make", "install"], cwd=clone, check=True, stdout=subprocess.DEVNULL)
@@ -37,3 +41,4 @@ def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(tmp_
             found = list(csv.DictReader(file))
         assert found
         assert all(row["device"].startswith("cpu") and not row["gpu_minutes"] for row in found)
+    cluster()
