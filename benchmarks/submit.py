@@ -26,7 +26,7 @@ rule all:
     localrule: True
 rule cell:
     output: "out/{i}.txt"
-    resources: runtime=10, mem_mb=200, slurm_extra="EXTRA"
+    resources: runtime=10, mem_mb=256, gpu=1, slurm_extra="EXTRA"
     shell: "echo {wildcards.i} > {output}"
 """
 OURS = ["--executor", "submitit", "--submitit-status-interval", "5"]
@@ -45,8 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="submit-") as folder:
         root = Path(folder)
         peer = root / "peer"
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", peer, *PEER], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", peer, *PEER], check=True)
         times: dict[str, float] = {}
         for name, executor, path in (("submitit", OURS, None), ("slurm", THEIRS, peer)):
             times |= measure(name, executor, path, root / name, asked.cells, asked.sweep)
@@ -111,7 +110,7 @@ def start(
     general = [
         "--jobs",
         "100000",
-        "--cores",
+        "--local-cores",
         "2",
         "--scheduler",
         "greedy",

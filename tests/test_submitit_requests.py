@@ -23,11 +23,11 @@ def ask(threads: int = 1, settings: ExecutorSettings | None = None, **resources:
 def test_the_slurm_plugins_names_are_understood() -> None:
     request = ask(
         runtime=90, mem_mb=4000, cpus_per_task=8, slurm_partition="gpu", slurm_account="a", qos="high",
-        constraint="a100", gpu=2, gpu_model="h100", clusters="big",
+        constraint="a100", gpu=2, gpu_model="h100",
         slurm_extra="--exclude=n1 --comment 'a b' --spread-job",
     )  # fmt: skip
     extra = request.parameters["slurm_additional_parameters"]
-    assert extra == {"exclude": "n1", "comment": "a b", "spread-job": True, "clusters": "big", "requeue": True}
+    assert extra == {"exclude": "n1", "comment": "a b", "spread-job": True, "requeue": True}
     assert request.minutes == 90
     assert request.gpus == 2
     named = {key: value for key, value in request.parameters.items() if key != "slurm_additional_parameters"}
@@ -70,6 +70,10 @@ def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
         ({"gpu": -1}, "rule cell, resource gpu=-1: expected a whole number of at least 0"),
         ({"gpu": 1, "gres": "gpu:1"}, "give either gpu or gres, not both"),
         ({"mpi": "srun"}, "MPI jobs are not supported"),
+        ({"clusters": "big"}, "only the default cluster is supported"),
+        ({"runtime": float("inf")}, "expected a whole number"),
+        ({"slurm_extra": "--ntasks-per-gpu=4"}, "--ntasks-per-gpu is managed by the plugin"),
+        ({"slurm_extra": "--clusters=big"}, "--clusters is managed by the plugin"),
         ({"nodes": 2}, "a job is one task on one node here"),
         ({"tasks": 4}, "a job is one task on one node here"),
         ({"slurm_partition": "a\n#SBATCH --uid=0"}, "control characters"),

@@ -89,7 +89,25 @@ def test_a_job_that_came_back_is_not_ended_by_its_earlier_attempt(
     told["squeue"] = {}
     found = look(cell)
     assert found is not None
-    assert (found.state, found.ended) == (state, True)
+    assert (found.state, found.ended, found.lost) == (state, True, True), "brought back where the cluster does not"
+    found = Watch("slurm", 0, 60, returns=False).poll([cell]).get(1)
+    assert found is not None
+    assert (found.state, found.ended, found.lost) == (state, True, False)
+
+
+def test_a_cell_that_had_not_begun_when_its_task_ended_is_brought_back(
+    cell: dict[str, Any], told: dict[str, Any]
+) -> None:
+    told["sacct"] = {("12_4", "r-1"): job("TIMEOUT")}
+    folder = Path(cell["folder"])
+    write_json(run_file(folder, 4, 1), {"job_id": "12_4", "node": "node7"})
+    found = look(cell)
+    assert found is not None
+    assert (found.state, found.lost) == ("TIMEOUT", True)
+    (folder / "4.0.begun").touch()
+    found = look(cell)
+    assert found is not None
+    assert (found.state, found.lost, found.exit) == ("TIMEOUT", False, 1)
 
 
 def test_squeue_alone_is_enough_where_there_is_no_accounting(cell: dict[str, Any], told: dict[str, Any]) -> None:

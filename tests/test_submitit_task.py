@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit.files import read_json, write_json
-from snakemake_executor_plugin_submitit.starts import Start, last_start, revoke, run_file
+from snakemake_executor_plugin_submitit.starts import Start, fence, last_start, revoke, run_file
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """
@@ -171,6 +171,30 @@ def test_a_start_that_fell_silent_is_not_waited_for(tmp_path: Path, monkeypatch:
     assert one.take()
     assert last_start(tmp_path, 0)[0] == 2
     assert not one.superseded()
+
+
+def test_the_time_limit_of_this_machine_starts_with_the_first_cell(tmp_path: Path) -> None:
+    write_task(tmp_path, ["sleep", "60"], limit_s=2, signal_delay_s=1)
+    assert start(tmp_path).wait(20) == 1
+    assert read_json(tmp_path / "0.0.json")["interrupted"] == "TIMEOUT"
+
+
+def test_a_program_that_saves_at_the_time_limit_goes_on(tmp_path: Path) -> None:
+    write_task(tmp_path, counting(tmp_path), limit_s=3, signal_delay_s=1)
+    assert start(tmp_path).wait(20) == 144
+    assert start(tmp_path).wait(20) == 0
+    assert counted(tmp_path) == list(range(1, 31))
+
+
+def test_a_fenced_task_makes_way_and_starts_no_more(tmp_path: Path) -> None:
+    write_task(tmp_path, counting(tmp_path, until=200))
+    running = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 2)
+    fence(tmp_path, 0, "given up")
+    assert running.wait(20) == 75
+    reached = counted(tmp_path)
+    assert start(tmp_path).wait(20) == 75
+    assert counted(tmp_path) == reached
 
 
 def test_what_has_succeeded_is_not_run_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,22 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def describe(job: JobExecutorInterface, logdir: Path) -> dict[str, Any]:
     """The columns of a cell in the journal that do not depend on its submission."""
-    rule = rule_of(job)
-    outputs = sorted(str(Path(str(path)).absolute()) for path in job.output)
-    name = name_of(job)
+    rule, name = rule_of(job), name_of(job)
+    outputs = sorted(str(Path(str(path)).absolute()) for one in _members(job) for path in one.output)
     return {
         "key": _digest([rule, name, outputs]),
-        "signature": _digest([rule, name, outputs, _what_it_does(job)]),
+        "signature": _digest([rule, name, outputs, [_what_it_does(one) for one in _members(job)]]),
         "rule": rule,
         "name": name,
         "outputs": outputs,
         "attempt": job.attempt,
-        "log": str((logdir / rule / f"{_file_name(name)}.log").absolute()),
+        "log": str((logdir / _file_name(rule) / f"{_file_name(name)}.log").absolute()),
     }
 
 
 def rule_of(job: JobExecutorInterface) -> str:
-    """A job's rule, a group job's group."""
-    return str(job.groupid) if job.is_group() else str(job.rule.name)
+    """A job's rule; a group job's rules, since the names of some groups are made up anew in every run."""
+    return "+".join(sorted({str(one.rule.name) for one in _members(job)}))
 
 
 def name_of(job: JobExecutorInterface) -> str:
@@ -39,6 +39,21 @@ def name_of(job: JobExecutorInterface) -> str:
     if not job.is_group():
         return _wildcards(job.wildcards_dict) or rule_of(job)
     return "+".join(sorted(f"{one.rule.name}:{_wildcards(one.wildcards_dict)}" for one in job.jobs))
+
+
+def newest_input(job: JobExecutorInterface) -> float:
+    """When the latest of a job's inputs was changed, as a Unix time."""
+    times = [0.0]
+    for path in {str(path) for one in _members(job) for path in one.input}:
+        with suppress(OSError):
+            times.append(Path(path).stat().st_mtime)
+    return max(times)
+
+
+def _members(job: JobExecutorInterface) -> list[Any]:
+    if not job.is_group():
+        return [job]
+    return sorted(job.jobs, key=lambda one: (one.rule.name, _wildcards(one.wildcards_dict)))
 
 
 def program(command: str, envvars: Mapping[str, str], precommand: str) -> dict[str, Any]:
@@ -54,33 +69,50 @@ def program(command: str, envvars: Mapping[str, str], precommand: str) -> dict[s
     return {"snakemake": words[module + 1 :], "env": dict(envvars)}
 
 
-def _what_it_does(job: JobExecutorInterface) -> Any:
-    """What a running job's result depends on, so that an older one is not taken for what is wanted now.
+def _what_it_does(one: Any) -> Any:
+    """What a job's result depends on, so that an older one is not taken for what is wanted now.
 
-    Time and memory are none of it: a longer limit for the next job does not end the one that runs.
+    Time, memory and threads are none of it: a longer limit for the next job does not end the one that runs.
     """
-    jobs = sorted(job.jobs, key=str) if job.is_group() else [job]
-    return [
-        [
-            one.rule.name,
-            _wildcards(one.wildcards_dict),
-            sorted(map(str, one.input)),
-            one.threads,
-            _ADDRESS.sub("", repr(list(one.params))),
-            str(one.shellcmd),
-        ]
-        for one in jobs
-    ]
+    rule = one.rule
+    inputs = sorted(map(str, one.input))
+    return [rule.name, _wildcards(one.wildcards_dict), inputs, _stable(list(one.params)), *_code(rule)]
+
+
+def _code(rule: Any) -> list[str]:
+    """A rule's command, and the content of its script."""
+    script = rule.script or rule.notebook
+    if not script:
+        return [str(rule.shellcmd)]
+    try:
+        path = Path(str(rule.basedir.join(str(script)).get_path_or_uri(secret_free=True)))
+        return [str(script), hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()]
+    except (OSError, TypeError, AttributeError):
+        return [str(script)]  # from the network, say: known by its address
+
+
+def _stable(value: Any) -> Any:
+    """A value as text that is the same in every process: sets have no order of their own."""
+    if isinstance(value, set | frozenset):
+        return sorted(str(_stable(one)) for one in value)
+    if isinstance(value, dict):
+        return sorted([str(_stable(key)), _stable(one)] for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return [_stable(one) for one in value]
+    return _ADDRESS.sub("", repr(value))
 
 
 def _wildcards(values: Mapping[str, Any]) -> str:
-    return ".".join(str(value) for value in values.values())
+    """Values by commas; those that have commas themselves are told apart by a digest."""
+    texts = [str(value) for value in values.values()]
+    joined = ",".join(texts)
+    return f"{joined}#{_digest(texts)[:8]}" if any("," in text for text in texts) else joined
 
 
 def _file_name(name: str) -> str:
     """A name as part of a path: readable, and never the same for two."""
     plain = re.sub(r"[^A-Za-z0-9._=+,-]", "_", name)
-    return name if plain == name and len(name) <= 120 else f"{plain[:100]}-{_digest(name)[:12]}"
+    return name if plain == name and len(name) <= 120 and name.strip(".") else f"{plain[:100]}-{_digest(name)[:12]}"
 
 
 def _digest(content: Any) -> str:

@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -18,15 +20,15 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
+from snakemake_executor_plugin_submitit.cells import describe, newest_input, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
-from snakemake_executor_plugin_submitit.starts import revoke
+from snakemake_executor_plugin_submitit.starts import fence, revoke
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
-from snakemake_executor_plugin_submitit.submitter import Ready, RejectedError, Submitter
+from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
 
 HEARTBEAT_S = 10.0
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
@@ -43,7 +45,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.logdir = (self.settings.logdir or self.base / "logs").absolute()
         self.detaching = False
         self.began = time.time()
-        self.beaten = time.monotonic()
+        self.closed = threading.Event()
+        self.returned: Counter[str] = Counter()
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
         self.cluster = reach_cluster(self.settings, self.logger)
         self._check_rules()
@@ -55,11 +58,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         limit, stopping = self.cluster.array_limit, lambda: not self.wait
         self.submitter = Submitter(self.settings, self.journal, self.base, self.logger.warning, limit, stopping)
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
-        self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120))
+        returns = self.settings.requeue == "always"
+        self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.known = {cell["key"]: cell for cell in self._recover()}
         self._sweep()
         self._listen()
         self.ready = True
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def _check_rules(self) -> None:
         """One job of each rule: what it asks for must be possible before anything is submitted."""
@@ -68,7 +73,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             self._request(job)
 
     def _request(self, job: JobExecutorInterface) -> Request:
-        resources = cast(Mapping[str, Any], job.resources)
+        # what depends on files that are still to be made is looked at when it is known
+        resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
         request = request_of(rule_of(job), job.threads, resources, self.settings)
         self.cluster.check(rule_of(job), request)
         return request
@@ -96,6 +102,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.logger.info(
             f"Jobs are kept in {self.base}. To leave them running and end this process: kill -USR1 {os.getpid()}"
         )
+
+    def _beat(self) -> None:
+        """Say that we live, whatever the other threads wait for."""
+        while not self.closed.wait(HEARTBEAT_S):
+            if not self.journal.holds():
+                return  # the next write says why
 
     def _on_detach(self, *_: Any) -> None:
         self.detaching = True
@@ -127,13 +139,18 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         cells = [(job, describe(job, self.logdir)) for job in jobs]
         earlier = {cell["key"]: self.known.pop(cell["key"]) for _, cell in cells if cell["key"] in self.known}
         outcomes = self.watch.poll(list(earlier.values())) if earlier else {}
+        stale = _tasks(earlier[cell["key"]] for job, cell in cells if self._is_stale(job, cell, earlier, outcomes))
         fresh: list[tuple[JobExecutorInterface, dict[str, Any]]] = []
         outdated: list[dict[str, Any]] = []
         for job, cell in cells:
             self.run_job_pre(job)
             row = earlier.get(cell["key"])
-            if row is None or not self._take_up(job, cell, row, outcomes.get(row["id"]), outdated):
-                fresh.append((job, cell))
+            if row is not None and _task(row) in stale:
+                outdated.append(row)
+            elif row is not None and self._take_up(job, cell, row, outcomes.get(row["id"])):
+                continue
+            fresh.append((job, cell))
+        outdated += self._in_the_way(fresh)
         if outdated:
             self._end(outdated)
         ready = []
@@ -160,6 +177,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         jobs = [one.job for cells in tasks for one in cells]
         try:
             rows = self.submitter.submit(tasks)
+        except FullError:
+            half = len(tasks) // 2
+            self._submit(tasks[:half])
+            self._submit(tasks[half:])
+            return
         except RejectedError as error:
             for job in jobs:
                 self._refuse(job, f"not submitted: {error}. ")
@@ -177,37 +199,49 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     def _refuse(self, job: JobExecutorInterface, why: str) -> None:
         self.report_job_error(SubmittedJobInfo(job), msg=why)
 
-    def _take_up(
+    def _is_stale(
         self,
         job: JobExecutorInterface,
         cell: dict[str, Any],
-        earlier: dict[str, Any],
-        outcome: Outcome | None,
-        outdated: list[dict[str, Any]],
+        earlier: dict[str, dict[str, Any]],
+        outcomes: dict[int, Outcome],
     ) -> bool:
-        """Whether the job of an earlier controller does what is wanted now; one that does not joins the `outdated`."""
-        whole = outcome is not None and outcome.ended and outcome.exit == 0
-        if whole and not all(os.path.lexists(path) for path in cell["outputs"]):
-            gone = {"id": earlier["id"], "state": "COMPLETED", "settled": 1, "detail": "its outputs are gone"}
-            self.journal.change([gone])
+        """Whether a job of an earlier controller still runs, but does not do what is wanted now."""
+        row = earlier.get(cell["key"])
+        if row is None or (row["id"] in outcomes and outcomes[row["id"]].ended):
             return False
-        if outcome is not None and outcome.lost and not revoke(Path(earlier["folder"]), earlier["task"], "lost"):
-            outcome = None  # it has just started after all
-        same = earlier["signature"] == cell["signature"]
-        if outcome is not None and outcome.ended and not (whole and same):
-            self.journal.change([_change(earlier, outcome) | {"settled": 1}])
+        if row["signature"] == cell["signature"] and row["state"] != "CANCELLED":
             return False
-        if same:
-            self.logger.info(f"{cell['rule']} {cell['name']}: going on with job {earlier['job_id']}")
-            self._watch_job(job, earlier)
-            return True
-        self.logger.warning(f"{cell['rule']} {cell['name']}: job {earlier['job_id']} is out of date and is cancelled")
-        outdated.append(earlier)
-        return False
+        self.logger.warning(f"{cell['rule']} {cell['name']}: job {row['job_id']} is out of date and is cancelled")
+        return True
+
+    def _in_the_way(self, fresh: list[tuple[JobExecutorInterface, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Jobs of earlier controllers that write what these are to write, though they are not the same (groups)."""
+        writers = {path: row for row in self.known.values() for path in row["outputs"]}
+        found = {writers[path]["id"]: writers[path] for _, cell in fresh for path in cell["outputs"] if path in writers}
+        for row in found.values():
+            self.known.pop(row["key"], None)
+        return list(found.values())
+
+    def _take_up(
+        self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any], outcome: Outcome | None
+    ) -> bool:
+        """Go on with the job of an earlier controller, unless it has ended in a way that does not count."""
+        if outcome is not None and outcome.lost:
+            fence(Path(earlier["folder"]), earlier["task"], "lost")
+        if outcome is not None and outcome.ended:
+            whole = outcome.exit == 0 and all(os.path.lexists(path) for path in cell["outputs"])
+            same = earlier["signature"] == cell["signature"] and newest_input(job) <= outcome.columns["started"]
+            if not (whole and same):
+                self.journal.change([_change(earlier, outcome) | {"settled": 1}])
+                return False
+        self.logger.info(f"{cell['rule']} {cell['name']}: going on with job {earlier['job_id']}")
+        self._watch_job(job, earlier)
+        return True
 
     def _end(self, rows: list[dict[str, Any]]) -> None:
         """Cancel jobs and wait until none of them can write any more."""
-        self._cancel(rows)
+        self._cancel(rows, everything=False)
         # one that had not started now never will
         left = [row for row in rows if not revoke(Path(row["folder"]), row["task"], "out of date")]
         watch = Watch(self.watch.cluster, 1.0, self.watch.lost_after)
@@ -226,12 +260,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             for info in active_jobs:
                 yield info
             return
-        if time.monotonic() - self.beaten > HEARTBEAT_S:
-            self.beaten = time.monotonic()
-            self.journal.heartbeat()
         rows = [_row(info) for info in active_jobs]
         outcomes = self.watch.poll(rows) if rows else {}
         self.journal.change([_change(row, outcomes[row["id"]]) for row in rows if row["id"] in outcomes])
+        lost = []
         for info in active_jobs:
             row = _row(info)
             outcome = outcomes.get(row["id"])
@@ -241,26 +273,32 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             row |= {"state": outcome.state, "reason": outcome.reason, "node": outcome.node} | outcome.columns
             if not outcome.ended:
                 yield info
-            elif outcome.lost:
-                self._lost(info, row)
+            elif outcome.lost and self._may_return(row):
+                lost.append(info)
             elif outcome.exit == 0:
                 self.report_job_success(info)
             else:
                 message, logs = explain(row)
                 self.report_job_error(info, msg=message, aux_logs=logs)
 
-    def _lost(self, info: SubmittedJobInfo, row: dict[str, Any]) -> None:
-        """The cluster forgot a job that had never started: submit it again, at no charge to its retries."""
-        if not revoke(Path(row["folder"]), row["task"], "forgotten by the cluster"):
-            with self.lock:
-                self.active_jobs.append(info)
-            return
-        self.journal.change([{"id": row["id"], "state": "LOST", "settled": 1, "detail": row["reason"]}])
-        self.logger.warning(
-            f"{row['rule']} {row['name']}: job {row['job_id']} was lost by the cluster; submitted again"
-        )
-        job = info.job
-        self._submit([[Ready(job, describe(job, self.logdir), self._program(job), self._request(job))]])
+        if lost:
+            self._bring_back(lost)
+
+    def _may_return(self, row: dict[str, Any]) -> bool:
+        self.returned[row["key"]] += 1
+        return self.returned[row["key"]] <= 1 + int(self.settings.max_requeues or 0)
+
+    def _bring_back(self, lost: list[SubmittedJobInfo]) -> None:
+        """Submit jobs again that ended for no fault of their own, at no charge to their retries."""
+        rows = [_row(info) for info in lost]
+        for row in rows:
+            fence(Path(row["folder"]), row["task"], row["state"])
+            self.logger.warning(f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}); submitted again")
+        self.journal.change([{"id": row["id"], "settled": 1} for row in rows])
+        jobs = [info.job for info in lost]
+        ready = [Ready(job, describe(job, self.logdir), self._program(job), self._request(job)) for job in jobs]
+        for tasks in self.submitter.chunks(ready):
+            self._submit(tasks)
 
     def handle_job_success(self, job: JobExecutorInterface) -> None:
         """Snakemake has taken note: the cell needs no one's attention any more."""
@@ -278,35 +316,48 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     # ending
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """End the jobs in one call, or leave them to the next run of the same command."""
+        """End the jobs in one call, or leave them to the next run of the same command.
+
+        Snakemake calls this at any error of its own too; only an interrupt is a wish to end the jobs.
+        """
         rows = list(self.row_of.values())
-        if self.detaching or self.settings.on_interrupt == "detach":
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
+        detach = self.detaching or self.settings.on_interrupt == "detach" or not interrupted
+        if detach or not self.journal.holds():
             self.logger.warning(f"Detached: {len(rows)} jobs go on. The same command takes them up again.")
             return
         known = {row["id"] for row in rows}
         cut_short = [row for row in self.journal.open_cells() if row["submitted"] is None and row["id"] not in known]
-        self._cancel(rows, sorted({row["submission"] for row in cut_short}))
-        for row in cut_short:  # sbatch was interrupted: whatever still comes of it must not run
-            revoke(Path(row["folder"]), row["task"], "interrupted")
-        ended = {"state": "CANCELLED", "settled": 1, "detail": "interrupted"}
-        self.journal.change([{"id": row["id"]} | ended for row in rows + cut_short])
+        if not self._cancel(rows, everything=True, names=sorted({row["submission"] for row in cut_short})):
+            return
+        changes = []
+        for row in rows + cut_short:  # one that had not started now never will; of another the next run sees the end
+            settled = int(revoke(Path(row["folder"]), row["task"], "interrupted"))
+            changes.append({"id": row["id"], "state": "CANCELLED", "settled": settled, "detail": "interrupted"})
+        self.journal.change(changes)
 
-    def _cancel(self, rows: list[dict[str, Any]], names: Sequence[str] = ()) -> None:
+    def _cancel(self, rows: list[dict[str, Any]], everything: bool, names: Sequence[str] = ()) -> bool:
+        """Whether the cluster has taken the order; `everything`: no task of the arrays is to be left."""
         ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
         if self.settings.cluster == "slurm":
+            arrays = sorted({one.split("_")[0] for one in ids})
             try:
-                slurm.scancel(sorted({one.split("_")[0] for one in ids}) if len(ids) > 100 else ids)
+                slurm.scancel(arrays if everything and len(ids) > 100 else ids)
                 for name in names:
                     slurm.call("scancel", "--quiet", f"--name={name}")
             except slurm.SlurmError as error:
-                self.logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(ids)}")
-            return
-        for one in ids:
-            with suppress(ProcessLookupError, ValueError):
-                os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
+                self.logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(arrays)}")
+                return False
+        else:
+            for one in ids:
+                with suppress(ProcessLookupError, ValueError):
+                    os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
+        return True
 
     def shutdown(self) -> None:
         """End the polling, close what ended unasked for, and give the journal back."""
+        if self.closed.is_set():
+            return
         super().shutdown()
         unasked = {row["id"]: row for row in self.known.values()}
         self.watch.asked = 0.0
@@ -316,7 +367,16 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         for rule, cells, busy, work in self.journal.overhead(self.began):
             share = f"{busy:.1f} minutes of tasks, {1 - work / busy:.0%} of them start-up"
             self.logger.info(f"{rule}: {cells} jobs, {share} (see --submitit-pack)")
+        self.closed.set()
         self.journal.close()
+
+
+def _task(row: dict[str, Any]) -> tuple[str, int]:
+    return row["submission"], row["task"]
+
+
+def _tasks(rows: Iterable[dict[str, Any]]) -> set[tuple[str, int]]:
+    return {_task(row) for row in rows}
 
 
 def _row(info: SubmittedJobInfo) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from snakemake_executor_plugin_submitit.files import tail
+
 LOG_LINES = 20
 
 
@@ -14,7 +16,6 @@ def explain(row: dict[str, Any]) -> tuple[str, list[str]]:
     own = sorted(Path(row["folder"]).glob(f"{row['job_id']}_*_log.out"))
     lines: list[str] = []
     for path in [log, *own]:
-        if not lines and path.exists():
-            lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        lines = lines or tail(path).splitlines()[-LOG_LINES:]
     text += f"Its log is {log}\n" + "".join(f"    {line}\n" for line in lines)
     return text, [str(log)] if log.exists() else []

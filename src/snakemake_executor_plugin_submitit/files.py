@@ -27,6 +27,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def tail(path: Path, size: int = 65536) -> str:
+    """The end of a text file, however large it is; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def age(path: Path) -> float:
     """Seconds since a file was touched; opened anew, since network file systems cache what `stat` says."""
     try:

@@ -91,6 +91,14 @@ class Journal:
         with self.transaction():
             pass
 
+    def holds(self) -> bool:
+        """Whether the lease is still ours."""
+        try:
+            self.heartbeat()
+        except (JournalError, sqlite3.Error):
+            return False
+        return True
+
     def close(self) -> None:
         """Give the lease back."""
         with self._lock:

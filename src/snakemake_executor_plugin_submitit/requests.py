@@ -30,9 +30,15 @@ MANAGED = {
         "nodes",
     ),
     *("time", "mem", "mem-per-cpu", "mem-per-gpu", "partition", "account", "qos", "constraint", "gres", "gpus"),
+    *("clusters", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "tasks-per-node", "tres-per-task"),
+    *("gpus-per-socket", "nodefile", "cluster-constraint"),
     *("gpus-per-node", "gpus-per-task", "cpus-per-task", "cpus-per-gpu", "ntasks-per-node", "quiet", "uid", "gid"),
 }
-REFUSED = {"mpi": "MPI jobs are not supported: run them with snakemake-executor-plugin-slurm"}
+_OTHER = "run it with snakemake-executor-plugin-slurm"
+REFUSED = {
+    "mpi": f"MPI jobs are not supported: {_OTHER}",
+    **dict.fromkeys(("clusters", "cluster", "slurm_cluster"), f"only the default cluster is supported: {_OTHER}"),
+}
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
@@ -83,8 +89,6 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
             raise asked.error(name.removeprefix("slurm_"), "control characters are not allowed")
     extra = parse_extra(settings.extra or "", "--submitit-extra")
     extra |= parse_extra(asked.text("slurm_extra") or "", f"rule {rule}, resource slurm_extra")
-    if clusters := asked.text("clusters") or asked.text("cluster") or asked.text("slurm_cluster"):
-        extra["clusters"] = clusters
     extra["requeue" if settings.requeue == "always" else "no-requeue"] = True
     parameters["slurm_additional_parameters"] = extra
     pack = asked.count("pack", 1) or settings.pack or 1
@@ -133,7 +137,7 @@ class _Resources:
             return None
         try:
             number = int(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.error(name, "expected a whole number") from None
         if isinstance(value, bool) or number != float(value) or (number < lowest):
             raise self.error(name, f"expected a whole number of at least {lowest}")

@@ -15,10 +15,10 @@ CALLS: Counter[str] = Counter()  # how often each command was run
 
 TRANSIENT = (
     *("unable to contact", "socket timed out", "connection refused", "temporarily", "zero bytes", "standby"),
-    *("connection timed out", "communication", "try again", "maxsubmit", "submitjoblimit", "submitjobs"),
-    *("max submit", "job violates accounting/qos policy", "timed out after", "authentication", "credential"),
-    *("lost connection", "not responding", "i/o error", "resource limit", "connection reset", "broken pipe"),
+    *("connection timed out", "communication", "try again", "timed out after", "authentication", "credential"),
+    *("lost connection", "not responding", "i/o error", "connection reset", "broken pipe"),
 )
+FULL = ("maxsubmit", "submitjob", "submit limit reached")  # as many jobs as this user may have in the queue
 
 
 class SlurmError(Exception):
@@ -27,7 +27,12 @@ class SlurmError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same call may go through later."""
-        return any(text in str(self).lower() for text in TRANSIENT)
+        return self.full or any(text in str(self).lower() for text in TRANSIENT)
+
+    @property
+    def full(self) -> bool:
+        """Whether this user has too many jobs in the queue for that one."""
+        return any(text in str(self).lower() for text in FULL)
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,16 @@ def call(*command: str, timeout: float = TIMEOUT_S) -> str:
     CALLS[command[0]] += 1
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment(), stdin=subprocess.DEVNULL
+            command, capture_output=True, timeout=timeout, env=environment(), stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
         raise SlurmError(f"{command[0]} is not installed here") from None
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{command[0]} timed out after {timeout:.0f} s") from None
     if done.returncode:
-        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip() or f'status {done.returncode}'}")
-    return done.stdout
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise SlurmError(f"{command[0]}: {said or f'status {done.returncode}'}")
+    return done.stdout.decode(errors="replace")
 
 
 def sbatch(script: str) -> str:
@@ -76,8 +82,9 @@ def sbatch(script: str) -> str:
 def squeue() -> dict[str, JobState]:
     """Every job of ours that SLURM still remembers, each task of an array by itself. Raises: SlurmError."""
     found = {}
-    for line in call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%j|%T|%N|%r").splitlines():
-        job, name, state, node, reason = line.split("|", 4)
+    for job, state, node, reason, name in _rows(
+        call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%T|%N|%r|%j")
+    ):
         found[job] = JobState(name, state, reason, node)
     return found
 
@@ -92,12 +99,17 @@ def sacct(jobs: Iterable[str], since: float) -> dict[tuple[str, str], JobState]:
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     for first in range(0, len(ids), 500):
         wanted = ("-j", ",".join(ids[first : first + 500]))
-        fields = "JobID,JobName,State,NodeList,Reason"
-        for line in call("sacct", "-X", "-D", "-n", "-P", "-S", start, *wanted, "-o", fields).splitlines():
-            job, name, state, node, reason = line.split("|", 4)
+        fields = "JobID,State,NodeList,Reason,JobName"
+        rows = _rows(call("sacct", "-X", "-D", "-n", "-P", "-S", start, *wanted, "-o", fields))
+        for job, state, node, reason, name in rows:
             if "[" not in job:  # the rest of an array that has not started
                 found[job, name] = JobState(name, canonical(state), reason, node)
     return found
+
+
+def _rows(text: str) -> list[list[str]]:
+    """Lines of five fields; what else there is comes of other people's job names."""
+    return [row for row in (line.split("|", 4) for line in text.split("\n")) if len(row) == 5]
 
 
 def find(name: str, since: float) -> str | None:

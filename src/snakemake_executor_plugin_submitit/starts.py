@@ -37,6 +37,20 @@ def revoke(folder: Path, index: int, why: str) -> bool:
     return True
 
 
+def fence(folder: Path, index: int, why: str) -> None:
+    """Keep a task from starting again, and have one that still runs make way."""
+    number = 1
+    while True:
+        try:
+            with run_file(folder, index, number).open("x") as file:
+                json.dump({"revoked": why}, file)
+            return
+        except FileExistsError:
+            if "revoked" in read_json(run_file(folder, index, number)):
+                return
+            number += 1
+
+
 def last_start(folder: Path, index: int) -> tuple[int, dict[str, Any], float]:
     """Number (0: none), content and age in seconds of a task's latest start; an ended one is infinitely old."""
     number = 0
@@ -65,9 +79,9 @@ class Start:
                     json.dump(me, file)
                 break
             except FileExistsError:
-                first = read_json(run_file(self.folder, self.index, 1))
-                if first.get("job_id") != self.job_id:
-                    print(f"not ours to run: {first}", file=sys.stderr)
+                other = read_json(run_file(self.folder, self.index, number))
+                if other.get("job_id") != self.job_id:
+                    print(f"not ours to run: {other}", file=sys.stderr)
                     return False
                 number += 1
         self.number = number

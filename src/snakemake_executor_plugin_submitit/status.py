@@ -12,7 +12,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.files import read_json
+from snakemake_executor_plugin_submitit.files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 from snakemake_executor_plugin_submitit.starts import STALE_S, last_start
 from snakemake_executor_plugin_submitit.states import Kind, canonical, meaning_of
@@ -23,7 +23,7 @@ MAX_RELEASES = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell's new state; `ended` with `exit` 0 is success. `lost`: it never started and may be submitted again."""
+    """A cell's new state; `ended` with `exit` 0 is success. `lost`: for no fault of its own; to be submitted again."""
 
     state: str
     reason: str = ""
@@ -41,6 +41,7 @@ class Watch:
     cluster: str
     interval: float
     lost_after: float
+    returns: bool = True
     asked: float = 0.0
     queue: dict[str, JobState] | None = None
     records: dict[tuple[str, str], JobState] | None = None
@@ -120,8 +121,24 @@ class Watch:
         gone = now - self.gone_since.setdefault(cell["id"], now)
         last = recorded if recorded and recorded.kind is not Kind.LIVE else queued
         if last is not None and last.kind is not Kind.LIVE:
-            return _ended(cell, last) if gone >= FILE_LATENCY_S else None
+            return self._ended(cell, last) if gone >= FILE_LATENCY_S else None
         return self._forgotten(cell, gone)
+
+    def _ended(self, cell: dict[str, Any], last: JobState) -> Outcome | None:
+        state = canonical(last.state)
+        why = last.reason if last.reason not in ("None", "") else meaning_of(state)
+        folder, columns = Path(cell["folder"]), {"ended": time.time()}
+        number, _, silent = last_start(folder, cell["task"])
+        begun = (folder / f"{cell['task']}.{cell['cell']}.begun").exists()
+        if state in ("FAILED", "CANCELLED") and _over_memory(cell):
+            state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
+        if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back
+            return Outcome(state, why, last.node, True, lost=True, columns=columns) if silent >= STALE_S else None
+        if number and not begun and state != "CANCELLED":  # another cell of its task was to blame
+            return Outcome(state, why, last.node, True, lost=True, columns=columns)
+        if state == "COMPLETED":
+            state, why = "FAILED", "SLURM says COMPLETED, but the job left no result"
+        return Outcome(state, why, last.node, True, 1, columns=columns)
 
     def _forgotten(self, cell: dict[str, Any], gone: float) -> Outcome | None:
         """Neither squeue nor sacct knows how it ended: by its own signs of life."""
@@ -165,23 +182,9 @@ def _finished(result: dict[str, Any]) -> Outcome:
     return Outcome(state, why or (f"exit status {code}" if code else ""), result["node"], True, code, columns=columns)
 
 
-def _ended(cell: dict[str, Any], last: JobState) -> Outcome:
-    state = canonical(last.state)
-    why = last.reason if last.reason not in ("None", "") else meaning_of(state)
-    if state in ("FAILED", "CANCELLED") and _over_memory(cell):
-        state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
-    if state == "COMPLETED":
-        state, why = "FAILED", "SLURM says COMPLETED, but the job left no result"
-    return Outcome(state, why, last.node, ended=True, exit=1, columns={"ended": time.time()})
-
-
 def _over_memory(cell: dict[str, Any]) -> bool:
     """Whether SLURM's own words in the task's output say so: without cgroups its state is a plain FAILED."""
-    path = Path(cell["folder"]) / f"{cell['job_id']}_0_log.out"
-    try:
-        text = path.read_bytes()[-20_000:].decode(errors="replace").lower()
-    except OSError:
-        return False
+    text = tail(Path(cell["folder"]) / f"{cell['job_id']}_0_log.out").lower()
     return "memory limit" in text or "oom-kill" in text or "oom_kill" in text
 
 

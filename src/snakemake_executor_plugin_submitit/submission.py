@@ -25,6 +25,11 @@ from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.task import Task
 
+FOREVER_S = 10 * 365 * 86400
+CONTROLLER = (
+    "import sys; from pathlib import Path; from submitit.local.local import Controller;"
+    "Controller(Path(sys.argv[1])).run(max_retry=int(sys.argv[2]))"
+)
 LAUNCHER = [sys.executable, "-u", "-m", "snakemake_executor_plugin_submitit.task"]
 
 
@@ -52,14 +57,13 @@ class LocalTasks(LocalExecutor):
         return [self._start(task) for task in _write_tasks(delayed_submissions)]
 
     def _start(self, task: Task) -> Any:
-        minutes = self.parameters.get("timeout_min") or 60 * 24 * 365
         environment = slurm.environment() | {
             "SUBMITIT_LOCAL_NTASKS": "1",
             "SUBMITIT_LOCAL_COMMAND": " ".join(
                 shlex.quote(word) for word in [*LAUNCHER, str(self.folder), str(task.index)]
             ),
-            "SUBMITIT_LOCAL_TIMEOUT_S": str(int(60 * minutes)),
-            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": str(self.parameters.get("signal_delay_s", task.signal_delay_s)),
+            "SUBMITIT_LOCAL_TIMEOUT_S": str(FOREVER_S),  # the task keeps the time itself, from when it holds its GPUs
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "1",
             "SUBMITIT_LOCAL_NODEID": "0",
             "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
@@ -67,7 +71,7 @@ class LocalTasks(LocalExecutor):
             "SUBMITIT_LOCAL_WITH_SHELL": "",
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            [sys.executable, "-c", CONTROLLER, str(self.folder), str(task.max_requeues + 1)],
             env=environment,
             start_new_session=True,  # a Ctrl-C in our terminal is for us alone
             stdin=subprocess.DEVNULL,
@@ -109,7 +113,7 @@ def _write_tasks(delayed: Sequence[DelayedSubmission]) -> list[Task]:
     """Every task's file, before anything is submitted; unchanged where a submission is tried again."""
     tasks: list[Any] = [one.function for one in delayed]
     for task in tasks:
-        fields = ("cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names")
+        fields = ("cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s")
         content = {key: value for key, value in asdict(task).items() if key in fields}
         path = task.folder / f"{task.index}.json"
         if not path.exists():

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import SlurmError
-from snakemake_executor_plugin_submitit.starts import revoke
+from snakemake_executor_plugin_submitit.starts import fence, revoke
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
+
+
+class FullError(Exception):
+    """The user has too many jobs in the queue for this submission; a smaller one may fit."""
 
 
 class RejectedError(Exception):
@@ -59,15 +63,15 @@ class Submitter:
         return found
 
     def submit(self, tasks: list[list[Ready]]) -> list[dict[str, Any]]:
-        """Submit one chunk; the rows of its cells, in order. Raises: RejectedError, journal's errors."""
+        """Submit one chunk; the rows of its cells, in order. Raises: RejectedError, FullError, journal's errors."""
         from snakemake_executor_plugin_submitit.submission import auto_executor, unique_name
 
-        request, rule = tasks[0][0].request, tasks[0][0].cell["rule"]
+        request, rule = _for_all(tasks), tasks[0][0].cell["rule"]
         name = unique_name(rule)
         folder = self.base / "jobs" / name
         folder.mkdir(parents=True, mode=0o700)
         folder.chmod(0o700)
-        callables = [self._task(folder, index, cells) for index, cells in enumerate(tasks)]
+        callables = [self._task(folder, index, cells, request) for index, cells in enumerate(tasks)]
         delay = callables[0].signal_delay_s
         more: dict[str, Any] = {"slurm_signal_delay_s": delay}
         if self.settings.array_parallelism:
@@ -86,9 +90,8 @@ class Submitter:
         ids = self.journal.intend(submission, rows)
         for _, _, one in places:
             one.job.register()  # before it may run: the job takes the mark away when it ends
-        task_ids = self._until_taken(
-            name, lambda: [job.job_id for job in auto.submit_array(callables)], len(tasks), ids
-        )
+        ask = lambda: [job.job_id for job in auto.submit_array(callables)]  # noqa: E731
+        task_ids = self._until_taken(name, ask, len(tasks), ids, folder)
         self.journal.submitted(name, task_ids[0].split("_")[0], dict(enumerate(task_ids)))
         now = time.time()
         known: dict[str, Any] = {
@@ -103,10 +106,9 @@ class Submitter:
             row | known | {"id": number, "job_id": task_ids[row["task"]]} for number, row in zip(ids, rows, strict=True)
         ]
 
-    def _task(self, folder: Path, index: int, cells: list[Ready]) -> Any:
+    def _task(self, folder: Path, index: int, cells: list[Ready], request: Request) -> Any:
         from snakemake_executor_plugin_submitit.task import Task
 
-        request = cells[0].request
         more = {"preload": [name.strip() for name in (self.settings.preload or "").split(",") if name.strip()]}
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
@@ -119,10 +121,13 @@ class Submitter:
             max_requeues=int(self.settings.max_requeues or 0),
             signal_delay_s=delay,
             gpus=request.gpus,
+            limit_s=request.minutes * 60.0 if request.minutes and self.settings.cluster != "slurm" else None,
             gpu_names=None if self.settings.cluster == "slurm" else local_gpus(self.settings.gpus),
         )
 
-    def _until_taken(self, name: str, submit: Callable[[], list[str]], tasks: int, ids: list[int]) -> list[str]:
+    def _until_taken(
+        self, name: str, submit: Callable[[], list[str]], tasks: int, ids: list[int], folder: Path
+    ) -> list[str]:
         """Ids of the tasks. Waits out an unreachable or full cluster; a submit that only seemed to fail is adopted."""
         first, wait = time.time(), 2.0
         while True:
@@ -130,15 +135,16 @@ class Submitter:
             try:
                 return submit()
             except SlurmError as error:
-                reason = str(error)
-                if not error.transient:
-                    self._give_up(name, ids, reason)
-                    shutil.rmtree(self.base / "jobs" / name, ignore_errors=True)  # nothing can come of it
-                    raise RejectedError(reason) from None
+                reason, hopeless, full = str(error), not error.transient, error.full
+            if hopeless or (full and tasks > 1):
+                self._give_up(tasks, ids, folder, reason)
+                shutil.rmtree(folder, ignore_errors=True)  # nothing can come of it
+                raise FullError(reason) if full else RejectedError(reason)
             self.say(f"{name}: not submitted yet: {reason}; trying again")
+            ghost = None
             while True:
                 if self.stopping() or time.time() - first > 60 * int(self.settings.submit_patience or 60):
-                    self._give_up(name, ids, reason)
+                    self._give_up(tasks, ids, folder, reason)
                     raise RejectedError(reason)
                 time.sleep(wait)
                 wait = min(30.0, wait * 1.5)
@@ -151,7 +157,9 @@ class Submitter:
                 self.say(f"{name}: had been submitted after all, as job {ghost}")
                 return [f"{ghost}_{task}" for task in range(tasks)]
 
-    def _give_up(self, name: str, ids: Iterable[int], why: str) -> None:
+    def _give_up(self, tasks: int, ids: Iterable[int], folder: Path, why: str) -> None:
+        for task in range(tasks):
+            fence(folder, task, why)  # should it have got through all the same
         self.journal.change([{"id": n, "state": "REJECTED", "reason": why, "settled": 1, "detail": why} for n in ids])
 
     def _keep_rate(self) -> None:
@@ -200,6 +208,15 @@ class Submitter:
         self.journal.change(closed)
         if started:
             self.journal.submitted(name, next(iter(started.values())).split("_")[0], started)
+
+
+def _for_all(tasks: list[list[Ready]]) -> Request:
+    """What each task of a submission asks for: time for all of its cells."""
+    request = tasks[0][0].request
+    if request.minutes is None:
+        return request
+    minutes = request.minutes * max(len(cells) for cells in tasks)
+    return replace(request, minutes=minutes, parameters=request.parameters | {"timeout_min": minutes})
 
 
 def _started_as(cell: dict[str, Any]) -> str:

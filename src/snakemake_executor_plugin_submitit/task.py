@@ -41,6 +41,7 @@ class Task:
 
     cells: dicts of `name`, `log`, `env` and either `argv`, a command, or `snakemake`, arguments of a Snakemake that is
     forked, not started. gpu_names: the GPUs of this machine to choose `gpus` from; None where SLURM hands them out.
+    limit_s: seconds from the first cell on that the task may take; None where SLURM keeps the time.
     """
 
     folder: Path
@@ -51,10 +52,12 @@ class Task:
     signal_delay_s: int = 60
     gpus: int = 0
     gpu_names: list[str] | None = None
+    limit_s: float | None = None
     asked_at: float = 0.0  # when SIGUSR2 came
     terminated: bool = False
     child: int = 0
     code: int = 1  # exit status of the last child
+    ends_at: float = float("inf")
     cell_started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class Task:
         """Run every cell that has not succeeded yet; the exit status of the task."""
         signal.signal(signal.SIGUSR2, self._on_usr2)
         signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, self._on_int)
+        signal.signal(signal.SIGINT, self._on_limit)
         if not self.start.take():
             return FENCED
         try:
@@ -92,12 +95,16 @@ class Task:
 
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
+        self.asked_at = 0.0  # a signal while waiting for GPUs is for no cell
+        if self.limit_s is not None:
+            self.ends_at = time.time() + self.limit_s
         for number, cell in enumerate(self.cells):
-            if self.terminated:
-                return 128 + signal.SIGTERM
             if read_json(self._result_file(number)).get("exit") == 0:
                 continue
-            self._run(number, cell, environment)
+            if not self.terminated:
+                self._run(number, cell, environment)
+            if self.child:
+                self._await_limit(number)
             if self.terminated:
                 return 128 + signal.SIGTERM
             if self.asked_at and self.code:
@@ -111,6 +118,7 @@ class Task:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         where = f"job {self.start.job_id}, start {self.start.number}, on {node()} at {time.strftime('%F %T')}"
         os.write(descriptor, f"=== {cell['name']}: {where}\n".encode())
+        (self.folder / f"{self.index}.{number}.begun").touch()
         work = self.folder / f"{self.index}.{number}.work"
         self.cell_started, self.code = time.time(), 1
         self.child = spawn(cell, cell["env"] | environment, descriptor, work)
@@ -118,7 +126,7 @@ class Task:
         self._wait(float("inf"))
         if self.code:
             self._wait_for_signal()
-        if not (self.terminated or (self.asked_at and self.code)):
+        if not (self.terminated or self.child or (self.asked_at and self.code)):
             self._write_result(number, self.code, work_s=read_json(work).get("seconds"))
 
     def _wait(self, until: float) -> None:
@@ -130,6 +138,10 @@ class Task:
                 self.child = 0
                 self.code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
                 return
+            if time.time() > self.ends_at - self.signal_delay_s:
+                self.asked_at = self.asked_at or time.time()
+            if time.time() > self.ends_at:
+                self._on_limit()
             if self.asked_at and until == float("inf"):
                 self.checkpoint()
                 return
@@ -173,8 +185,8 @@ class Task:
         if not os.environ.get("SLURM_JOB_ID"):  # SLURM sends it to every process itself
             self._signal_children(signal.SIGTERM)
 
-    def _on_int(self, *_: Any) -> None:
-        """submitit's local controller ends a task so at its time limit, a second before it kills."""
+    def _on_limit(self, *_: Any) -> None:
+        """End at the time limit, where SLURM does not do it."""
         self._signal_children(signal.SIGKILL)
         if not self.terminated:
             number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
@@ -188,14 +200,16 @@ class Task:
                 with suppress(psutil.Error):
                     process.send_signal(number)
 
+    def _await_limit(self, cell: int) -> None:
+        """A program that did not end on SIGUSR2 in time goes on for as long as it may."""
+        print("the program did not end on SIGUSR2 in time: left to the time limit", file=sys.stderr)
+        self._wait(time.time() + 10 * 365 * 86400)
+        self.asked_at = 0.0
+        if not self.terminated:
+            self._write_result(cell, self.code)
+
     def _stop(self, cell: int) -> int:
         """After SIGUSR2: back into the queue if the program has saved and ended; else a result that says why."""
-        if self.child:
-            print("the program did not end on SIGUSR2 in time: left to the time limit", file=sys.stderr)
-            self._wait(time.time() + 86400)
-            if not self.terminated:
-                self._write_result(cell, self.code)
-            return self.code
         if self.requeue and self.start.number <= self.max_requeues and self._requeue():
             return REQUEUED_LOCALLY
         reason = f"after {self.max_requeues} requeues" if self.requeue else "requeueing is switched off"

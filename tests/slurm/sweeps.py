@@ -10,7 +10,17 @@ from pathlib import Path
 
 CLUSTER = Path(__file__).with_name("cluster")
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-BASE = ["--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy", "--jobs", "1000", "--cores", "2"]
+BASE = [
+    "--nolock",
+    "--rerun-incomplete",
+    "--keep-going",
+    "--scheduler",
+    "greedy",
+    "--jobs",
+    "1000",
+    "--local-cores",
+    "2",
+]
 BASE += ["--max-jobs-per-timespan", "100000/1s"]
 PLUGIN = ["--executor", "submitit", "--submitit-status-interval", "2", "--seconds-between-status-checks", "1"]
 

@@ -25,7 +25,7 @@ rule small:
     shell: "test {wildcards.i} != 13 -o -e mended; echo {wildcards.i} $SLURM_ARRAY_TASK_COUNT > {output}"
 rule large:
     output: "large/{i}.txt"
-    threads: 2
+    threads: 3
     resources: runtime=10, mem_mb=400, gpu=0, slurm_partition="cpu"
     shell: "echo {wildcards.i} $SLURM_ARRAY_TASK_COUNT > {output}"
 """
@@ -75,7 +75,7 @@ def test_no_array_is_larger_than_slurm_allows(fifty: Sweep) -> None:
 def test_each_rule_has_its_own_resources(fifty: Sweep) -> None:
     for _, name, _, tres in fifty.attempts():
         assert ("gres/gpu=1" in tres) == name.startswith("small")
-        assert ("cpu=2" in tres) == name.startswith("large")
+        assert ("cpu=3" in tres) == name.startswith("large")
         assert ("mem=400M" in tres) == name.startswith("large")
 
 
