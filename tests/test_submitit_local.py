@@ -37,6 +37,7 @@ class TestLocal(TestWorkflowsLocalStorageBase):
         return ExecutorSettings(cluster="local")
 
 
+@pytest.mark.slow
 class TestDebug(TestLocal):
     def get_executor_settings(self) -> ExecutorSettings:
         return ExecutorSettings(cluster="debug")
@@ -75,6 +76,7 @@ def test_no_two_jobs_share_a_gpu(tmp_path: Path) -> None:
     assert status == 0, log
 
 
+@pytest.mark.slow
 def test_more_gpus_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
     status, log = run(tmp_path, "touch {output}", "--submitit-gpus", "1", gpus=2)
     assert status == 1
@@ -93,6 +95,7 @@ def test_jobs_outlive_a_killed_controller_and_are_taken_up_again(tmp_path: Path)
     assert [(tmp_path / f"runs.{i}").read_text() for i in range(4)] == ["x\n"] * 4
 
 
+@pytest.mark.slow
 def test_what_ended_meanwhile_counts_unless_its_output_is_gone(tmp_path: Path) -> None:
     shell = "echo x >> runs.{wildcards.i}; echo {wildcards.i} > {output}"
     process = start(tmp_path, "sleep 2; " + shell)
@@ -106,6 +109,7 @@ def test_what_ended_meanwhile_counts_unless_its_output_is_gone(tmp_path: Path) -
     assert [len((tmp_path / f"runs.{i}").read_text().splitlines()) for i in range(4)] == [1, 1, 2, 1]
 
 
+@pytest.mark.slow
 def test_the_next_attempt_of_a_failed_job_may_ask_for_more(tmp_path: Path) -> None:
     shell = "test -e first.{wildcards.i} && touch {output} || (touch first.{wildcards.i}; false)"
     status, log = run(tmp_path, shell, "--retries", "1")
@@ -116,6 +120,7 @@ def test_the_next_attempt_of_a_failed_job_may_ask_for_more(tmp_path: Path) -> No
     assert found == [(1, "FAILED", 1, 4), (2, "COMPLETED", 1, 4)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_jobs_and_detaching_does_not(tmp_path: Path) -> None:
     shell = "sleep 60; touch {output}"
     process = start(tmp_path, shell)
@@ -172,6 +177,7 @@ def test_slow_modules_are_imported_once_for_all_cells_of_a_task(tmp_path: Path) 
     assert "of them start-up" in (tmp_path / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_controller_is_refused_by_name(tmp_path: Path) -> None:
     process = start(tmp_path, "sleep 3; touch {output}")
     wait_for(lambda: "Submitted" in (tmp_path / "log.txt").read_text())
