@@ -54,7 +54,13 @@ def start(
     with (folder / "log.txt").open("a") as log:
         environment = os.environ | {"PYTHONPATH": str(folder)}
         return subprocess.Popen(
-            [*command, "--config", *pairs], cwd=folder, stdout=log, stderr=log, process_group=0, env=environment
+            [*command, "--config", *pairs],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+            env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in a background
         )
 
 

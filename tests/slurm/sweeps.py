@@ -51,7 +51,14 @@ class Sweep:
         log = (self.folder / "snakemake.log").open("a")
         environment = os.environ | {"HOME": str(self.folder)} | (env or {})
         return subprocess.Popen(
-            self.command(*args), cwd=self.folder, stdout=log, stderr=log, text=True, env=environment, process_group=0
+            self.command(*args),
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+            text=True,
+            env=environment,
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in a background
         )
 
     def run(self, *args: str, timeout: float = 600, env: dict[str, str] | None = None) -> int:

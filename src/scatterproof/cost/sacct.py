@@ -1,0 +1,96 @@
+"""What SLURM's accounting says of jobs: every attempt, requeued ones too, with the GPUs held. Imports no torch."""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from scatterproof.errors import UserError
+
+FIELDS = ["JobID", "State", "Partition", "NodeList", "AllocTRES", "Submit", "Start", "End", "ElapsedRaw", "TotalCPU"]
+FIELDS += ["JobName"]  # last: it may hold the separator
+COLUMNS = ["job_id", "name", "state", "partition", "node", "gpus", "cpus", "mem_mb", "submit", "start", "end"]
+COLUMNS += ["elapsed_s", "cpu_s"]
+CHUNK = 500  # ids in one call: a command line has its limits
+
+
+class SacctError(UserError):
+    """Accounting that does not answer; says what it said."""
+
+
+def read_sacct(jobs: Iterable[str], since: float) -> pd.DataFrame:
+    """Every attempt of jobs (ids without array indices) submitted since a Unix time; see parse_sacct.
+
+    Raises: SacctError where there is no sacct, or it fails.
+    """
+    ids = sorted(set(jobs))
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
+    texts = []
+    for first in range(0, len(ids), CHUNK):
+        wanted = ",".join(ids[first : first + CHUNK])
+        command = ["sacct", "-X", "-D", "-n", "-P", "-S", start, "-j", wanted, "-o", ",".join(FIELDS)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, env=os.environ | {"SLURM_TIME_FORMAT": "%s"}, timeout=120
+            )
+        except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+            raise SacctError(f"sacct cannot be asked: {error}") from None
+        if done.returncode:
+            raise SacctError(f"sacct: {done.stderr.decode(errors='replace').strip()}")
+        texts.append(done.stdout.decode(errors="replace"))
+    return parse_sacct("".join(texts))
+
+
+def parse_sacct(text: str) -> pd.DataFrame:
+    """One row an attempt, in sacct's order. Times are Unix times, NaN where unknown.
+
+    gpus is NaN where SLURM does not account for them (AccountingStorageTRES has no gres/gpu), or nothing was held.
+    """
+    rows = []
+    for line in text.split("\n"):
+        values = line.split("|", len(FIELDS) - 1)
+        if len(values) == len(FIELDS) and "[" not in values[0]:  # the rest of an array that has not started
+            rows.append(_row(dict(zip(FIELDS, values, strict=True))))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(values: dict[str, str]) -> dict[str, object]:
+    held = dict(part.split("=", 1) for part in values["AllocTRES"].split(",") if "=" in part)
+    return {
+        "job_id": values["JobID"],
+        "name": values["JobName"],
+        "state": values["State"].split(" ", 1)[0].rstrip("+"),
+        "partition": values["Partition"],
+        "node": values["NodeList"],
+        "gpus": _number(held.get("gres/gpu", "")),
+        "cpus": _number(held.get("cpu", "")),
+        "mem_mb": _megabytes(held.get("mem", "")),
+        "submit": _number(values["Submit"]),
+        "start": _number(values["Start"]),
+        "end": _number(values["End"]),
+        "elapsed_s": _number(values["ElapsedRaw"]),
+        "cpu_s": _seconds(values["TotalCPU"]),
+    }
+
+
+def _number(text: str) -> float:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else np.nan
+
+
+def _megabytes(text: str) -> float:
+    """MiB of `4000M`, `16G`, `1.50T`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])", text)
+    return float(found[1]) * 1024 ** ("KMGT".index(found[2]) - 1) if found else np.nan
+
+
+def _seconds(text: str) -> float:
+    """Seconds of `1-02:03:04`, `02:03:04`, `03:04.567`."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    if not found:
+        return np.nan
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
