@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +19,15 @@ def up(**knobs: str) -> None:
 
 def down(*args: str) -> None:
     subprocess.run([str(CLUSTER / "down"), *args], check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def empty_queue(cluster: Callable[..., None]) -> Iterator[None]:
+    """What a failed test leaves in the queue is no other test's business."""
+    yield
+    subprocess.run(["scancel", "--me"], check=True)
+    while subprocess.run(["squeue", "-h"], capture_output=True, check=True).stdout:
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session", autouse=True)
