@@ -1,21 +1,11 @@
 """One finished run of the tiny study, shared by every test that looks at it; those that change it copy it."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 import workflow
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An uninterrupted run: its folder, what it printed, and how long it took."""
-
-    folder: Path
-    output: str
-    seconds: float
+from workflow import Finished
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,9 @@ import pytest
 from safetensors.torch import save_file
 
 import workflow
-from conftest import Finished
 from scatterproof.models import build_model
 from scatterproof.study import VictimConfig
-from workflow import RESULTS, TINY
+from workflow import RESULTS, TINY, Finished
 
 LINE = "scatterproof: error in "
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import workflow
-from conftest import Finished
-from workflow import RESULTS, TABLES, TINY
+from workflow import RESULTS, TABLES, TINY, Finished
 
 PACE = 50.0  # seconds that an uninterrupted run takes where the delays below are seconds
 

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 import workflow
-from conftest import Finished
 from scatterproof.tables import read_table
-from workflow import FIGURES, RESULTS, TABLES, TINY
+from workflow import FIGURES, RESULTS, TABLES, TINY, Finished
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
 COSTS = ["device", "device_minutes", "gpu_minutes"]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search"
 TABLES += ["cost", "cost_summary"]
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An uninterrupted run: its folder, what it printed, and how long it took."""
+
+    folder: Path
+    output: str
+    seconds: float
+
 
 # Layers of 64 x 392 and, copy-free, 128 x 784: 60 divides none of them
 TINY: dict[str, Any] = {
