@@ -153,15 +153,16 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         outdated += self._in_the_way(fresh)
         if outdated:
             self._end(outdated)
+        self._submit_all(fresh)
+
+    def _submit_all(self, fresh: list[tuple[JobExecutorInterface, dict[str, Any]]]) -> None:
+        """Submit cells in arrays; one that asks for what cannot be fails alone."""
         ready = []
         for job, cell in fresh:
             try:
-                request = self._request(job)
+                ready.append(Ready(job, cell, self._program(job), self._request(job)))
             except WorkflowError as error:
                 self._refuse(job, str(error))
-                continue
-            command = self._program(job)
-            ready.append(Ready(job, cell, command, request))
         for tasks in self.submitter.chunks(ready):
             self._submit(tasks)
 
@@ -231,7 +232,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             fence(Path(earlier["folder"]), earlier["task"], "lost")
         if outcome is not None and outcome.ended:
             whole = outcome.exit == 0 and all(os.path.lexists(path) for path in cell["outputs"])
-            same = earlier["signature"] == cell["signature"] and newest_input(job) <= outcome.columns["started"]
+            same = earlier["signature"] == cell["signature"] and newest_input(job) <= outcome.columns.get("started", 0)
             if not (whole and same):
                 self.journal.change([_change(earlier, outcome) | {"settled": 1}])
                 return False
@@ -295,10 +296,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             fence(Path(row["folder"]), row["task"], row["state"])
             self.logger.warning(f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}); submitted again")
         self.journal.change([{"id": row["id"], "settled": 1} for row in rows])
-        jobs = [info.job for info in lost]
-        ready = [Ready(job, describe(job, self.logdir), self._program(job), self._request(job)) for job in jobs]
-        for tasks in self.submitter.chunks(ready):
-            self._submit(tasks)
+        self._submit_all([(info.job, describe(info.job, self.logdir)) for info in lost])
 
     def handle_job_success(self, job: JobExecutorInterface) -> None:
         """Snakemake has taken note: the cell needs no one's attention any more."""

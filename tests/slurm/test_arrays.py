@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sweeps import Sweep, sacct
+from sweeps import Sweep, sacct, wait_for
 
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import request_of
@@ -111,10 +111,14 @@ def test_a_thousand_tasks_have_each_their_own_state(tmp_path: Path) -> None:
         assert found[row["id"]].state == ("FAILED" if fails else "COMPLETED")
         expected = "" if fails else f"{row['name']}\n"
         assert (tmp_path / f"logs/{row['name']}.log").read_text().split("\n", 1)[1] == expected
-    states = dict(
-        line.split("|")
-        for line in sacct("-j", ",".join({r["job_id"].split("_")[0] for r in rows}), "-o", "JobID,State")
-    )
+    ids = ",".join({row["job_id"].split("_")[0] for row in rows})
+    states: dict[str, str] = {}
+
+    def recorded() -> bool:
+        states.update(line.split("|") for line in sacct("-j", ids, "-o", "JobID,State"))
+        return states.keys() >= {row["job_id"] for row in rows}
+
+    wait_for(recorded, 120, "record of every task")  # slurmdbd gets them long after squeue knows
     for row in rows:
         assert states[row["job_id"]] == found[row["id"]].state
     journal.close()
