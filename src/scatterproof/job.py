@@ -1,5 +1,6 @@
 """What every workflow script does around its work: log, device, cost record, and one clear line on bad input."""
 
+import json
 import sys
 import traceback
 from collections.abc import Iterator
@@ -34,14 +35,14 @@ def compute_job(snakemake: Any, stage: str, wanted: str, checkpoints: bool = Fal
     With `checkpoints`, SIGUSR2 and SIGTERM ask the body to save and stop (interrupt.py) instead of ending it.
     """
     with _logged(snakemake):
-        from scatterproof.device import choose_device, device_name, set_up
+        from scatterproof.device import choose_device, device_name, gpu_uuid, set_up
 
         if checkpoints:
             listen()
         device = choose_device(wanted)
         set_up(device, snakemake.threads)
         name = device_name(device)
-        with _measured(snakemake, stage, name) as meter:
+        with _measured(snakemake, stage, name, gpu_uuid(device)) as meter:
             yield Job(device, name, meter)
 
 
@@ -52,9 +53,13 @@ def light_job(snakemake: Any, stage: str) -> Iterator[None]:
         yield
 
 
-def _measured(snakemake: Any, stage: str, device: str) -> Any:
+def _measured(snakemake: Any, stage: str, device: str, gpu: str | None = None) -> Any:
     name = ".".join(str(value) for value in snakemake.wildcards) or snakemake.rule
-    return measured(Path(snakemake.params.records), stage, snakemake.rule, name, device)
+    wildcards = {key: str(value) for key, value in snakemake.wildcards.items()}
+    runs = json.loads(snakemake.params.get("runs", "[]"))
+    attacks = sorted({run["attack"] for run in runs})
+    records = Path(snakemake.params.records)
+    return measured(records, stage, snakemake.rule, name, device, gpu, wildcards, attacks)
 
 
 @contextmanager

@@ -16,4 +16,5 @@ with compute_job(snakemake, "search", params.device, checkpoints=True) as job:
     output = Path(snakemake.output[0])
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
-    save_results(output, search(config, runs, Puzzle.load(Path(snakemake.input[0])), key, machine, work))
+    puzzle = Puzzle.load(Path(snakemake.input[0]))
+    save_results(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))

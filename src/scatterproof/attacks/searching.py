@@ -1,7 +1,8 @@
 """The searches of one job, one after the other, each with its checkpoint."""
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def search(
     key: tuple[int | str, ...],
     machine: Machine,
     work: Path,
+    spent: MutableMapping[str, float | None],
 ) -> list[tuple[SearchRun, AttackResult]]:
-    """Every run's result, in rising order of images.
+    """Every run's result, in rising order of images; `spent` gets the minutes of each attack's runs, by its name.
 
     In `work` a finished run leaves its result and one under way its checkpoint, named by all that they depend on: a job
     that was killed goes on where it was, and a grid that was changed makes anew only what it changed.
@@ -45,8 +47,10 @@ def search(
         name = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         finished, checkpoint = work / f"{name}.safetensors", work / f"{name}.pt"
         if not finished.exists():
+            started = time.monotonic()
             result = attack.run(puzzle, run.evaluations, seed, machine, checkpoint, evaluator=evaluator(run.images))
             save_results(finished, [(run, result)])
+            spent[run.attack] = (spent.get(run.attack) or 0.0) + (time.monotonic() - started) / 60
             checkpoint.unlink(missing_ok=True)
         found += load_results(finished)
     return found
