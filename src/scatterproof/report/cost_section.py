@@ -31,16 +31,26 @@ COSTS = {
 SHOWN = 20  # attempts that were wasted; a cluster's may be thousands
 
 
-def cost_table(sums: pd.DataFrame, caption: str, by: str) -> Table:
+def summary_table(summary: pd.DataFrame) -> Table:
+    """What each stage cost."""
+    return _sums(summary.rename(columns={"stage": "name"}), "What each stage cost", "stage")
+
+
+def group_tables(groups: pd.DataFrame) -> list[Table]:
+    """The same by rule, attack and victim."""
+    return [_sums(rows, f"The same by {by}", str(by)) for by, rows in groups.groupby("by", sort=False)]
+
+
+def _sums(sums: pd.DataFrame, caption: str, by: str) -> Table:
     """Columns that are empty in every row are left out."""
     shown = [column for column in COSTS if sums[column].notna().any()]
-    rows = [(row["name"], *(_sum(column, row[column]) for column in shown)) for row in sums.to_dict("records")]
+    rows = [(str(row["name"]), *(_sum(column, row[column]) for column in shown)) for row in _known(sums)]
     return Table(f"{caption}; empty: unknown, or none was used", (by, *(COSTS[column] for column in shown)), rows)
 
 
 def _sum(column: str, value: Any) -> str:
     if column in ("jobs", "attempts", "device"):
-        return "" if pd.isna(value) else str(value)
+        return _text(value)
     return number(value, 3) if column == "over_retraining" else minutes(value)
 
 
@@ -48,8 +58,8 @@ def waste_table(waste: pd.DataFrame) -> Table:
     """What was wasted, by stage and kind."""
     head = ("stage", "wasted as", "attempts", "minutes", "GPU-minutes")
     rows = [
-        (row.stage, row.waste, str(row.attempts), minutes(row.minutes), minutes(row.gpu_minutes))
-        for row in waste.itertuples(index=False)
+        (row["stage"], row["waste"], str(row["attempts"]), minutes(row["minutes"]), minutes(row["gpu_minutes"]))
+        for row in _known(waste)
     ]
     return Table("What was wasted, by stage and kind", head, rows)
 
@@ -61,10 +71,11 @@ def wasted_attempts(costs: pd.DataFrame) -> Table:
     shown = wasted.sort_values(["allocated_gpu_minutes", "elapsed_s"], ascending=False, kind="stable")[:SHOWN]
     rows = [
         (
-            *(row.attempt_name, row.state, _text(row.partition), _text(row.node), number(row.elapsed_s)),
-            *(minutes(row.allocated_gpu_minutes), minutes(row.cpu_minutes), number(row.mem_mb), row.source),
+            *map(_text, (row["attempt_name"], row["state"], row["partition"], row["node"])),
+            *(number(row["elapsed_s"]), minutes(row["allocated_gpu_minutes"]), minutes(row["cpu_minutes"])),
+            *(number(row["mem_mb"]), row["source"]),
         )
-        for row in shown.itertuples(index=False)
+        for row in _known(shown)
     ]
     more = f", the {SHOWN} costliest of {len(wasted)}; cost.csv has all" if len(wasted) > SHOWN else ""
     return Table(f"Attempts that were wasted{more}", head, rows)

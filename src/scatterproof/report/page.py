@@ -75,8 +75,8 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
     their CSV files have them, `search` and `plateau` where the study has them; figures: name of the section's figure
-    (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may be missing;
-    provenance: as `provenance()` gives it.
+    (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may
+    be missing; provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -103,13 +103,8 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
         plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
-        cost=cost_section.cost_table(
-            tables["cost_summary"].rename(columns={"stage": "name"}), "What each stage cost", "stage"
-        ),
-        cost_groups=[
-            cost_section.cost_table(rows, f"The same by {by}", str(by))
-            for by, rows in tables["cost_groups"].groupby("by")
-        ],
+        cost=cost_section.summary_table(tables["cost_summary"]),
+        cost_groups=cost_section.group_tables(tables["cost_groups"]),
         waste=cost_section.waste_table(tables["cost_waste"]),
         attempts=cost_section.wasted_attempts(tables["cost"]),
         cost_words=words.cost(tables["cost_summary"], tables["theory"], retraining),
