@@ -6,9 +6,12 @@ Ids are used again when slurmctld loses its memory, and a requeue changes the ti
 
 import json
 import re
+import shutil
 import sqlite3
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +42,8 @@ def read_tasks(journal: Path, results: Path | None = None) -> list[Row]:
     Raises: AllocationsError.
     """
     try:
-        database = connect(journal, read_only=True)
-        try:
-            cells = [dict(row) for row in database.execute(CELLS)]
-        finally:
-            database.close()
-    except (JournalError, sqlite3.Error) as error:
+        cells = _read(journal)
+    except (JournalError, sqlite3.Error, OSError) as error:
         text = str(error)
         raise AllocationsError(text if str(journal) in text else f"{journal}: cannot be read: {text}") from None
     found: dict[Any, list[Row]] = defaultdict(list)
@@ -56,6 +55,29 @@ def read_tasks(journal: Path, results: Path | None = None) -> list[Row]:
         if cell["name"] not in requests:
             requests[cell["name"]] = _request(journal, cell)
     return [_task(group, requests[group[0]["name"]]) for group in found.values()]
+
+
+def _read(journal: Path) -> list[Row]:
+    """Every cell with its submission. A controller that was killed while it wrote leaves a transaction to roll back,
+    which only a writer may do: that is done to a copy."""
+    unfinished = journal.with_name(journal.name + "-journal")
+    try:
+        return _query(journal, read_only=True)
+    except JournalError as error:
+        if "readonly database" not in str(error) or not unfinished.exists():
+            raise
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, journal.name)
+        shutil.copy(unfinished, copy.with_name(unfinished.name))  # first: it stays true of what it is to undo
+        shutil.copy(journal, copy)
+        if unfinished.exists():
+            return _query(copy, read_only=False)
+    return _query(journal, read_only=True)  # the next controller has rolled it back meanwhile
+
+
+def _query(journal: Path, read_only: bool) -> list[Row]:
+    with closing(connect(journal, read_only)) as database:
+        return [dict(row) for row in database.execute(CELLS)]
 
 
 def _outputs(journal: Path, cell: Row) -> list[str]:
