@@ -17,7 +17,7 @@ class Rule(NamedTuple):
 RULES = {
     **dict.fromkeys(("prepare_dataset", "check_study"), Rule("data")),
     "train_victim": Rule("victim", of_victim=True),
-    "tabulate_victims": Rule("victim"),
+    "tabulate_victims": Rule("report"),
     **dict.fromkeys(("partition_blocks", "grant_puzzle"), Rule("blocks", of_victim=True)),
     "evaluate_prune": Rule("prune", of_victim=True),
     "evaluate_shuffle": Rule("shuffle", of_victim=True),
