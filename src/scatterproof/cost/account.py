@@ -71,7 +71,8 @@ def _ask(tasks: Sequence[Row], names: set[str], settle_s: float) -> list[Row]:
     deadline = time.monotonic() + settle_s
     while True:
         said = [row for row in read_sacct(ids, since) if row["name"] in names]
-        behind = any(row["source"] == "measured" for row in allocations(tasks, said))
-        if not behind or time.monotonic() + PATIENCE_S > deadline:
+        if time.monotonic() + PATIENCE_S > deadline:
+            return said
+        if not any(row["source"] == "measured" for row in allocations(tasks, said)):
             return said
         time.sleep(PATIENCE_S)

@@ -30,6 +30,9 @@ WHERE cells.state NOT IN ('REJECTED', 'REVOKED') ORDER BY cells.id
 """
 
 
+WAITING = ("INTENDED", "PENDING", "CONFIGURING")
+
+
 class AllocationsError(UserError):
     """A journal that cannot be read: names file and row; it is left as it is."""
 
@@ -47,8 +50,10 @@ def read_tasks(journal: Path, results: Path | None = None) -> list[Row]:
         text = str(error)
         raise AllocationsError(text if str(journal) in text else f"{journal}: cannot be read: {text}") from None
     found: dict[Any, list[Row]] = defaultdict(list)
+    above, study = results.absolute().parts[-2:] if results else ("", "")
     for cell in cells:
-        if results is None or _lies_in(results, _outputs(journal, cell)):
+        outputs = _outputs(journal, cell)
+        if results is None or any(path.rpartition(f"/{above}/")[2].startswith(f"{study}/") for path in outputs):
             found[(cell["name"], cell["task"], "" if cell["cluster"] == "slurm" else cell["id"])].append(cell)
     requests: dict[str, Row] = {}
     for cell in cells:
@@ -88,11 +93,6 @@ def _outputs(journal: Path, cell: Row) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
         raise AllocationsError(f"{journal}: cells, row {cell['id']}: outputs are no list of paths; it is left as it is")
     return found
-
-
-def _lies_in(results: Path, outputs: list[str]) -> bool:
-    above, study = results.absolute().parts[-2:]
-    return any(path.rpartition(f"/{above}/")[2].split("/")[0] == study for path in outputs)
 
 
 def _request(journal: Path, cell: Row) -> Row:
@@ -166,7 +166,7 @@ def _unaccounted(task: Row) -> Row:
         "state": task["state"],
         "partition": task["asked_partition"] if task["cluster"] == "slurm" else "local",
         "node": task["node"],
-        "gpus": task["asked_gpus"] if elapsed else 0.0,
+        "gpus": 0.0 if task["state"] in WAITING else task["asked_gpus"],
         "submit": task["submitted"],
         "start": started,
         "end": ended,

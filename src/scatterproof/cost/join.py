@@ -109,7 +109,7 @@ def _start(row: Row, records: list[Row], requeued: bool) -> Row:
         "end": max(ends) if known else None,
         "elapsed_s": elapsed,
         "queue_s": None,
-        "gpus": row["asked_gpus"] if elapsed else 0.0,
+        "gpus": row["asked_gpus"],
         "cpu_s": None,
         "source": "measured",
     }

@@ -65,9 +65,12 @@ def _of_record(record: Row) -> Row:
 
 
 def _of_allocation(held: Row, records: Sequence[Row]) -> Row:
-    elapsed, gpus, jobs = held["elapsed_s"], held["gpus"], held["jobs"]
+    elapsed, jobs = held["elapsed_s"], held["jobs"]
+    ran = held["source"] == "measured" and records  # whatever state the controller had seen last
+    gpus = held["asked_gpus"] if ran and not held["gpus"] else held["gpus"]
     row = {
-        **{key: held[key] for key in ("rule", "state", "partition", "node", "gpus", "queue_s", "elapsed_s", "source")},
+        **{key: held[key] for key in ("rule", "state", "partition", "node", "queue_s", "elapsed_s", "source")},
+        "gpus": gpus,
         "job": jobs[0] if len(jobs) == 1 else f"{jobs[0]}+{len(jobs) - 1}",
         "submit": _iso(held["submit"]),
         "allocated_gpu_minutes": 0.0 if not gpus else None if elapsed is None else gpus * elapsed / 60,

@@ -83,7 +83,7 @@ def _row(values: dict[str, str]) -> Row:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+    return float(text) if text.replace(".", "", 1).isdecimal() else None
 
 
 def _megabytes(text: str) -> float | None:

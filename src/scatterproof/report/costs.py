@@ -51,8 +51,8 @@ def _wasted(waste: Sequence[Row], total: Row) -> str:
         parts.append(f"{sum(int(row['attempts']) for row in rows)} {kind} ({known})")
     held = total["wasted_gpu_minutes"]
     gpus = f", {amount(held)} of {amount(total['allocated_gpu_minutes'])} allocated GPU-minutes" if held else ""
-    verb = "attempt was" if attempts == 1 else "attempts were"
-    return f"{attempts} of {total['attempts']} {verb} wasted{gpus}: {', '.join(parts)}."
+    verb = "was" if attempts == 1 else "were"
+    return f"{attempts} of {total['attempts']} attempts {verb} wasted{gpus}: {', '.join(parts)}."
 
 
 def _queued(total: Row) -> str:
