@@ -33,7 +33,7 @@ rule tabulate_costs:
         gpu=0,
     params:
         records=f"{RESULTS}/records",
-        journal=".submitit/journal.sqlite",
+        journal=lambda wildcards: f"{getattr(workflow.executor_settings, 'folder', None) or '.submitit'}/journal.sqlite",
         assumed=STUDY.cost.model_dump_json(),
     message:
         "adding up the costs"

@@ -130,8 +130,8 @@ def _retraining(victims: Path) -> float:
 
 
 def _table(rows: Sequence[dict[str, Any]], by: str) -> str:
-    """Aligned columns; those that are empty in every row are left out."""
-    shown = [column for column in HEADS if any(row[column] is not None for row in rows)]
+    """Aligned columns; those that are empty or 0 in every row are left out."""
+    shown = [column for column in HEADS if any(row[column] for row in rows)]
     cells = [[by, *(HEADS[column] for column in shown)]]
     cells += [[row[by], *(_cell(row[column]) for column in shown)] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(cells[0]))]

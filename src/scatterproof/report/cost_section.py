@@ -42,10 +42,10 @@ def group_tables(groups: pd.DataFrame) -> list[Table]:
 
 
 def _sums(sums: pd.DataFrame, caption: str, by: str) -> Table:
-    """Columns that are empty in every row are left out."""
-    shown = [column for column in COSTS if sums[column].notna().any()]
+    """Columns that are empty or 0 in every row are left out."""
+    shown = [column for column in COSTS if (sums[column].notna() & (sums[column] != 0)).any()]
     rows = [(str(row["name"]), *(_sum(column, row[column]) for column in shown)) for row in _known(sums)]
-    return Table(f"{caption}; empty: unknown, or none was used", (by, *(COSTS[column] for column in shown)), rows)
+    return Table(f"{caption}; empty: unknown, or does not apply", (by, *(COSTS[column] for column in shown)), rows)
 
 
 def _sum(column: str, value: Any) -> str:

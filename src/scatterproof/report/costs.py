@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 def amount(value: float | None) -> str:
     """A number with three digits, whole from a thousand on; empty if unknown."""
-    return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return "" if value is None else "0" if not value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def sentences(costs: Sequence[Row], total: Row, waste: Sequence[Row], assumed: CostConfig) -> list[str]:
@@ -22,8 +22,10 @@ def sentences(costs: Sequence[Row], total: Row, waste: Sequence[Row], assumed: C
 
 def _allocated(costs: Sequence[Row], total: Row) -> str:
     held = total["allocated_gpu_minutes"]
-    if not held:
-        return ""
+    if held == 0:
+        return "No GPU was allocated: every minute here is a CPU's."
+    if held is None:
+        return "Whether GPUs were allocated is not known."
     sources = {
         "sacct": "SLURM's accounting",
         "requested": "what was asked for, as SLURM does not account for GPUs",
