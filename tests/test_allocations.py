@@ -88,8 +88,10 @@ def test_a_job_that_sacct_still_calls_running_has_ended_if_the_journal_says_so(j
         ("COMPLETED", 60, "measured"),
         ("RUNNING", 20, "sacct"),
     ]
-    late = allocations(read_tasks(journal), parse_sacct(lagging + line("12_0", "search-a", elapsed=61)))
-    assert (late[0]["elapsed_s"], late[0]["source"]) == (61, "sacct")
+    ended = line("12_0", "search-a", elapsed=61)
+    for text in (lagging + ended, ended + lagging):
+        late = allocations(read_tasks(journal), parse_sacct(text))
+        assert (late[0]["elapsed_s"], late[0]["source"]) == (61, "sacct")
 
 
 def test_several_studies_share_a_journal(journal: Path) -> None:

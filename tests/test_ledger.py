@@ -144,6 +144,21 @@ def test_off_slurm_a_task_is_counted_by_its_records_or_else_by_the_journal(tmp_p
     ]
 
 
+def test_off_slurm_an_attempt_without_an_end_takes_no_record_of_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    submit(path, "train-a", "98", [["victim,0"]], cluster="local")
+    submit(path, "train-b", "99", [["victim,0"]], cluster="local")
+    change(path, {"id": 1, "state": "LOST"})
+    change(path, {"id": 2, "state": "COMPLETED", "started": 200.0, "ended": 260.0})
+    ran = record("victim", "train_victim", JOB, 50.0, process_started=201.0, began=203.0)
+    by_hand = ran | {"process_started": 9e9, "began": 9e9, "attempt": 2}  # a plain Snakemake, long after
+    for one in (ran, ran | {"job_id": "99_0"}):
+        rows = ledger(path, "", [one, by_hand])
+        assert sorted(column(rows, "state")) == ["COMPLETED", "COMPLETED", "LOST"]
+    own = ran | {"job_id": "98_0", "process_started": 8e9, "began": 8e9, "state": "LOST", "elapsed_s": None}
+    assert sorted(column(ledger(path, "", [ran, own, by_hand]), "state")) == ["COMPLETED", "COMPLETED", "LOST"]
+
+
 def test_a_record_without_an_id_is_joined_by_job_and_time(journal: Path) -> None:
     old = inside("12_0", NAME, JOB, 1013.0) | {"job_id": None, "job_name": None, "restart": None}
     other_time = old | {"process_started": 9000.0, "began": 9000.0, "attempt": 2, "partition": None}

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from scatterproof.cost.sacct import Row
+from scatterproof.cost.states import is_live
 
 SLACK_S = 5.0  # clocks of nodes differ
 
@@ -61,12 +62,13 @@ class _Owners:
             if one["job_id"]:
                 key = one["job_id"], one["job_name"]
                 last[key] = max(last.get(key, 0), one["restart"] or 0)
-        return [(one, last[one["job_id"], one["job_name"]] if one["job_id"] else 0) for one in ordered]
+        return [(one, last.get((one["job_id"], one["job_name"]), 0)) for one in ordered]
 
     def of(self, record: Row) -> int | None:
-        """The attempt's position: by SLURM's id and unique name, then time; without an id by rule, job and time."""
-        if not record["job_id"]:
-            return self._by_time(self.by_job.get((record["rule"], record["job"]), []), record)
+        """The attempt's position: by SLURM's id and unique name, then time; without a name by rule, job and time."""
+        if not record["job_name"]:
+            jobs = self.by_job.get((record["rule"], record["job"]), [])
+            return self._by_time([position for position in jobs if self._may_be(position, record["job_id"])], record)
         attempts = self.by_id.get((record["job_id"], record["job_name"]))
         if not attempts:
             return None
@@ -81,6 +83,13 @@ class _Owners:
         if self.held[position]["source"] == "measured" and len(attempts) == 1:
             return bool(record["restart"] < last)  # the journal's own row is of the last start
         return last >= len(attempts) and not self._holds(position, record)
+
+    def _may_be(self, position: int, job_id: str | None) -> bool:
+        """Off SLURM the id is that of a process, `pid:created` in the journal as long as it has not ended."""
+        row = self.held[position]
+        if job_id:
+            return row["cluster"] != "slurm" and str(row["job_id"]).partition(":")[0] == job_id
+        return row["end"] is not None or is_live(row["state"])
 
     def _by_time(self, positions: list[int], record: Row) -> int | None:
         return next((position for position in reversed(positions) if self._holds(position, record)), None)

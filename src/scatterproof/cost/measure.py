@@ -81,7 +81,7 @@ def measured(
         "gpus": 0 if device.startswith("cpu") else 1,
         "wildcards": dict(wildcards or {}),
         "attacks": dict.fromkeys(attacks),
-        **slurm_job(),
+        **enclosing_job(),
     }
     startup_s = max(0.0, time.time() - process_started)
     meter = Meter(attacks=dict.fromkeys(attacks))
@@ -109,13 +109,16 @@ def measured(
         write_json(path, record | used)
 
 
-def slurm_job() -> dict[str, str | int | None]:
-    """The SLURM job that this process runs in: id (a task's as `12_3`), name, restarts before this one, partition."""
+def enclosing_job() -> dict[str, str | int | None]:
+    """The SLURM job that this process runs in: id (a task's as `12_3`), name, restarts before this one, partition.
+
+    Of a process that submitit started on this machine only an id.
+    """
     job_id = os.environ.get("SLURM_JOB_ID")
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job_id = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     if not job_id:
-        return {"job_id": None}
+        return {"job_id": os.environ.get("SUBMITIT_LOCAL_JOB_ID")}
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return {
         "job_id": job_id,
