@@ -86,6 +86,15 @@ def test_without_sacct_an_earlier_start_is_known_by_its_record(journal: Path) ->
     ]
 
 
+def test_without_sacct_a_start_that_died_at_once_takes_no_record_of_an_earlier_one(journal: Path) -> None:
+    change(journal, {"id": 1, "state": "FAILED", "task_started": 2000.0, "ended": 2003.0})
+    rows = ledger(journal, "", [inside("12_0", NAME, JOB, 1012.0, state="FAILED", useful=30.0)])
+    assert [(row["state"], row["elapsed_s"], row["device_minutes"]) for row in rows] == [
+        ("REQUEUED", 34, 0.5),
+        ("FAILED", 3, None),
+    ]
+
+
 def test_a_start_that_accounting_lost_is_not(journal: Path) -> None:
     """slurmdbd was down for the second of two starts, or for the first."""
     records = [

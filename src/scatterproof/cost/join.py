@@ -31,7 +31,7 @@ def join(held: Sequence[Row], records: Iterable[Row]) -> list[tuple[Row | None, 
             lent[position].append(record)
             alone.append(record)
         elif record["restart"] is not None and owner.is_another_start(position, record, last):
-            apart[position, record["restart"], record["restart"] < last].append(record)
+            apart[position, record["restart"], owner.is_followed(record, last)].append(record)
         else:
             lent[position].append(record)
     pairs: list[tuple[Row | None, list[Row]]] = [
@@ -81,8 +81,14 @@ class _Owners:
         """Whether a record is of a start that accounting says nothing of."""
         attempts = self.by_id[record["job_id"], record["job_name"]]
         if self.held[position]["source"] == "measured" and len(attempts) == 1:
-            return bool(record["restart"] < last)  # the journal's own row is of the last start
+            return self.is_followed(record, last)  # the journal's own row is of the last start
         return last >= len(attempts) and not self._holds(position, record)
+
+    def is_followed(self, record: Row, last: int) -> bool:
+        """Whether SLURM has started the record's job again since."""
+        starts = [self.held[position]["start"] for position in self.by_id[record["job_id"], record["job_name"]]]
+        later = any(start is not None and record["process_started"] < start - SLACK_S for start in starts)
+        return bool(record["restart"] < last) or later
 
     def _may_be(self, position: int, job_id: str | None) -> bool:
         """Off SLURM the id is that of a process, `pid:created` in the journal as long as it has not ended."""
