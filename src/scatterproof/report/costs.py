@@ -23,7 +23,7 @@ def sentences(costs: Sequence[Row], total: Row, waste: Sequence[Row], assumed: C
 def _allocated(costs: Sequence[Row], total: Row) -> str:
     held = total["allocated_gpu_minutes"]
     if held == 0:
-        return "No GPU was allocated: every minute here is a CPU's."
+        return "No GPU was allocated."
     if held is None:
         return "Whether GPUs were allocated is not known."
     sources = {
