@@ -67,7 +67,7 @@ def _accounted(tasks: Sequence[Row], path: Path, keep: bool, settle_s: float, no
 
 def _ask(tasks: Sequence[Row], names: set[str], settle_s: float) -> list[Row]:
     ids = {str(task["job_id"]).partition("_")[0] for task in tasks}
-    since = min(task["submitted"] for task in tasks if task["submitted"] is not None)
+    since = min((task["submitted"] for task in tasks if task["submitted"] is not None), default=0.0)
     deadline = time.monotonic() + settle_s
     while True:
         said = [row for row in read_sacct(ids, since) if row["name"] in names]
