@@ -108,7 +108,10 @@ def test_names_that_look_alike_are_different_jobs(tmp_path: Path) -> None:
     assert {row["job"]: row["attempt"] for row in records} == {"a/b": 1, "a_b": 1, "a": 1, "a.1": 2}
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"version": 1, "state": "DONE"}', "cut off"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"version": 2}', '{"version": 1, "state": "DONE"}', "cut off", '{"version": 1, "cpu_s": NaN}'],
+)
 def test_a_corrupt_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rule" / "job.1.json"
     path.parent.mkdir()
@@ -119,7 +122,14 @@ def test_a_corrupt_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("restart", "1"), ("attacks", ["genetic"]), ("gpu_energy_j", "many"), ("started", "yesterday")]
+    ("key", "value"),
+    [
+        ("restart", "1"),
+        ("attacks", ["genetic"]),
+        ("attacks", {"genetic": "long"}),
+        ("gpu_energy_j", "many"),
+        ("started", "yesterday"),
+    ],
 )
 def test_a_key_of_the_wrong_type_is_named(tmp_path: Path, key: str, value: object) -> None:
     run_job(tmp_path)

@@ -71,7 +71,7 @@ def _paths(folder: Path) -> Iterator[str]:
 def _read_record(path: str) -> Row:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - ten thousand Path objects take their time
-            record = json.loads(file.read())
+            record = json.loads(file.read(), parse_constant=_no_number)
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not a cost record: {error}") from None
     if not isinstance(record, dict):
@@ -87,11 +87,18 @@ def _read_record(path: str) -> Row:
     for key, kind in _OPTIONAL.items():
         if key in record and not isinstance(record[key], kind):
             raise RecordError(f"{path}: key '{key}' is of the wrong type: {record[key]!r}")
+    minutes = (record.get("attacks") or {}).values()
+    if not all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in minutes):
+        raise RecordError(f"{path}: key 'attacks' has minutes that are no numbers: {record['attacks']!r}")
     try:
         record["began"] = datetime.fromisoformat(record["started"]).timestamp()
     except ValueError:
         raise RecordError(f"{path}: key 'started' is no time: {record['started']!r}") from None
     return dict.fromkeys((*_ENDED, *_OPTIONAL)) | record
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def _alive(record: Row) -> bool:
