@@ -1,10 +1,9 @@
 """What every workflow script does around its work: log, device, cost record, and one clear line on bad input."""
 
-import json
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,12 @@ class Job:
 
 
 @contextmanager
-def compute_job(snakemake: Any, stage: str, wanted: str, checkpoints: bool = False) -> Iterator[Job]:
+def compute_job(
+    snakemake: Any, stage: str, wanted: str, checkpoints: bool = False, attacks: Iterable[str] = ()
+) -> Iterator[Job]:
     """Run a script's body on the device wanted (`auto`, `cpu`, `cuda`), with the rule's threads.
+
+    attacks: those that it is to run; their minutes go to `job.meter.attacks`.
 
     With `checkpoints`, SIGUSR2 and SIGTERM ask the body to save and stop (interrupt.py) instead of ending it.
     """
@@ -42,7 +45,7 @@ def compute_job(snakemake: Any, stage: str, wanted: str, checkpoints: bool = Fal
         device = choose_device(wanted)
         set_up(device, snakemake.threads)
         name = device_name(device)
-        with _measured(snakemake, stage, name, gpu_uuid(device)) as meter:
+        with _measured(snakemake, stage, name, gpu_uuid(device), attacks) as meter:
             yield Job(device, name, meter)
 
 
@@ -53,11 +56,11 @@ def light_job(snakemake: Any, stage: str) -> Iterator[None]:
         yield
 
 
-def _measured(snakemake: Any, stage: str, device: str, gpu: str | None = None) -> Any:
+def _measured(
+    snakemake: Any, stage: str, device: str, gpu: str | None = None, attacks: Iterable[str] = ()
+) -> AbstractContextManager[Meter]:
     name = ".".join(str(value) for value in snakemake.wildcards) or snakemake.rule
     wildcards = {key: str(value) for key, value in snakemake.wildcards.items()}
-    runs = json.loads(snakemake.params.get("runs", "[]"))
-    attacks = sorted({run["attack"] for run in runs})
     records = Path(snakemake.params.records)
     return measured(records, stage, snakemake.rule, name, device, gpu, wildcards, attacks)
 

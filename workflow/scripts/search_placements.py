@@ -10,8 +10,9 @@ from scatterproof.puzzle import Puzzle
 from scatterproof.searches import SearchConfig, runs_from_json
 
 params, wildcards = snakemake.params, snakemake.wildcards
-with compute_job(snakemake, "search", params.device, checkpoints=True) as job:
-    config, runs = SearchConfig.model_validate_json(params.config), runs_from_json(params.runs)
+runs = runs_from_json(params.runs)
+with compute_job(snakemake, "search", params.device, True, sorted({run.attack for run in runs})) as job:
+    config = SearchConfig.model_validate_json(params.config)
     machine = Machine(job.device, snakemake.threads, config.precision, params.memory_mb)
     output = Path(snakemake.output[0])
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
