@@ -274,8 +274,11 @@ def test_what_is_not_assumed_stays_unknown() -> None:
     assert [row[name] for name in ("energy_kwh", "energy_source", "co2_g", "price")] == [None] * 4
     assert reckon([gpu_row(60.0)], CostConfig(cpu_watts_per_core=5))[0]["energy_kwh"] is None
     assert reckon([gpu_row(None)], ASSUMED)[0]["price"] is None
-    total = cost_summary(reckon([gpu_row(60.0), gpu_row(None)], ASSUMED), 1.0)[-1]
+    costs = reckon([gpu_row(60.0), gpu_row(None)], ASSUMED)
+    total = cost_summary(costs, 1.0)[-1]
     assert total["energy_kwh"] is None and total["price"] is None and total["allocated_gpu_minutes"] == 60
+    told = " ".join(sentences(costs, total, waste_table(costs), ASSUMED))
+    assert "At least (1 of 2 attempts are unknown) 60 GPU-minutes" in told
 
 
 def test_a_partition_without_a_price_makes_the_money_unknown_and_is_named() -> None:
@@ -287,7 +290,7 @@ def test_a_partition_without_a_price_makes_the_money_unknown_and_is_named() -> N
         "cost.prices: partition big held GPUs and has no price: what ran there has an unknown one"
     ]
     told = " ".join(sentences(costs, total, waste_table(costs), ASSUMED))
-    assert "unknown; 3 EUR without 1 attempts" in told
+    assert "unknown; 3 EUR without 1 attempts" in told and told.startswith("90 GPU-minutes were allocated, by the jobs")
     typo = CostConfig(prices={"gpu": 3, "big": 5, "gqu": 4})
     assert price_warnings(costs, typo) == ["cost.prices.gqu: no attempt ran on such a partition (seen: big, gpu)"]
 

@@ -74,9 +74,9 @@ def test_without_sacct_an_earlier_start_is_known_by_its_record(journal: Path) ->
     change(journal, {"id": 1, "state": "COMPLETED", "task_started": 1102.0, "ended": 1162.0})
     lost = inside("12_0", NAME, JOB, 1012.0, state="LOST", elapsed_s=None, useful_s=None, device_minutes=None)
     rows = ledger(journal, "", [lost, inside("12_0", NAME, JOB, 1105.0, restart=1, attempt=2)])
-    assert [(row["state"], row["source"], row["elapsed_s"]) for row in rows] == [
-        ("REQUEUED", "measured", None),
-        ("COMPLETED", "measured", 60),
+    assert [(row["state"], row["waste"], row["source"], row["elapsed_s"]) for row in rows] == [
+        ("REQUEUED", "requeued", "measured", None),
+        ("COMPLETED", "", "measured", 60),
     ]
     back = line("12_0", NAME, "NODE_FAIL", 40) + line("12_0", NAME, elapsed=61, start=1100)
     again = ledger(journal, back, [lost, inside("12_0", NAME, JOB, 1105.0, restart=1, attempt=2)])

@@ -121,7 +121,7 @@ def _start(row: Row, records: list[Row], requeued: bool) -> Row:
         "state": "REQUEUED" if requeued else worst,
         "node": records[0]["node"],
         "start": start,
-        "end": max(ends) if known else None,
+        "end": max([start, *ends]) if known or requeued else None,  # at the earliest: elapsed_s tells if it is known
         "elapsed_s": elapsed,
         "queue_s": None,
         "gpus": row["asked_gpus"],

@@ -33,7 +33,10 @@ def _allocated(costs: Sequence[Row], total: Row) -> str:
     }
     told = {row["source"] for row in costs if row["allocated_gpu_minutes"]}
     used = total["gpu_minutes"]
-    text = f"{amount(held)} GPU-minutes were allocated, by {'; by '.join(sources[name] for name in sorted(told))}. "
+    unknown = sum(row["allocated_gpu_minutes"] is None for row in costs)
+    at_least = f"At least ({unknown} of {len(costs)} attempts are unknown) " if unknown else ""
+    by = "; by ".join(sources[name] for name in sorted(told))
+    text = f"{at_least}{amount(held)} GPU-minutes were allocated, by {by}. "
     if used is None:
         return text + "No job used CUDA, or none has said so: what was allocated is not what was used."
     return text + f"Of them jobs used CUDA for {amount(used)} minutes of work that was kept."
