@@ -46,6 +46,7 @@ include: "rules/prune.smk"
 include: "rules/shuffle.smk"
 include: "rules/theory.smk"
 include: "rules/search.smk"
+include: "rules/cost.smk"
 include: "rules/report.smk"
 
 

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 ENVS = Path(__file__).resolve().parent
 PYTHON = "3.11"
-TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)$")
+TORCH = re.compile(r"(torch|triton|nvidia-(?!ml-py).*|cuda-.*)$")  # nvidia-ml-py is Python alone, and small
 
 
 def compile_requirements(arguments: list[str], pins: str, upgrade: bool, stdin: str = "") -> str:

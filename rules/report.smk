@@ -1,5 +1,5 @@
-# In:  the tables of every stage, the cost records
-# Out: tables/threshold.csv, cost.csv, cost_summary.csv; figures/*.svg and *.png; report/index.html
+# In:  the tables of every stage
+# Out: tables/threshold.csv; figures/*.svg and *.png; report/index.html
 
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
@@ -13,7 +13,6 @@ FIGURES = {
     **({"search": "P2: best fitness against evaluations"} if SEARCHED else {}),
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
-    "cost": "What every stage cost beside training one victim",
 }
 
 
@@ -54,9 +53,8 @@ rule draw_figures:
                 labels={"figure": title},
             )
             for name, title in FIGURES.items()
-            if name != "cost"
         ],
-        png=[f"{RESULTS}/figures/{name}.png" for name in FIGURES if name != "cost"],
+        png=[f"{RESULTS}/figures/{name}.png" for name in FIGURES],
     log:
         f"{RESULTS}/logs/draw_figures.log",
     benchmark:
@@ -77,46 +75,14 @@ rule draw_figures:
         "../workflow/scripts/draw_figures.py"
 
 
-# The figures are an input so that their cost is counted too.
-rule tabulate_costs:
-    input:
-        figures=rules.draw_figures.output.svg,
-        victim=f"{RESULTS}/tables/victim.csv",
-    output:
-        costs=f"{RESULTS}/tables/cost.csv",
-        summary=report(f"{RESULTS}/tables/cost_summary.csv", caption="../workflow/report/cost.rst", category="Tables"),
-        svg=report(
-            f"{RESULTS}/figures/cost.svg",
-            caption="../workflow/report/figure.rst",
-            category="Figures",
-            labels={"figure": FIGURES["cost"]},
-        ),
-        png=f"{RESULTS}/figures/cost.png",
-    log:
-        f"{RESULTS}/logs/tabulate_costs.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/tabulate_costs.tsv"
-    localrule: True
-    conda:
-        "../envs/scatterproof.yaml"
-    resources:
-        runtime=10,
-        mem_mb=2000,
-        gpu=0,
-    params:
-        records=f"{RESULTS}/records",
-    message:
-        "adding up the costs"
-    script:
-        "../workflow/scripts/tabulate_costs.py"
-
-
 rule build_report:
     input:
         **{name: f"{RESULTS}/tables/{name}.csv" for name in TABLES if name != "curve"},
         threshold=rules.tabulate_thresholds.output[0],
         cost=rules.tabulate_costs.output.costs,
         cost_summary=rules.tabulate_costs.output.summary,
+        cost_groups=rules.tabulate_costs.output.groups,
+        cost_waste=rules.tabulate_costs.output.waste,
         figures=[*rules.draw_figures.output.svg, rules.tabulate_costs.output.svg],
     output:
         report(f"{RESULTS}/report/index.html", caption="../workflow/report/page.rst", category="Report"),

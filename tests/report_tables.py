@@ -1,10 +1,16 @@
 """Synthetic tables of a realistic study: 5 victim seeds, 2 victims, 3 block sizes; accuracies are fractions."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scatterproof.cost.account import ACCOUNT_COLUMNS
+from scatterproof.cost.assumptions import CostConfig
+from scatterproof.cost.energy import reckon
+from scatterproof.cost.ledger import build_ledger
+from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
 from scatterproof.theory import theory_table
 
 SEEDS, BLOCK_SIZES = range(5), (16, 8, 32)
@@ -77,25 +83,30 @@ def shuffle_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def records_table() -> pd.DataFrame:
-    """Attempts as `cost.ledger.read_records` gives them: one FAILED, one LOST."""
+def records() -> list[dict[str, Any]]:
+    """Attempts as `cost.records.read_records` gives them: one FAILED, one LOST."""
     jobs = [("victim", "train_victim", f"{victim}/seed{seed}", 45.0 + seed) for victim, seed in product(TOP, SEEDS)]
     jobs += [(stage, f"evaluate_{stage}", str(part), 9.0) for stage in ("prune", "shuffle") for part in range(4)]
     jobs += [("blocks", "cut_blocks", "victim/seed0", 3.0), ("theory", "write_theory", "all", 6.0)]
-    rows = [_record(*job, 1, "COMPLETED") for job in jobs]
-    rows[0]["state"], rows[1]["state"] = "FAILED", "LOST"
-    rows[1] |= dict.fromkeys(("elapsed_s", "useful_s", "startup_s", "cpu_s", "mem_mb", "device_minutes"), np.nan)
-    return pd.DataFrame([*rows, _record(*jobs[0], 2, "COMPLETED"), _record(*jobs[1], 2, "COMPLETED")])
+    rows = [record(*job) for job in jobs]
+    rows[0] |= {"state": "FAILED"}
+    rows[1] |= {"state": "LOST", **dict.fromkeys(ENDED)}
+    return [*rows, record(*jobs[0], attempt=2), record(*jobs[1], attempt=2)]
 
 
-def _record(stage: str, rule: str, job: str, useful: float, attempt: int, state: str) -> dict[str, object]:
-    return {
-        "state": state,
+ENDED = ("elapsed_s", "useful_s", "startup_s", "cpu_s", "mem_mb", "device_minutes")
+
+
+def record(stage: str, rule: str, job: str, useful: float, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    """One record of a job that ended well after so many useful seconds."""
+    found = {
+        "state": "COMPLETED",
         "stage": stage,
         "rule": rule,
         "job": job,
         "node": "laptop",
         "started": f"2026-01-01T00:00:0{attempt}.000+00:00",
+        "began": 1767225600.0 + attempt,
         "device": DEVICE,
         "attempt": attempt,
         "pid": 7,
@@ -107,6 +118,25 @@ def _record(stage: str, rule: str, job: str, useful: float, attempt: int, state:
         "cpu_s": 2 * useful,
         "mem_mb": 512.0,
         "device_minutes": useful / 60,
+        **dict.fromkeys(("job_id", "job_name", "partition", "restart", "wildcards", "attacks")),
+        **dict.fromkeys(("gpu_utilisation", "gpu_energy_j", "gpu_measured_s")),
+    }
+    return found | more
+
+
+def costs(rows: list[dict[str, Any]] | None = None, assumed: CostConfig | None = None) -> list[dict[str, Any]]:
+    """The ledger of these records."""
+    return reckon(build_ledger(records() if rows is None else rows), assumed or CostConfig())
+
+
+def cost_tables(retraining: float, rows: list[dict[str, Any]] | None = None) -> dict[str, pd.DataFrame]:
+    """The tables that tabulate_costs writes."""
+    ledger = costs() if rows is None else rows
+    return {
+        "cost": pd.DataFrame(ledger, columns=ACCOUNT_COLUMNS),
+        "cost_summary": pd.DataFrame(cost_summary(ledger, retraining), columns=SUMMARY_COLUMNS),
+        "cost_groups": pd.DataFrame(cost_groups(ledger, retraining), columns=GROUP_COLUMNS),
+        "cost_waste": pd.DataFrame(waste_table(ledger), columns=WASTE_COLUMNS),
     }
 
 

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.cost.ledger import cost_summary, cost_table
 from scatterproof.report import figures, statistics, words
 from scatterproof.report.page import build_page, provenance
 from scatterproof.report.words import number, threshold_text
@@ -33,7 +32,6 @@ STUDY = Study.model_validate(
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     """The tables as a study leaves them, read back from CSV."""
     victims, prune = made_up.victim_table(), made_up.prune_table()
-    costs = cost_table(made_up.records_table())
     written = {
         "victim": victims,
         "curve": made_up.curve_table(),
@@ -41,8 +39,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
         "shuffle": made_up.shuffle_table(),
         "threshold": statistics.threshold(prune, victims),
         "theory": made_up.theory(),
-        "cost": costs,
-        "cost_summary": cost_summary(costs, 0.64),
+        **made_up.cost_tables(0.64),
     }
     folder = tmp_path_factory.mktemp("tables")
     for name, table in written.items():
@@ -252,7 +249,7 @@ def test_theory_has_a_titled_panel_for_each_layer_and_share(tables: dict[str, pd
 
 def test_an_empty_selection_is_drawn_as_such(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     empty = tables | {name: tables[name][:0] for name in ("curve", "prune", "shuffle", "threshold", "theory")}
-    empty["cost_summary"] = cost_summary(tables["cost"], 0.64).query("stage == 'total'")
+    empty["cost_summary"] = tables["cost_summary"].query("stage == 'total'")
     drawn = draw_all(empty, tmp_path)
     for name in ("prune", "shuffle", "threshold", "theory"):
         assert "nothing was measured" in drawn[name].read_text()
@@ -285,7 +282,7 @@ def smallest(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     small["shuffle"] = small["shuffle"][(small["shuffle"]["repeat"] == 0) & (small["shuffle"]["moved"] == 1)]
     small["threshold"] = statistics.threshold(small["prune"], small["victim"])
     small["theory"] = tables["theory"][tables["theory"]["population"] != 100]
-    small["cost_summary"] = cost_summary(tables["cost"], float("nan"))
+    small |= made_up.cost_tables(float("nan"))
     return small
 
 

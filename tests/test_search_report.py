@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.cost.ledger import cost_summary, cost_table
 from scatterproof.report import statistics
 from scatterproof.report.page import build_page, provenance
 from scatterproof.report.search_figures import draw_search, draw_trajectory
@@ -241,7 +240,7 @@ def test_the_plateau_is_said_on_the_most_images() -> None:
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pd.DataFrame]:
-    prune, victims, costs = made_up.prune_table(), made_up.victim_table(), cost_table(made_up.records_table())
+    prune, victims = made_up.prune_table(), made_up.victim_table()
     prune = prune[prune["block_size"] == 16]
     return {
         "victim": victims,
@@ -249,8 +248,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "shuffle": made_up.shuffle_table().query("block_size == 16"),
         "threshold": statistics.threshold(prune, victims),
         "theory": made_up.theory(),
-        "cost": costs,
-        "cost_summary": cost_summary(costs, 0.64),
+        **made_up.cost_tables(0.64),
     }
 
 

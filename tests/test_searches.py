@@ -209,7 +209,11 @@ def test_what_was_reached_is_scored_on_other_images() -> None:
 
 
 def searched(
-    study: SearchConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int = 99
+    study: SearchConfig,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int = 99,
+    spent: dict[str, float] | None = None,
 ) -> tuple[list[tuple[SearchRun, AttackResult]], list[str]]:
     """The results of a job and the attacks that ran in it; it is killed before the attack numbered `stop`."""
     victim = small.vgg()
@@ -226,7 +230,8 @@ def searched(
     with monkeypatch.context() as patch:
         patch.setattr(Attack, "run", count)
         try:
-            return search(study, search_runs(study), puzzle, (0, "victim", 0), MACHINE, folder), ran
+            minutes = {} if spent is None else spent
+            return search(study, search_runs(study), puzzle, (0, "victim", 0), MACHINE, folder, minutes), ran
         except KeyboardInterrupt:
             return [], ran
 
@@ -238,8 +243,10 @@ def test_a_killed_job_repeats_no_search_that_was_done(tmp_path: Path, monkeypatc
     assert [run for run, _ in whole] == search_runs(study)
     assert not torch.equal(whole[0][1].placements[-1], whole[1][1].placements[-1])  # seeds differ
     assert searched(study, tmp_path / "killed", monkeypatch, stop=3)[1] == ["random", "random", "genetic"]
-    again, ran = searched(study, tmp_path / "killed", monkeypatch)
+    spent: dict[str, float] = {}
+    again, ran = searched(study, tmp_path / "killed", monkeypatch, spent=spent)
     assert ran == ["genetic"]
+    assert spent["random"] == 0 and spent["genetic"] > 0  # the minutes of this attempt, not of an earlier one
     assert all(torch.equal(one.placements, other.placements) for (_, one), (_, other) in zip(whole, again, strict=True))
     assert not list((tmp_path / "killed").glob("*.pt"))
 

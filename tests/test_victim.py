@@ -90,6 +90,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
         torch.manual_seed(epochs)  # another process has drawn otherwise
         torch.rand(17)
     resumed = train(recipe(**keys), tmp_path / "c")
+    assert whole.minutes_before == 0 and resumed.minutes_before == resumed.curve[1].minutes
     assert points(resumed) == points(whole)
     assert bits(resumed) == bits(whole)
 

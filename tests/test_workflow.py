@@ -1,8 +1,11 @@
 """The whole line, run by Snakemake on a tiny study: what it leaves, what it reruns, what it survives."""
 
+import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -120,6 +123,23 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     )
     assert (cost["rule"] == "train_victim").sum() == 3
     assert (cost["rule"] == "grant_puzzle").sum() == 2  # the plateau's threat is one of the searches'
+    groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
+    names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
+    assert names["attack"] == {"(none)", "genetic", "hill_climbing", "reinforce"}
+    assert names["victim"] == {"(none)", "victim", "copy_free"} and names["rule"] == set(cost["rule"])
+    total = summary.set_index("stage").loc["total", "device_minutes"]
+    for _, rows in groups.groupby("by"):
+        assert rows["device_minutes"].sum() == pytest.approx(total)
+    assert waste.empty
+
+
+def test_the_command_tells_the_same_as_the_table(finished: Finished) -> None:
+    command = [Path(sys.executable).with_name("scatterproof"), "cost", "--configfile", "tiny.yaml", "--csv"]
+    done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True)
+    told = pd.read_csv(io.StringIO(done.stdout)).set_index("stage")
+    table = read(finished, "cost_summary").set_index("stage")
+    stages = [stage for stage in table.index if stage not in ("report", "total")]  # the report came after the table
+    pd.testing.assert_frame_equal(told.loc[stages], table.loc[stages], check_dtype=False)
 
 
 def test_a_second_run_has_nothing_to_do_and_parsing_needs_no_torch(finished: Finished, no_torch: Path) -> None:

@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["cost", "cost_summary"]
+TABLES += ["cost", "cost_summary", "cost_groups", "cost_waste"]
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
 

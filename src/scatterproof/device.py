@@ -28,6 +28,14 @@ def device_name(device: torch.device) -> str:
     return f"cpu: {_processor()}"
 
 
+def gpu_uuid(device: torch.device) -> str | None:
+    """The driver's name of a GPU, whatever number it has here; None of a cpu, or where torch does not tell."""
+    if device.type != "cuda":
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return f"GPU-{uuid}" if uuid else None
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

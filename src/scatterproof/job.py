@@ -2,8 +2,8 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,24 @@ class Job:
 
 
 @contextmanager
-def compute_job(snakemake: Any, stage: str, wanted: str, checkpoints: bool = False) -> Iterator[Job]:
+def compute_job(
+    snakemake: Any, stage: str, wanted: str, checkpoints: bool = False, attacks: Iterable[str] = ()
+) -> Iterator[Job]:
     """Run a script's body on the device wanted (`auto`, `cpu`, `cuda`), with the rule's threads.
+
+    attacks: those that it is to run; their minutes go to `job.meter.attacks`.
 
     With `checkpoints`, SIGUSR2 and SIGTERM ask the body to save and stop (interrupt.py) instead of ending it.
     """
     with _logged(snakemake):
-        from scatterproof.device import choose_device, device_name, set_up
+        from scatterproof.device import choose_device, device_name, gpu_uuid, set_up
 
         if checkpoints:
             listen()
         device = choose_device(wanted)
         set_up(device, snakemake.threads)
         name = device_name(device)
-        with _measured(snakemake, stage, name) as meter:
+        with _measured(snakemake, stage, name, gpu_uuid(device), attacks) as meter:
             yield Job(device, name, meter)
 
 
@@ -52,9 +56,13 @@ def light_job(snakemake: Any, stage: str) -> Iterator[None]:
         yield
 
 
-def _measured(snakemake: Any, stage: str, device: str) -> Any:
+def _measured(
+    snakemake: Any, stage: str, device: str, gpu: str | None = None, attacks: Iterable[str] = ()
+) -> AbstractContextManager[Meter]:
     name = ".".join(str(value) for value in snakemake.wildcards) or snakemake.rule
-    return measured(Path(snakemake.params.records), stage, snakemake.rule, name, device)
+    wildcards = {key: str(value) for key, value in snakemake.wildcards.items()}
+    records = Path(snakemake.params.records)
+    return measured(records, stage, snakemake.rule, name, device, gpu, wildcards, attacks)
 
 
 @contextmanager

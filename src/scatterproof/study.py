@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
 from scatterproof.searches import PlateauConfig, SearchConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
@@ -220,6 +221,7 @@ class Study(Strict):
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     run: RunConfig = Field(RunConfig(), description="machine")
+    cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
 
     @model_validator(mode="after")
     def _controls_are_victims(self) -> "Study":

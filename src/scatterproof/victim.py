@@ -44,11 +44,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """A victim and how it came about; the curve is empty where it was read from a checkpoint."""
+    """A victim and how it came about; the curve is empty where it was read from a checkpoint.
+
+    minutes: of training; minutes_before: those of them that went before an interruption.
+    """
 
     model: nn.Module
     curve: list[Epoch]
     minutes: float
+    minutes_before: float = 0.0
 
 
 def obtain_victim(
@@ -83,6 +87,7 @@ def train_victim(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
     identity = _identity(config, seed, device, threads, dataset)
     curve = _restore(checkpoint, identity, model, optimizer, schedule)
+    before = curve[-1].minutes if curve else 0.0
     dataset = _resident(dataset, device)
     progress = tqdm(
         range(len(curve), recipe.epochs), initial=len(curve), total=recipe.epochs, unit="epoch", mininterval=5
@@ -99,7 +104,7 @@ def train_victim(
         curve.append(Epoch(epoch + 1, minutes, loss, accuracy))
         progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
         _save(checkpoint, identity, model, optimizer, schedule, curve)
-    return Trained(model.eval(), curve, curve[-1].minutes)
+    return Trained(model.eval(), curve, curve[-1].minutes, before)
 
 
 def _resident(dataset: Dataset, device: torch.device) -> Dataset:

@@ -10,10 +10,12 @@ from scatterproof.puzzle import Puzzle
 from scatterproof.searches import SearchConfig, runs_from_json
 
 params, wildcards = snakemake.params, snakemake.wildcards
-with compute_job(snakemake, "search", params.device, checkpoints=True) as job:
-    config, runs = SearchConfig.model_validate_json(params.config), runs_from_json(params.runs)
+runs = runs_from_json(params.runs)
+with compute_job(snakemake, "search", params.device, True, sorted({run.attack for run in runs})) as job:
+    config = SearchConfig.model_validate_json(params.config)
     machine = Machine(job.device, snakemake.threads, config.precision, params.memory_mb)
     output = Path(snakemake.output[0])
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
-    save_results(output, search(config, runs, Puzzle.load(Path(snakemake.input[0])), key, machine, work))
+    puzzle = Puzzle.load(Path(snakemake.input[0]))
+    save_results(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))

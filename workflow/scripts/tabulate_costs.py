@@ -1,17 +1,30 @@
-"""The ledger of this study, its sums by stage, and their figure."""
+"""The ledger of this study, its sums, and their figure."""
 
 from pathlib import Path
 
-from scatterproof.cost.ledger import cost_summary, cost_table, read_records, retraining_minutes
+import pandas as pd
+
+from scatterproof.cost.account import ACCOUNT_COLUMNS, account
+from scatterproof.cost.assumptions import CostConfig
+from scatterproof.cost.ledger import retraining_minutes
+from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
 from scatterproof.files import write_csv
 from scatterproof.job import light_job
 from scatterproof.report.figures import draw_cost
 from scatterproof.tables import read_table
 
+SETTLE_S = 20.0  # sacct lags behind the last jobs
+
+params, output = snakemake.params, snakemake.output
 with light_job(snakemake, "report"):
     retraining = retraining_minutes(read_table(snakemake.input.victim))
-    costs = cost_table(read_records(Path(snakemake.params.records)))
-    summary = cost_summary(costs, retraining)
-    draw_cost(summary, retraining, Path(snakemake.output.svg))
-    write_csv(snakemake.output.summary, summary)
-    write_csv(snakemake.output.costs, costs)
+    assumed = CostConfig.model_validate_json(params.assumed)
+    found = account(Path(params.records).parent, Path(params.journal), assumed, keep=True, settle_s=SETTLE_S)
+    for note in found.notes:
+        print(note)
+    summary = pd.DataFrame(cost_summary(found.costs, retraining), columns=SUMMARY_COLUMNS)
+    draw_cost(summary, retraining, Path(output.svg))
+    write_csv(output.groups, pd.DataFrame(cost_groups(found.costs, retraining), columns=GROUP_COLUMNS))
+    write_csv(output.waste, pd.DataFrame(waste_table(found.costs), columns=WASTE_COLUMNS))
+    write_csv(output.summary, summary)
+    write_csv(output.costs, pd.DataFrame(found.costs, columns=ACCOUNT_COLUMNS))

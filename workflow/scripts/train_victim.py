@@ -16,7 +16,7 @@ with compute_job(snakemake, "victim", params.device, checkpoints=True) as job:
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(snakemake.input.dataset)
     victim = obtain_victim(config, seed, dataset, job.device, snakemake.threads, checkpoint)
-    job.meter.device_minutes = victim.minutes  # those before an interruption included
+    job.meter.device_minutes = victim.minutes - victim.minutes_before  # an earlier attempt has a record of its own
     write_csv(snakemake.output.curve, curve_table(victim.curve))
     write_json(snakemake.output.training, {"epochs": len(victim.curve), **job.cost_columns(victim.minutes)})
     with atomic(snakemake.output.model) as temporary:

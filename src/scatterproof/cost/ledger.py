@@ -1,174 +1,205 @@
-"""The ledger: every attempt of every job with its cost, and the sums of it by stage.
+"""The ledger: every attempt of every job with its cost, one row each.
 
-What is not known stays empty (NaN); sums are over what is known, and empty where nothing is. CPU-minutes and
-GPU-minutes are never added together. Imports no torch.
+What is not known stays empty (None). CPU-minutes and GPU-minutes are never added together, and what was allocated and
+what was used are different columns.
 """
 
-import json
-import platform
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import psutil  # type: ignore[import-untyped,unused-ignore]
+from scatterproof.cost.join import join
+from scatterproof.cost.sacct import Row
+from scatterproof.cost.stages import NONE, RULES, STAGES, attack_of, stage_of, victim_of
+from scatterproof.cost.states import waste_kind
 
-from scatterproof.cost.measure import VERSION
-from scatterproof.errors import UserError
+if TYPE_CHECKING:
+    import pandas as pd
 
-STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"]
 COST_COLUMNS = [
     *("stage", "rule", "job", "attempt", "attempt_name", "state", "partition", "node", "gpus", "submit", "queue_s"),
     *("elapsed_s", "allocated_gpu_minutes", "cpu_minutes", "mem_mb", "wasted", "source"),
     *("device", "device_minutes", "gpu_minutes"),
-]
-SUMMARY_COLUMNS = [
-    *("stage", "jobs", "attempts", "allocated_gpu_minutes", "wasted_gpu_minutes", "overhead_minutes", "queue_minutes"),
-    *("over_retraining", "cpu_minutes", "device", "device_minutes", "gpu_minutes"),
+    *("useful_minutes", "waste", "victim", "attack", "jobs", "job_id", "job_name", "allocated_mem_mb"),
+    *("gpu_utilisation", "gpu_energy_kwh", "gpu_measured_minutes"),
 ]
 
-_ALWAYS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("stage", "rule", "job", "node", "started", "device"), str),
-    **dict.fromkeys(("attempt", "pid", "gpus"), int),
-    "process_started": (int, float),
-}
-_ENDED: dict[str, type | tuple[type, ...]] = dict.fromkeys(
-    ("elapsed_s", "useful_s", "startup_s", "cpu_s", "mem_mb", "device_minutes"), (int, float)
-)
-_SAME_PROCESS_S = 60.0  # the clock may be set between two readings of a process's start
 
+def build_ledger(records: Iterable[Row], held: Sequence[Row] = ()) -> list[Row]:
+    """One row an attempt, COST_COLUMNS as keys, whatever the order of what it is made of.
 
-class LedgerError(UserError):
-    """A cost record that cannot be read; names the file and what is wrong."""
-
-
-def read_records(folder: Path) -> pd.DataFrame:
-    """Every record under a folder, one row an attempt, sorted by stage, rule, job and attempt; nothing is written.
-
-    A RUNNING record becomes LOST if its process is gone from this node, or if a later attempt of the job exists. On
-    another node the process cannot be looked up, so the last attempt stays RUNNING there.
-    Raises: LedgerError naming the file that is corrupt.
+    records: of read_records; held: what a cluster allocated, of `allocations`.
     """
-    paths = sorted(path for path in folder.glob("*/*.json") if not path.name.startswith("."))
-    records = pd.DataFrame([_read_record(path) for path in paths], columns=["state", *_ALWAYS, *_ENDED])
-    records = records.sort_values(["stage", "rule", "job", "attempt"], ignore_index=True)
-    last = records.groupby(["rule", "job"])["attempt"].transform("max")
-    running = records["state"] == "RUNNING"
-    gone = [bool(r) and not _alive(*p) for r, p in zip(running, _processes(records), strict=True)]
-    lost = running & ((records["attempt"] < last) | pd.Series(gone, index=records.index, dtype=bool))
-    records["state"] = records["state"].where(~lost, "LOST")
-    return records
+    rows = [_of_record(lent[0]) if row is None else _of_allocation(row, lent) for row, lent in join(held, records)]
+    order = {stage: number for number, stage in enumerate(STAGES)}
+    rows.sort(key=lambda row: (order.get(row["stage"], len(order)), row["stage"], row["rule"], row["job"], row["_at"]))
+    attempts: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        del row["_at"]
+        attempts[row["rule"], row["job"]] += 1
+        row["attempt"] = attempts[row["rule"], row["job"]]
+        row["attempt_name"] = f"{row['rule']}/{row['job']}.{row['attempt']}"
+    return [{column: row[column] for column in COST_COLUMNS} for row in rows]
 
 
-def cost_table(records: pd.DataFrame) -> pd.DataFrame:
-    """`tables/cost.csv`: one row an attempt, in minutes, seconds and MiB as the columns say.
+def _of_record(record: Row) -> Row:
+    """An attempt that no allocation is known of: it ran here, or in a SLURM job that was not the executor's."""
+    elapsed, gpus = record["elapsed_s"], float(record["gpus"])
+    row = {
+        **{key: record[key] for key in ("rule", "job", "state", "node", "elapsed_s")},
+        "partition": record["partition"] or "local",
+        "gpus": gpus,
+        "submit": record["started"],
+        "queue_s": None,
+        "allocated_gpu_minutes": 0.0 if not gpus else None if elapsed is None else gpus * elapsed / 60,
+        "source": "measured",
+        "jobs": record["job"],
+        "allocated_mem_mb": None,
+        "waste": waste_kind(record["state"]),
+        "job_id": record["job_id"],
+        "job_name": record["job_name"],
+        "_at": (record["began"], record["attempt"]),
+    }
+    return row | _used([record], row)
 
-    FAILED and LOST attempts are wasted. Local jobs do not queue for a scheduler, so their queue time is unknown.
+
+def _of_allocation(held: Row, records: Sequence[Row]) -> Row:
+    elapsed, jobs = held["elapsed_s"], held["jobs"]
+    ran = held["source"] == "measured" and records  # whatever state the controller had seen last
+    gpus = held["asked_gpus"] if ran and not held["gpus"] else held["gpus"]
+    row = {
+        **{key: held[key] for key in ("rule", "state", "partition", "node", "queue_s", "elapsed_s", "source")},
+        "gpus": gpus,
+        "job": jobs[0] if len(jobs) == 1 else f"{jobs[0]}+{len(jobs) - 1}",
+        "submit": _iso(held["submit"]),
+        "allocated_gpu_minutes": 0.0 if not gpus else None if elapsed is None else gpus * elapsed / 60,
+        "jobs": ";".join(jobs),
+        "allocated_mem_mb": held["allocated_mem_mb"],
+        "waste": waste_kind(held["state"], held["end"]),
+        "job_id": held["job_id"],
+        "job_name": held["name"],
+        "_at": (held["start"] or held["submit"] or float("inf"), 0),
+    }
+    return row | _used(records, row, held["cpu_s"])
+
+
+def _used(records: Sequence[Row], row: Row, cpu_s: float | None = None) -> Row:
+    """What the jobs of an attempt say that they used; `useful_minutes` are of those that ended well.
+
+    Of a wasted attempt nothing but such jobs was useful: one task may run many, and fail in the last.
     """
-    elapsed = _numbers(records["elapsed_s"])
-    gpus = _numbers(records["gpus"])
-    device_minutes = _numbers(records["device_minutes"])
-    table = records[["stage", "rule", "job", "attempt", "state", "node", "gpus", "device"]].assign(
-        attempt_name=[
-            f"{rule}/{job}.{attempt}"
-            for rule, job, attempt in zip(records["rule"], records["job"], records["attempt"], strict=True)
-        ],
-        partition="local",
-        submit=records["started"],
-        queue_s=np.nan,
-        elapsed_s=elapsed,
-        allocated_gpu_minutes=(gpus * elapsed / 60).where(gpus > 0, 0.0),
-        cpu_minutes=_numbers(records["cpu_s"]) / 60,
-        mem_mb=_numbers(records["mem_mb"]),
-        wasted=records["state"].isin(["FAILED", "LOST"]),
-        source="measured",
-        device_minutes=device_minutes,
-        gpu_minutes=device_minutes.where(records["device"].astype(str).str.startswith("cuda")),
-    )
-    return table.sort_values(["stage", "rule", "job", "attempt"], ignore_index=True)[COST_COLUMNS]
+    devices = sorted({record["device"] for record in records})
+    device_minutes = _sum(record["device_minutes"] for record in records)
+    good = [record["device_minutes"] for record in records if record["state"] == "COMPLETED"]
+    known = _all([record["cpu_s"] for record in records]) if records else None
+    cpu_s = known if known is not None else cpu_s
+    energy = _sum(record["gpu_energy_j"] for record in records)
+    measured = _sum(record["gpu_measured_s"] for record in records)
+    return {
+        "stage": next((record["stage"] for record in records), stage_of(row["rule"])),
+        "cpu_minutes": None if cpu_s is None else cpu_s / 60,
+        "mem_mb": max((record["mem_mb"] for record in records if record["mem_mb"] is not None), default=None),
+        "wasted": bool(row["waste"]),
+        "device": "; ".join(devices) or None,
+        "device_minutes": device_minutes,
+        "gpu_minutes": device_minutes if devices and all(name.startswith("cuda") for name in devices) else None,
+        "useful_minutes": _sum(good) if good else 0.0 if row["waste"] else None,
+        "victim": _victim(records, row),
+        "attack": _attack(records, row),
+        "gpu_utilisation": _mean_utilisation(records),
+        "gpu_energy_kwh": None if energy is None else energy / 3.6e6,
+        "gpu_measured_minutes": None if measured is None else measured / 60,
+    }
 
 
-def retraining_minutes(victims: pd.DataFrame) -> float:
+def _victim(records: Sequence[Row], row: Row) -> str:
+    """The victim; of a task with jobs on several, each with its share of the minutes."""
+    minutes: dict[str, float | None] = {}
+    for record in records:
+        if record["wildcards"] is not None:
+            name = record["wildcards"].get("victim", NONE)
+            minutes[name] = _add(minutes.get(name, 0.0), record["device_minutes"])
+    if not minutes or len(records) < row["jobs"].count(";") + 1:
+        minutes = dict.fromkeys(minutes | {victim_of(row["rule"], job): None for job in row["jobs"].split(";")})
+    return shares_text(minutes)
+
+
+def _attack(records: Sequence[Row], row: Row) -> str:
+    minutes: dict[str, float | None] = {}
+    for record in records:
+        for name, spent in (record["attacks"] or {}).items():
+            minutes[name] = _add(minutes.get(name, 0.0), spent)
+    if not minutes:
+        told = any(record["attacks"] is not None for record in records)
+        return NONE if told and not (row["rule"] in RULES and RULES[row["rule"]].attacks) else attack_of(row["rule"])
+    return shares_text(minutes)
+
+
+def shares_text(minutes: dict[str, float | None]) -> str:
+    """`a`, `a=0.25;b=0.75`, or `a;b` where the minutes of some are not known."""
+    names = sorted(minutes)
+    known = [minutes[name] for name in names]
+    total = _all(known)
+    if len(names) == 1 or not total:
+        return ";".join(names)
+    return ";".join(f"{name}={(minutes[name] or 0.0) / total:.6g}" for name in names)
+
+
+def shares(text: str) -> dict[str, float]:
+    """The inverse of shares_text; parts that are not known stay one, `a+b`."""
+    parts = [part.rpartition("=") for part in text.split(";")]
+    if len(parts) == 1 or not all(equals for _, equals, _ in parts):
+        return {text.replace(";", "+"): 1.0}
+    return {name: float(share) for name, _, share in parts}
+
+
+def _mean_utilisation(records: Sequence[Row]) -> float | None:
+    """Over time; None where nothing was sampled."""
+    sampled = [
+        (record["gpu_utilisation"], record["useful_s"])
+        for record in records
+        if record["gpu_utilisation"] is not None and record["useful_s"]
+    ]
+    seconds = sum(weight for _, weight in sampled)
+    return sum(value * weight for value, weight in sampled) / seconds if seconds else None
+
+
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _add(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum of what is known, the same in any order; None if nothing is."""
+    known = sorted(value for value in values if value is not None)
+    return sum(known) if known else None
+
+
+def _all(values: Sequence[float | None]) -> float | None:
+    """The sum, None if any part is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(sorted(known)) if len(known) == len(values) else None
+
+
+def retraining_minutes(victims: "pd.DataFrame") -> float:
     """Device-minutes of training one victim: the mean over the seeds of `tables/victim.csv`; NaN if none was trained.
 
     Controls are left out; a victim stands once, however many rows it has.
     """
-    own = victims[victims["victim"] == "victim"]
-    return float(_numbers(own.groupby("victim_seed")["device_minutes"].first()).mean())
+    rows: list[dict[Any, Any]] = victims.to_dict("records")
+    return mean_training(rows)
 
 
-def cost_summary(costs: pd.DataFrame, retraining: float) -> pd.DataFrame:
-    """`tables/cost_summary.csv`: one row a stage in the order of the study, then `total`.
-
-    `device_minutes` are the useful ones, of attempts that were not wasted; `overhead_minutes` is what such attempts
-    took besides: start-up, imports. `over_retraining` is device_minutes over `retraining`, the device-minutes of
-    training one victim (NaN: unknown).
-    """
-    present = list(dict.fromkeys(costs["stage"].astype(str)))
-    order = [stage for stage in STAGES if stage in present] + sorted(set(present) - set(STAGES))
-    rows = [_sums(stage, costs[costs["stage"] == stage], retraining) for stage in order]
-    return pd.DataFrame([*rows, _sums("total", costs, retraining)], columns=SUMMARY_COLUMNS)
-
-
-def _sums(stage: str, costs: pd.DataFrame, retraining: float) -> dict[str, Any]:
-    wasted = costs["wasted"].astype(bool)
-    used = costs[~wasted]
-    device_minutes = _known_sum(used["device_minutes"])
-    overhead = _numbers(used["elapsed_s"]) / 60 - _numbers(used["device_minutes"])
-    return {
-        "stage": stage,
-        "jobs": len(costs[["rule", "job"]].drop_duplicates()),
-        "attempts": len(costs),
-        "allocated_gpu_minutes": _known_sum(costs["allocated_gpu_minutes"]),
-        "wasted_gpu_minutes": _known_sum(costs["allocated_gpu_minutes"][wasted]) if wasted.any() else 0.0,
-        "overhead_minutes": _known_sum(overhead.clip(lower=0)),
-        "queue_minutes": _known_sum(costs["queue_s"]) / 60,
-        "over_retraining": device_minutes / retraining if retraining > 0 else np.nan,
-        "cpu_minutes": _known_sum(costs["cpu_minutes"]),
-        "device": "; ".join(sorted(set(costs["device"].astype(str)))),
-        "device_minutes": device_minutes,
-        "gpu_minutes": _known_sum(used["gpu_minutes"]),
-    }
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LedgerError(f"{path}: not a cost record: {error}") from None
-    if not isinstance(record, dict):
-        raise LedgerError(f"{path}: not a cost record: expected an object, got {type(record).__name__}")
-    if record.get("version") != VERSION:
-        raise LedgerError(f"{path}: version {record.get('version')!r}, this program reads version {VERSION}")
-    if record.get("state") not in ("RUNNING", "COMPLETED", "FAILED"):
-        raise LedgerError(f"{path}: state {record.get('state')!r}, expected RUNNING, COMPLETED or FAILED")
-    expected = _ALWAYS if record["state"] == "RUNNING" else _ALWAYS | _ENDED
-    for key, kind in expected.items():
-        if isinstance(record.get(key), bool) or not isinstance(record.get(key), kind):
-            raise LedgerError(f"{path}: key '{key}' is missing or of the wrong type: {record.get(key)!r}")
-    return record
-
-
-def _processes(records: pd.DataFrame) -> list[tuple[str, int, float]]:
-    columns = records["node"].astype(str), records["pid"].astype(int), records["process_started"].astype(float)
-    return list(zip(*columns, strict=True))
-
-
-def _alive(node: str, pid: int, started: float) -> bool:
-    """Whether a process runs; true on another node, where that cannot be known."""
-    if node != platform.node():
-        return True
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - started) < _SAME_PROCESS_S)
-    except psutil.Error:
-        return False
-
-
-def _numbers(column: "pd.Series[Any]") -> "pd.Series[float]":
-    return pd.to_numeric(column).astype(float)
-
-
-def _known_sum(column: "pd.Series[Any]") -> float:
-    """The sum of what is known, exact and so the same in any order; NaN if nothing is."""
-    known = _numbers(column).dropna()
-    return float(np.sum(np.sort(known.to_numpy()))) if len(known) else float("nan")
+def mean_training(victims: Iterable[dict[Any, Any]]) -> float:
+    """The same of the table's rows, as numbers or as text."""
+    first: dict[str, float] = {}
+    for row in victims:
+        if row["victim"] == "victim" and row["device_minutes"] not in ("", None):
+            minutes = float(row["device_minutes"])
+            if minutes == minutes:
+                first.setdefault(str(row["victim_seed"]), minutes)
+    return sum(first.values()) / len(first) if first else float("nan")

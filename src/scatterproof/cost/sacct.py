@@ -1,28 +1,32 @@
-"""What SLURM's accounting says of jobs: every attempt, requeued ones too, with the GPUs held. Imports no torch."""
+"""What SLURM's accounting says of jobs: every attempt, requeued ones too, with the GPUs held.
+
+Neither torch nor pandas is imported in this folder: `scatterproof cost` answers at once.
+"""
 
 import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable
-
-import numpy as np
-import pandas as pd
+from typing import Any
 
 from scatterproof.errors import UserError
 
 FIELDS = ["JobID", "State", "Partition", "NodeList", "AllocTRES", "Submit", "Start", "End", "ElapsedRaw", "TotalCPU"]
 FIELDS += ["JobName"]  # last: it may hold the separator
-COLUMNS = ["job_id", "name", "state", "partition", "node", "gpus", "cpus", "mem_mb", "submit", "start", "end"]
-COLUMNS += ["elapsed_s", "cpu_s"]
+TEXTS = ["job_id", "name", "state", "partition", "node"]
+NUMBERS = ["gpus", "cpus", "mem_mb", "submit", "start", "end", "elapsed_s", "cpu_s"]
+COLUMNS = [*TEXTS, *NUMBERS]
 CHUNK = 500  # ids in one call: a command line has its limits
+
+Row = dict[str, Any]  # None: unknown
 
 
 class SacctError(UserError):
     """Accounting that does not answer; says what it said."""
 
 
-def read_sacct(jobs: Iterable[str], since: float) -> pd.DataFrame:
+def read_sacct(jobs: Iterable[str], since: float) -> list[Row]:
     """Every attempt of jobs (ids without array indices) submitted since a Unix time; see parse_sacct.
 
     Raises: SacctError where there is no sacct, or it fails.
@@ -45,20 +49,21 @@ def read_sacct(jobs: Iterable[str], since: float) -> pd.DataFrame:
     return parse_sacct("".join(texts))
 
 
-def parse_sacct(text: str) -> pd.DataFrame:
-    """One row an attempt, in sacct's order. Times are Unix times, NaN where unknown.
+def parse_sacct(text: str) -> list[Row]:
+    """One row an attempt, in sacct's order, with COLUMNS as keys. Times are Unix times, None where unknown.
 
-    gpus is NaN where SLURM does not account for them (AccountingStorageTRES has no gres/gpu), or nothing was held.
+    gpus is None where SLURM does not account for them (AccountingStorageTRES has no gres/gpu), or nothing was held;
+    cpu_s is None where it is 0: SLURM gathers it by step, or not at all.
     """
     rows = []
     for line in text.split("\n"):
         values = line.split("|", len(FIELDS) - 1)
         if len(values) == len(FIELDS) and "[" not in values[0]:  # the rest of an array that has not started
             rows.append(_row(dict(zip(FIELDS, values, strict=True))))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return rows
 
 
-def _row(values: dict[str, str]) -> dict[str, object]:
+def _row(values: dict[str, str]) -> Row:
     held = dict(part.split("=", 1) for part in values["AllocTRES"].split(",") if "=" in part)
     return {
         "job_id": values["JobID"],
@@ -73,24 +78,24 @@ def _row(values: dict[str, str]) -> dict[str, object]:
         "start": _number(values["Start"]),
         "end": _number(values["End"]),
         "elapsed_s": _number(values["ElapsedRaw"]),
-        "cpu_s": _seconds(values["TotalCPU"]),
+        "cpu_s": _seconds(values["TotalCPU"]) or None,
     }
 
 
-def _number(text: str) -> float:
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else np.nan
+def _number(text: str) -> float | None:
+    return float(text) if text.replace(".", "", 1).isdecimal() else None
 
 
-def _megabytes(text: str) -> float:
+def _megabytes(text: str) -> float | None:
     """MiB of `4000M`, `16G`, `1.50T`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])", text)
-    return float(found[1]) * 1024 ** ("KMGT".index(found[2]) - 1) if found else np.nan
+    return float(found[1]) * 1024.0 ** ("KMGT".index(found[2]) - 1) if found else None
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str) -> float | None:
     """Seconds of `1-02:03:04`, `02:03:04`, `03:04.567`."""
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
     if not found:
-        return np.nan
+        return None
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + seconds

@@ -122,18 +122,23 @@ def draw_curve(curves: pd.DataFrame, svg: Path) -> Path:
 
 
 def draw_cost(summary: pd.DataFrame, retraining: float, svg: Path) -> Path:
-    """Device-minutes of each stage, start-up apart, beside training one victim (`retraining` minutes, NaN: unknown)."""
+    """Minutes of each stage: useful, start-up, wasted, beside training one victim (`retraining`, NaN: unknown)."""
     stages = summary[summary["stage"] != "total"].iloc[::-1]
     with panels(["cost"], svg, height=0.34 * len(stages) + 1.3) as axes:
         axis = axes["cost"]
         useful = stages["device_minutes"].fillna(0).to_numpy(dtype=float)
         overhead = stages["overhead_minutes"].fillna(0).to_numpy(dtype=float)
+        wasted = stages["wasted_minutes"].fillna(0).to_numpy(dtype=float)
         labels = [str(stage) for stage in stages["stage"]]
         axis.barh(labels, useful, color=COLOURS[0], label="useful")
         axis.barh(labels, overhead, left=useful, color=COLOURS[5], label="start-up")
+        if wasted.any():
+            axis.barh(labels, wasted, left=useful + overhead, color=COLOURS[1], hatch="//", label="wasted")
         if retraining > 0:
             axis.axvline(retraining, color=GREY, linestyle="--", linewidth=1.2, label="training one victim")
-        for row, (value, known) in enumerate(zip(useful + overhead, stages["device_minutes"].notna(), strict=True)):
+        for row, (value, known) in enumerate(
+            zip(useful + overhead + wasted, stages["device_minutes"].notna(), strict=True)
+        ):
             text = f"{value:.3g}" if known else "unknown"
             axis.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", bbox=_LABEL_BOX)
         axis.set_title("")

@@ -6,11 +6,11 @@ No external resource and no JavaScript. Every number on the page is computed fro
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -18,8 +18,9 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import searches, words
+from scatterproof.report import cost_section, searches, words
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
+from scatterproof.report.table import Table
 from scatterproof.report.words import (
     interval,
     minutes,
@@ -45,14 +46,6 @@ PACKAGES = [
 ]
 
 
-class Table(NamedTuple):
-    """A table of the page: every cell is text already."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
 def provenance(study: Study, tables: Mapping[str, pd.DataFrame], command: str, repository: Path) -> dict[str, Any]:
     """How a study was made: its config, versions, commit, devices, seeds, command and the date now (UTC).
 
@@ -62,6 +55,7 @@ def provenance(study: Study, tables: Mapping[str, pd.DataFrame], command: str, r
     return {
         "study": study.study,
         "block_size": study.block_sizes[0],
+        "assumed": study.cost,
         "config": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "facts": {
             "command": command,
@@ -79,10 +73,10 @@ def provenance(study: Study, tables: Mapping[str, pd.DataFrame], command: str, r
 def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], provenance: Mapping[str, Any]) -> str:
     """The page as HTML.
 
-    tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, as their CSV files have them,
-    `search` and `plateau` where the study has them; figures: name of the section's figure (`curve`, `prune`,
-    `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may be missing;
-    provenance: as `provenance()` gives it.
+    tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
+    their CSV files have them, `search` and `plateau` where the study has them; figures: name of the section's figure
+    (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may
+    be missing; provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -109,9 +103,12 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
         plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
-        cost=_cost(tables["cost_summary"]),
-        attempts=_attempts(tables["cost"]),
+        cost=cost_section.summary_table(tables["cost_summary"]),
+        cost_groups=cost_section.group_tables(tables["cost_groups"]),
+        waste=cost_section.waste_table(tables["cost_waste"]),
+        attempts=cost_section.wasted_attempts(tables["cost"]),
         cost_words=words.cost(tables["cost_summary"], tables["theory"], retraining),
+        account_words=cost_section.account_words(tables, provenance["assumed"]),
         facts=provenance["facts"],
         config=provenance["config"],
     )
@@ -247,35 +244,6 @@ def _clue(row: Any) -> tuple[str, ...]:
         number(row.reported),
         source,
     )
-
-
-def _cost(summary: pd.DataFrame) -> Table:
-    head = [
-        *("stage", "jobs", "attempts", "useful device-minutes", "x training one victim", "start-up minutes"),
-        *("CPU-minutes", "GPU-minutes", "allocated GPU-minutes", "of them wasted", "queue minutes", "device"),
-    ]
-    rows = [
-        (
-            *(row.stage, str(row.jobs), str(row.attempts), minutes(row.device_minutes), number(row.over_retraining, 3)),
-            *map(minutes, (row.overhead_minutes, row.cpu_minutes, row.gpu_minutes, row.allocated_gpu_minutes)),
-            *(minutes(row.wasted_gpu_minutes), minutes(row.queue_minutes), str(row.device)),
-        )
-        for row in _rows(summary)
-    ]
-    return Table("What each stage cost; empty: unknown, or none was used", head, rows)
-
-
-def _attempts(costs: pd.DataFrame) -> Table:
-    head = ("attempt", "state", "node", "elapsed s", "CPU-minutes", "memory MiB", "source")
-    wasted = costs[costs["wasted"].astype(bool)]
-    rows = [
-        (
-            *(row.attempt_name, row.state, row.node, number(row.elapsed_s), minutes(row.cpu_minutes)),
-            *(number(row.mem_mb), row.source),
-        )
-        for row in _rows(wasted)
-    ]
-    return Table("Attempts that were wasted", head, rows)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:

@@ -240,7 +240,7 @@ def cost(summary: pd.DataFrame, theory_rows: pd.DataFrame, retraining: float) ->
             f"; training one victim takes {minutes(retraining)}, so that is {number(total['over_retraining'], 3)} times"
         )
     sentences = [f"{used}. A device-minute is a minute of the device named, of all the threads a job was given."]
-    if pd.isna(total["gpu_minutes"]):
+    if pd.isna(total["gpu_minutes"]) and not total["allocated_gpu_minutes"] > 0:
         sentences.append("No GPU was used: every minute here is a CPU's, and none of them is a GPU-minute.")
     sentences.append("CPU-minutes count each core for itself, in the main process and its children.")
     return [*sentences, *_talk_cost(theory_rows)]

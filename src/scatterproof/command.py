@@ -1,0 +1,151 @@
+"""The command `scatterproof`: what a study has cost so far. It reads, and never writes.
+
+It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scatterproof.cost.account import JOURNAL, account
+from scatterproof.cost.assumptions import CostConfig
+from scatterproof.cost.ledger import mean_training
+from scatterproof.cost.sums import SUMMARY_COLUMNS, cost_summary, group_sums, waste_table
+from scatterproof.errors import UserError
+from scatterproof.report.costs import amount, sentences
+
+DEFAULT = Path("config/demo.yaml")
+HEADS = {
+    "attempts": "attempts",
+    "device_minutes": "useful min",
+    "overhead_minutes": "start-up min",
+    "wasted_minutes": "wasted min",
+    "queue_minutes": "queue min",
+    "allocated_gpu_minutes": "allocated GPU-min",
+    "wasted_gpu_minutes": "wasted GPU-min",
+    "gpu_minutes": "used GPU-min",
+    "cpu_minutes": "CPU-min",
+    "over_retraining": "x training",
+    "energy_kwh": "kWh",
+    "co2_g": "g CO2",
+    "price": "price",
+}
+
+
+class CommandError(UserError):
+    """What was asked for is not there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return _cost(asked)
+    except UserError as error:
+        print(f"scatterproof: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough, as `head` does
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scatterproof", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    cost = commands.add_parser("cost", help="every attempt's cost, what was wasted and why", description=__doc__)
+    which = cost.add_mutually_exclusive_group()
+    which.add_argument("--study", metavar="NAME", help="its folder is results/NAME, its file config/NAME.yaml, if any")
+    which.add_argument("--configfile", type=Path, metavar="FILE", help=f"the study's file; default {DEFAULT}")
+    cost.add_argument("--folder", type=Path, metavar="FOLDER", help="the study's folder; default results/<study>")
+    cost.add_argument(
+        "--journal", type=Path, default=JOURNAL, metavar="PATH", help="the executor's; default %(default)s"
+    )
+    cost.add_argument("--by", choices=["stage", "rule", "attack", "victim"], default="stage", help="what to sum by")
+    cost.add_argument("--csv", action="store_true", help="the sums as CSV, all columns")
+    return parser
+
+
+def _cost(asked: argparse.Namespace) -> int:
+    folder, assumed, notes = _study(asked)
+    if not folder.is_dir():
+        raise CommandError(f"{folder}: no such folder: nothing of this study has run here")
+    found = account(folder, asked.journal, assumed)
+    retraining = _retraining(folder / "tables" / "victim.csv")
+    summary = cost_summary(found.costs, retraining)
+    rows = (
+        summary
+        if asked.by == "stage"
+        else [
+            *({asked.by: name} | sums for name, sums in group_sums(found.costs, asked.by, retraining)),
+            {asked.by: "total"} | {key: value for key, value in summary[-1].items() if key != "stage"},
+        ]
+    )
+    for note in notes + found.notes:
+        print(note, file=sys.stderr if asked.csv else sys.stdout)
+    if asked.csv:
+        writer = csv.DictWriter(sys.stdout, [asked.by, *SUMMARY_COLUMNS[1:]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return 0
+    print(f"{folder}: {len(found.costs)} attempts\n\n{_table(rows, asked.by)}\n")
+    print("\n".join(sentences(found.costs, summary[-1], waste_table(found.costs), assumed)))
+    return 0
+
+
+def _study(asked: argparse.Namespace) -> tuple[Path, CostConfig, list[str]]:
+    """The study's folder, its assumptions, and what could not be had of them."""
+    file = asked.configfile
+    if file is None and asked.study is not None:
+        file = Path("config") / f"{asked.study}.yaml"
+    if file is None and asked.folder is None:
+        file = DEFAULT
+    if asked.configfile is None and (file is None or not file.exists()):
+        folder = asked.folder or (Path("results") / asked.study if asked.study else None)
+        if folder is None:
+            raise CommandError(f"{DEFAULT}: no such file; name a study by --study, --configfile or --folder")
+        return folder, CostConfig(), [f"{file or '--configfile'}: not given, so no watts and prices are assumed"]
+    from scatterproof.study import read_study
+
+    try:
+        study = read_study(file)
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
+    if asked.study is not None and study.study != asked.study:
+        raise CommandError(f"{file}: its study is '{study.study}', not '{asked.study}'; name its file by --configfile")
+    return asked.folder or Path("results") / study.study, study.cost, []
+
+
+def _retraining(victims: Path) -> float:
+    """Minutes of training one victim; NaN before the victims are trained. Raises: CommandError."""
+    if not victims.exists():
+        return float("nan")
+    try:
+        with victims.open(encoding="utf-8", newline="") as file:
+            return mean_training(list(csv.DictReader(file)))
+    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise CommandError(f"{victims}: not a table of victims: {error!r}") from None
+
+
+def _table(rows: Sequence[dict[str, Any]], by: str) -> str:
+    """Aligned columns; those that are empty or 0 in every row are left out."""
+    shown = [column for column in HEADS if any(row[column] for row in rows)]
+    cells = [[by, *(HEADS[column] for column in shown)]]
+    cells += [[row[by], *(_cell(row[column]) for column in shown)] for row in rows]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(cells[0]))]
+    return "\n".join("  ".join(_aligned(line, widths)) for line in cells)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    name, *numbers = line
+    return [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))]
+
+
+def _cell(value: float | int | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else amount(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

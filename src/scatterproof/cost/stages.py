@@ -1,0 +1,48 @@
+"""Which stage a rule belongs to, and what its wildcards tell, for attempts that left no record of their own."""
+
+from typing import NamedTuple
+
+STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"]
+UNKNOWN, NONE = "(unknown)", "(none)"
+
+
+class Rule(NamedTuple):
+    """A rule's stage; whether its first wildcard is the victim; whether it runs attacks."""
+
+    stage: str
+    of_victim: bool = False
+    attacks: bool = False
+
+
+RULES = {
+    **dict.fromkeys(("prepare_dataset", "check_study"), Rule("data")),
+    "train_victim": Rule("victim", of_victim=True),
+    "tabulate_victims": Rule("report"),
+    **dict.fromkeys(("partition_blocks", "grant_puzzle"), Rule("blocks", of_victim=True)),
+    "evaluate_prune": Rule("prune", of_victim=True),
+    "evaluate_shuffle": Rule("shuffle", of_victim=True),
+    "compute_theory": Rule("theory"),
+    "search_placements": Rule("search", of_victim=True, attacks=True),
+    "score_search": Rule("search", of_victim=True),
+    "tabulate_search": Rule("search"),
+    "measure_plateau": Rule("plateau", of_victim=True),
+    **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),
+    **dict.fromkeys(("tabulate_thresholds", "draw_figures", "tabulate_costs", "build_report"), Rule("report")),
+}
+
+
+def stage_of(rule: str) -> str:
+    """The stage of a rule, or of a group's first one that is known (`a+b`)."""
+    return next((RULES[name].stage for name in rule.split("+") if name in RULES), UNKNOWN)
+
+
+def victim_of(rule: str, job: str) -> str:
+    """The victim of a job, which is named by its wildcards with points between."""
+    if rule not in RULES:
+        return UNKNOWN
+    return job.partition(".")[0] if RULES[rule].of_victim else NONE
+
+
+def attack_of(rule: str) -> str:
+    """What is known of a job's attacks without its record."""
+    return UNKNOWN if rule not in RULES or RULES[rule].attacks else NONE
