@@ -39,6 +39,8 @@ BREAKEVEN_COLUMNS = [
     *(*OVER.values(), "cheapest", "comparable", "device"),
 ]
 
+_ROUNDING = 1e-9  # three quarters of 0.8 are a little more than 0.6 in floating point
+
 
 def victim_images(dataset: str) -> int:
     """How many images the victims are trained on, from the dataset's file."""
@@ -139,7 +141,7 @@ def passages(kind: pd.DataFrame, levels: Mapping[Any, float]) -> pd.DataFrame:
     """For each run of a kind: whether it reached its victim seed's level, and the minutes until it did or ended."""
     rows = []
     for (seed, _), run in kind.groupby(["victim_seed", "run"], sort=True):
-        reached = run["accuracy"] >= levels[seed]
+        reached = run["accuracy"] >= levels[seed] - _ROUNDING
         end = run["minutes"].max()
         rows.append((seed, bool(reached.any()), run["minutes"][reached].min() if reached.any() else end))
     return pd.DataFrame(rows, columns=["victim_seed", "reached", "spent"])
