@@ -176,9 +176,7 @@ def test_a_victim_that_was_not_trained_here_has_no_curve_of_its_own() -> None:
     assert set(retraining["source"]) == {"recipe"}
     row = at(table, 0.5, "attack")
     assert np.isnan(row.over_retraining) and row.over_recipe == pytest.approx(0.101)
-    assert "against the victim's own recipe: there was no such training, to 25, 50, 75, 90, 95 %" in " ".join(
-        sentences(table)
-    )
+    assert "against the victim's own recipe: there was no such training." in " ".join(sentences(table))
 
 
 @settings(deadline=None, max_examples=30)
@@ -243,7 +241,7 @@ def test_each_attack_meets_each_curve() -> None:
 
 def test_what_is_cheaper_dearer_and_not_reached_is_said_of_each_curve() -> None:
     dear = training((0.3, 0.75), epoch=0.05, source="pirate", recipe="longer", images=8)
-    table = tables(dear, searches=attack())[1]
+    table = tables(dear, training((0.1,)), searches=attack())[1]
     first, by_own, by_recipe, by_pirate = sentences(table)
     assert first.startswith("In 6 of 15 comparisons below an attack is shown to be cheaper")
     assert by_own.startswith(
@@ -279,7 +277,7 @@ def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     assert len(rows) == 5 and all(len(row) == len(TABLE_HEAD) for row in rows)
     assert rows[0][:4] == ("victim", "50 %", "25 %", "simulated annealing by cross-entropy on 12 images")
     assert rows[0][5] == "6 of 6" and rows[0][-3:] == ("0.1", "0.1", "")
-    assert rows[4][3:6] == ("none", "", "") and rows[4][8] == "not reached"
+    assert rows[4][3:6] == ("none", "", "") and rows[4][7] == rows[0][8] == "not tried"
 
 
 # The talk's '27x'
@@ -301,8 +299,8 @@ def test_the_talks_claim_is_recomputed_at_our_cost() -> None:
     assert rows["search over training"] == ("27x", "33.3x", "25x")
     assert all(len(row) + 1 == len(talk_head(costs)) for row in rows.values())
     (text,) = talk_sentences(costs, THEORY)
-    assert "10,000 evaluations take 101 minutes: 25x of the 4 minutes of training one victim on the same device" in text
-    assert "6 runs of 1,000" in text and text.endswith("The talk's evaluation takes 30 s.")
+    assert text.startswith("The talk's evaluation takes 30 s.") and "0.61 s (6 runs of 1,000)" in text
+    assert "so that 10,000 take 101 minutes, 25x of the 4 of training one victim on the same device." in text
 
 
 def test_each_share_held_has_its_cost_and_the_largest_budget_counts() -> None:

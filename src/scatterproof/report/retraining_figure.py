@@ -14,7 +14,7 @@ from scatterproof.report.searches import ATTACKS
 from scatterproof.report.statistics import WITHIN
 from scatterproof.report.words import victim_label
 
-_STYLES = {"own": ("black", "-"), "recipe": ("#7a5195", "--"), "pirate": ("#8a6d1d", "-.")}
+_STYLES = {"own": ("black", 2.2), "recipe": ("#a05fc0", 1.2), "pirate": ("#8a6d1d", 1.6)}
 
 
 def draw_retraining(
@@ -40,7 +40,7 @@ def draw_retraining(
             own = victims[victims["victim"] == victim]
             _draw_trainings(axis, trainings)
             _draw_attacks(axis, rows, trainings, float(own["chance"].mean()) + WITHIN)
-            for value, style, text in (("accuracy", (0, (1, 1)), "the victim itself"), ("chance", ":", "chance")):
+            for value, style, text in (("accuracy", "--", "the victim itself"), ("chance", ":", "chance")):
                 axis.axhline(100 * float(own[value].mean()), color=GREY, linestyle=style, linewidth=1.0, label=text)
             axis.set_xscale("log")
             axis.set_ylim(0, 103 * max(float(own["accuracy"].mean()), float(curves["mean"].max())))
@@ -50,21 +50,23 @@ def draw_retraining(
 
 
 def _draw_trainings(axis: Axes, trainings: pd.DataFrame) -> None:
-    """A band for each curve of retraining; on several devices, a line of the same style for each."""
-    for source, (colour, style) in _STYLES.items():
+    """A band for each curve of retraining; on several devices, one of the same colour for each."""
+    for source, (colour, width) in _STYLES.items():
+        if source == "recipe" and not (trainings["what"] == "recipe").any():
+            continue
         label: str | None = SOURCES[source]
         for _, same in candidates(trainings, source).groupby("device", sort=True):
             line = envelope(same)
             x, mean, low, high = (
                 line[column].to_numpy(dtype=float) for column in ("minutes", "mean", "ci_low", "ci_high")
             )
-            axis.plot(x, 100 * mean, color=colour, linestyle=style, drawstyle="steps-post", linewidth=1.6, label=label)
+            axis.plot(x, 100 * mean, color=colour, drawstyle="steps-post", linewidth=width, label=label)
             axis.fill_between(x, 100 * low, 100 * high, step="post", color=colour, alpha=0.15, linewidth=0)
             label = None
 
 
 def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, floor: float) -> None:
-    """The furthest kind of each attack, and a ring where each curve of retraining overtakes it."""
+    """The furthest kind of each attack, dotted where it has ended, and a ring where a curve of retraining overtakes it."""
     overtaken: Any = "overtaken by retraining"
     for name, label, colour, marker in _styles(attacks):
         line = _furthest(attacks[attacks["name"] == name])
@@ -77,6 +79,9 @@ def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, fl
                 continue
             found = crossing(line, envelope(candidates(same, source)), floor)
             if found.ahead == "until":
+                stays = [float(x[-1]), found.minutes], [100 * float(mean[-1])] * 2
+                if stays[0][1] > stays[0][0]:
+                    axis.plot(*stays, color=colour, linestyle=(0, (1, 2)), linewidth=1.1)
                 style: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none"}
                 axis.plot(
                     found.minutes, 100 * found.accuracy, "o", markeredgecolor=edge, zorder=5, label=overtaken, **style
