@@ -219,8 +219,8 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
         parts.append(part)
     return [
         f"The talk's evaluation takes {number(talk_seconds)} s. Ours, of the same search (genetic, population 100, by "
-        f"accuracy on 100 images, set-up included), takes {'; '.join(parts)}. That is a cost, not what it buys: how far "
-        "the search gets is said where the searches are."
+        f"accuracy on 100 images, set-up included), takes {'; '.join(parts)}. That is a cost, not what it buys: "
+        "how far the search gets is said where the searches are."
     ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -51,10 +51,8 @@ def draw_retraining(
 
 def _draw_trainings(axis: Axes, trainings: pd.DataFrame) -> None:
     """A band for each curve of retraining; on several devices, one of the same colour for each."""
-    for source, (colour, width) in _STYLES.items():
-        if source == "recipe" and not (trainings["what"] == "recipe").any():
-            continue
-        label: str | None = SOURCES[source]
+    for source in _drawn(trainings):
+        (colour, width), label = _STYLES[source], cast(str | None, SOURCES[source])
         for _, same in candidates(trainings, source).groupby("device", sort=True):
             line = envelope(same)
             x, mean, low, high = (
@@ -65,8 +63,13 @@ def _draw_trainings(axis: Axes, trainings: pd.DataFrame) -> None:
             label = None
 
 
+def _drawn(trainings: pd.DataFrame) -> list[str]:
+    """The curves of retraining that there are trainings of."""
+    return [source for source in _STYLES if (trainings["what"] == source).any()]
+
+
 def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, floor: float) -> None:
-    """The furthest kind of each attack, dotted where it has ended, and a ring where a curve of retraining overtakes it."""
+    """The furthest kind of each attack, dotted where it has ended; a ring where a curve of retraining overtakes it."""
     overtaken: Any = "overtaken by retraining"
     for name, label, colour, marker in _styles(attacks):
         line = _furthest(attacks[attacks["name"] == name])
@@ -74,9 +77,7 @@ def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, fl
         axis.plot(x, 100 * mean, color=colour, marker=marker, markersize=3, linewidth=1.3, label=label)
         axis.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
         same = trainings[trainings["device"] == line["device"].iloc[0]]
-        for source, (edge, _) in _STYLES.items():
-            if candidates(same, source).empty:
-                continue
+        for source in _drawn(same):
             found = crossing(line, envelope(candidates(same, source)), floor)
             if found.ahead == "until":
                 stays = [float(x[-1]), found.minutes], [100 * float(mean[-1])] * 2
@@ -84,7 +85,13 @@ def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, fl
                     axis.plot(*stays, color=colour, linestyle=(0, (1, 2)), linewidth=1.1)
                 style: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none"}
                 axis.plot(
-                    found.minutes, 100 * found.accuracy, "o", markeredgecolor=edge, zorder=5, label=overtaken, **style
+                    found.minutes,
+                    100 * found.accuracy,
+                    "o",
+                    markeredgecolor=_STYLES[source][0],
+                    zorder=5,
+                    label=overtaken,
+                    **style,
                 )
                 overtaken = None
 
