@@ -10,7 +10,7 @@ import torch
 
 import scatterproof.victim as victim_module
 from scatterproof.recipes import RetrainingRun, retraining_from_json, retraining_jobs, retraining_json
-from scatterproof.retrain import Trainer
+from scatterproof.retrain import RetrainingError, Trainer
 from scatterproof.study import Study, VictimConfig
 from scatterproof.victim import DivergenceError, train_victim
 from small import dataset
@@ -148,3 +148,8 @@ def test_minutes_of_another_device_are_never_taken_over(tmp_path: Path, monkeypa
 def test_a_recipe_that_diverges_is_named(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError, match=r"lower retraining.recipes.wild.lr, now 100000000.0$"):
         train(tmp_path, RetrainingRun("recipe", "wild", None))
+
+
+def test_images_that_a_study_checked_earlier_did_not_ask_for_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetrainingError, match=r"^retraining.pirate_images is 13, but the pirate has 12 images"):
+        train(tmp_path, RetrainingRun("pirate", "longer", 13))

@@ -8,12 +8,17 @@ import pandas as pd
 import torch
 
 from scatterproof.data import Dataset, Split
+from scatterproof.errors import UserError
 from scatterproof.files import write_csv
 from scatterproof.recipes import RetrainingRun
 from scatterproof.seeds import seed_of
 from scatterproof.study import VictimConfig
 from scatterproof.tables import read_table
 from scatterproof.victim import curve_table, train_victim, training_identity
+
+
+class RetrainingError(UserError):
+    """A training that the dataset has no images for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Trainer:
 
         Weights and order of images depend on `key` alone, so that recipes are compared on the same draws, none of them
         the victim's. A finished training and one under way are named by all that they depend on, the device's name
-        included: minutes of two devices are never added. Raises: DivergenceError, Interrupted.
+        included: minutes of two devices are never added. Raises: RetrainingError, DivergenceError, Interrupted.
         """
         dataset = _of_the_pirate(self.dataset, run.images) if run.source == "pirate" else self.dataset
         seed = seed_of("retraining", *key)
@@ -50,4 +55,9 @@ class Trainer:
 def _of_the_pirate(dataset: Dataset, images: int | None) -> Dataset:
     """The dataset with the pirate's first images, those that a puzzle grants, in the place of the victim's."""
     pirate = dataset.pirate
+    if images is not None and images > len(pirate):
+        raise RetrainingError(
+            f"retraining.pirate_images is {images}, but the pirate has {len(pirate)} images: "
+            "lower it, or raise dataset.pirate"
+        )
     return replace(dataset, victim=Split(pirate.images[:images], pirate.labels[:images]))

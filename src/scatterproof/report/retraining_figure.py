@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scatterproof.cost.crossing import crossing, envelope, mean_curves
+from scatterproof.cost.crossing import Crossing, crossing, envelope, mean_curves
 from scatterproof.cost.retraining import SOURCES, candidates
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
 from scatterproof.report.searches import ATTACKS
@@ -52,15 +52,12 @@ def draw_retraining(
 def _draw_trainings(axis: Axes, trainings: pd.DataFrame) -> None:
     """A band for each curve of retraining; on several devices, one of the same colour for each."""
     for source in _drawn(trainings):
-        (colour, width), label = _STYLES[source], cast(str | None, SOURCES[source])
-        for _, same in candidates(trainings, source).groupby("device", sort=True):
-            line = envelope(same)
-            x, mean, low, high = (
-                line[column].to_numpy(dtype=float) for column in ("minutes", "mean", "ci_low", "ci_high")
-            )
-            axis.plot(x, 100 * mean, color=colour, drawstyle="steps-post", linewidth=width, label=label)
-            axis.fill_between(x, 100 * low, 100 * high, step="post", color=colour, alpha=0.15, linewidth=0)
-            label = None
+        colour, width = _STYLES[source]
+        for count, (_, same) in enumerate(candidates(trainings, source).groupby("device", sort=True)):
+            x, mean, low, high = _columns(envelope(same))
+            label = SOURCES[source] if count == 0 else None
+            axis.plot(x, mean, color=colour, drawstyle="steps-post", linewidth=width, label=label)
+            axis.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
 
 
 def _drawn(trainings: pd.DataFrame) -> list[str]:
@@ -70,34 +67,33 @@ def _drawn(trainings: pd.DataFrame) -> list[str]:
 
 def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, floor: float) -> None:
     """The furthest kind of each attack, dotted where it has ended; a ring where a curve of retraining overtakes it."""
-    overtaken: Any = "overtaken by retraining"
     for name, label, colour, marker in _styles(attacks):
         line = _furthest(attacks[attacks["name"] == name])
         x, mean, low, high = _columns(line)
-        axis.plot(x, 100 * mean, color=colour, marker=marker, markersize=3, linewidth=1.3, label=label)
-        axis.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
+        axis.plot(x, mean, color=colour, marker=marker, markersize=3, linewidth=1.3, label=label)
+        axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         same = trainings[trainings["device"] == line["device"].iloc[0]]
         for source in _drawn(same):
             found = crossing(line, envelope(candidates(same, source)), floor)
             if found.ahead == "until":
-                stays = [float(x[-1]), found.minutes], [100 * float(mean[-1])] * 2
-                if stays[0][1] > stays[0][0]:
-                    axis.plot(*stays, color=colour, linestyle=(0, (1, 2)), linewidth=1.1)
-                style: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none"}
-                axis.plot(
-                    found.minutes,
-                    100 * found.accuracy,
-                    "o",
-                    markeredgecolor=_STYLES[source][0],
-                    zorder=5,
-                    label=overtaken,
-                    **style,
-                )
-                overtaken = None
+                if found.minutes > x[-1]:
+                    axis.plot(
+                        [x[-1], found.minutes], [mean[-1]] * 2, color=colour, linestyle=(0, (1, 2)), linewidth=1.1
+                    )
+                _ring(axis, found, _STYLES[source][0])
 
 
-def _columns(line: pd.DataFrame) -> Iterator[Any]:
-    return (line[column].to_numpy(dtype=float) for column in ("minutes", "mean", "ci_low", "ci_high"))
+def _ring(axis: Axes, found: Crossing, colour: str) -> None:
+    style: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 5}
+    axis.plot(
+        found.minutes, 100 * found.accuracy, "o", markeredgecolor=colour, label="overtaken by retraining", **style
+    )
+
+
+def _columns(line: pd.DataFrame) -> tuple[Any, ...]:
+    """Minutes, and mean and interval in percent."""
+    minutes, *shares = (line[column].to_numpy(dtype=float) for column in ("minutes", "mean", "ci_low", "ci_high"))
+    return (minutes, *(100 * share for share in shares))
 
 
 def _furthest(attacks: pd.DataFrame) -> pd.DataFrame:
