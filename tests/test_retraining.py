@@ -69,16 +69,16 @@ def attack(
     )
 
 
-def tables(
+def table_of(*parts: pd.DataFrame, curves: pd.DataFrame | None = None) -> pd.DataFrame:
+    """tables/retraining.csv of the victims' own curves and these trainings."""
+    return retraining_table(VICTIMS, own() if curves is None else curves, parts, 40)
+
+
+def levels(
     *parts: pd.DataFrame, searches: pd.DataFrame | None = None, curves: pd.DataFrame | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """retraining, breakeven, crossing."""
-    retraining = retraining_table(VICTIMS, own() if curves is None else curves, parts, 40)
-    return (
-        retraining,
-        breakeven_table(retraining, searches, VICTIMS),
-        crossing_table(retraining, searches, VICTIMS),
-    )
+) -> pd.DataFrame:
+    """tables/breakeven.csv."""
+    return breakeven_table(table_of(*parts, curves=curves), searches, VICTIMS)
 
 
 def at(table: pd.DataFrame, level: float, what: str, name: str | None = None) -> Any:
@@ -92,7 +92,7 @@ def at(table: pd.DataFrame, level: float, what: str, name: str | None = None) ->
 
 def test_epochs_of_every_training_are_rows_whose_minutes_add_up() -> None:
     pirate = training(source="pirate", recipe="longer", images=8, device="cuda: y")
-    table, *_ = tables(training((0.5,)), pirate)
+    table = table_of(training((0.5,)), pirate)
     assert list(table)[:6] == ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
     assert table["source"].value_counts().to_dict() == {"own": 12, "pirate": 12, "recipe": 3}
     assert set(table.loc[table["source"] == "own", "recipe"]) == {"own"} and set(table["keep"]) == {0.0}
@@ -107,7 +107,7 @@ def test_epochs_of_every_training_are_rows_whose_minutes_add_up() -> None:
 
 
 def test_a_level_is_reached_where_accuracy_first_is() -> None:
-    _, table, _ = tables(searches=attack((0.2, 0.41, 0.3)))
+    table = levels(searches=attack((0.2, 0.41, 0.3)))
     assert [at(table, level, "own").minutes for level in (0.25, 0.5, 0.75, 0.9, 0.95)] == pytest.approx([1, 2, 3, 4, 4])
     row = at(table, 0.5, "attack")
     assert row.minutes == pytest.approx(0.202) and (row.reached, row.runs) == (6, 6)
@@ -127,22 +127,22 @@ def test_each_victim_seed_has_levels_of_its_own() -> None:
 
 def test_runs_that_do_not_get_there_count_with_all_they_cost() -> None:
     half = pd.concat([attack((0.2, 0.5)).query("seed == 0"), attack((0.2, 0.2), minute=1.0).query("seed == 1")])
-    row = at(tables(searches=half)[1], 0.5, "attack")
+    row = at(levels(searches=half), 0.5, "attack")
     assert (row.reached, row.runs) == (3, 6) and row.minutes == pytest.approx((0.2 + 2.04) / 1)
     rare = pd.concat([half.query("seed == 1"), half.query("seed == 0 and victim_seed == 0")])
-    row = at(tables(searches=rare)[1], 0.5, "attack")
+    row = at(levels(searches=rare), 0.5, "attack")
     assert row.reached == 1 and np.isnan(row.ci_high) and not np.isnan(row.ci_low)
 
 
 def test_a_single_run_has_no_interval() -> None:
-    row = at(tables(searches=attack((0.5,), seeds=1).query("seed == 0"))[1], 0.5, "attack")
+    row = at(levels(searches=attack((0.5,), seeds=1).query("seed == 0")), 0.5, "attack")
     assert row.minutes == pytest.approx(0.1) and np.isnan([row.ci_low, row.ci_high]).all()
 
 
 def test_the_cheapest_recipe_of_each_level_is_the_measure() -> None:
     short, poor = training((0.5, 0.6), epoch=0.5), training((0.4,), epoch=0.1, recipe="poor")
     pirate = training((0.25, 0.4), epoch=0.2, source="pirate", recipe="longer", images=8)
-    _, table, _ = tables(short, poor, pirate, searches=attack())
+    table = levels(short, poor, pirate, searches=attack())
     assert at(table, 0.5, "recipe", "poor").cheapest and not at(table, 0.5, "recipe", "short").cheapest
     assert at(table, 0.75, "recipe", "short").cheapest and not at(table, 0.75, "own").cheapest
     assert at(table, 0.95, "own").cheapest
@@ -155,13 +155,13 @@ def test_the_cheapest_recipe_of_each_level_is_the_measure() -> None:
 
 def test_minutes_of_different_devices_are_not_divided() -> None:
     searches = pd.concat([attack(), attack(device="cuda: y")])
-    _, table, crossings = tables(searches=searches)
+    table, crossings = levels(searches=searches), crossing_table(table_of(), searches, VICTIMS)
     here, there = (table[(table["what"] == "attack") & (table["device"] == d)] for d in (DEVICE, "cuda: y"))
     assert here["comparable"].all() and not there["comparable"].any()
     over = ["over_retraining", "over_recipe", "over_pirate"]
     assert there[over].isna().all(axis=None) and here["over_retraining"].notna().any()
     assert set(crossings.loc[crossings["device"] == "cuda: y", "ahead"]) == {""}
-    said = " ".join(sentences(tables(searches=attack(device="cuda: y"))[1]))
+    said = " ".join(sentences(levels(searches=attack(device="cuda: y"))))
     assert "minutes of different devices are not compared, to 25, 50, 75 %" in said and "cheaper to" not in said
 
 
@@ -172,8 +172,8 @@ def test_levels_no_more_than_chance_are_left_out() -> None:
 
 
 def test_a_victim_that_was_not_trained_here_has_no_curve_of_its_own() -> None:
-    retraining, table, _ = tables(training(), curves=own()[:0], searches=attack())
-    assert set(retraining["source"]) == {"recipe"}
+    assert set(table_of(training(), curves=own()[:0])["source"]) == {"recipe"}
+    table = levels(training(), curves=own()[:0], searches=attack())
     row = at(table, 0.5, "attack")
     assert np.isnan(row.over_retraining) and row.over_recipe == pytest.approx(0.101)
     assert "against the victim's own recipe: there was no such training." in " ".join(sentences(table))
@@ -216,7 +216,7 @@ def test_an_attack_is_overtaken_for_good(
 
 def test_the_envelope_is_the_best_recipe_at_each_minute() -> None:
     parts = training((0.5, 0.6), epoch=0.5), training((0.4,), epoch=0.1, recipe="poor")
-    retraining, *_ = tables(*parts)
+    retraining = table_of(*parts)
     found = envelope(mean_curves(retraining, None))
     assert found["mean"].is_monotonic_increasing
     named = found.drop_duplicates("name")
@@ -227,7 +227,7 @@ def test_the_envelope_is_the_best_recipe_at_each_minute() -> None:
 
 def test_each_attack_meets_each_curve() -> None:
     pirate = training((0.25,), source="pirate", recipe="longer", images=8)
-    _, _, table = tables(training((0.5, 0.6), epoch=0.15), pirate, searches=attack())
+    table = crossing_table(table_of(training((0.5, 0.6), epoch=0.15), pirate), attack(), VICTIMS)
     found = {row.against: row for row in table.itertuples()}
     assert {against: row.ahead for against, row in found.items()} == {
         "own": "until", "recipe": "until", "pirate": "throughout",
@@ -241,7 +241,7 @@ def test_each_attack_meets_each_curve() -> None:
 
 def test_what_is_cheaper_dearer_and_not_reached_is_said_of_each_curve() -> None:
     dear = training((0.3, 0.75), epoch=0.05, source="pirate", recipe="longer", images=8)
-    table = tables(dear, training((0.1,)), searches=attack())[1]
+    table = levels(dear, training((0.1,)), searches=attack())
     first, by_own, by_recipe, by_pirate = sentences(table)
     assert first.startswith("In 6 of 15 comparisons below an attack is shown to be cheaper")
     assert by_own.startswith(
@@ -255,25 +255,25 @@ def test_what_is_cheaper_dearer_and_not_reached_is_said_of_each_curve() -> None:
 
 
 def test_none_is_said_where_none_is_cheaper() -> None:
-    table = tables(searches=attack(minute=10))[1]
+    table = levels(searches=attack(minute=10))
     assert sentences(table)[0] == "No attack is shown to be cheaper than any of these trainings to any level."
-    assert sentences(tables()[1]) == ["No attack was made: there is nothing to set against retraining."]
+    assert sentences(levels()) == ["No attack was made: there is nothing to set against retraining."]
 
 
 def test_without_intervals_nothing_is_told_apart() -> None:
     single = attack(seeds=1).query("seed == 0")
-    text = " ".join(sentences(tables(searches=single)[1]))
+    text = " ".join(sentences(levels(searches=single)))
     assert "attack and training are not told apart to 25, 50, 75 %" in text and "is cheaper to" not in text
 
 
 def test_only_an_attack_may_reach_a_level() -> None:
     pirate = training((0.25,), source="pirate", recipe="longer", images=8)
-    text = sentences(tables(pirate, searches=attack())[1])[3]
+    text = sentences(levels(pirate, searches=attack()))[3]
     assert "only an attack reached 50, 75 %" in text and "neither reached 90, 95 %" in text
 
 
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
-    rows = table_rows(tables(searches=attack())[1])
+    rows = table_rows(levels(searches=attack()))
     assert len(rows) == 5 and all(len(row) == len(TABLE_HEAD) for row in rows)
     assert rows[0][:4] == ("victim", "50 %", "25 %", "simulated annealing by cross-entropy on 12 images")
     assert rows[0][5] == "6 of 6" and rows[0][-3:] == ("0.1", "0.1", "")
@@ -335,7 +335,7 @@ def drawn(path: Path) -> str:
 def test_the_figure_has_a_panel_for_each_share_and_names_all_curves(tmp_path: Path) -> None:
     pirate = training((0.25,), source="pirate", recipe="longer", images=8)
     searches = pd.concat([attack(), attack(keep=1.0), attack(attack="genetic", population=10.0)])
-    retraining, *_ = tables(training((0.5, 0.6), epoch=0.5), pirate, searches=searches)
+    retraining = table_of(training((0.5, 0.6), epoch=0.5), pirate)
     text = drawn(draw_retraining(retraining, searches, VICTIMS, tmp_path / "retraining.svg"))
     for label in ("50 % of the blocks held", "100 % of the blocks held", "own recipe", "cheapest recipe tried"):
         assert label in text
@@ -345,8 +345,8 @@ def test_the_figure_has_a_panel_for_each_share_and_names_all_curves(tmp_path: Pa
 
 @pytest.mark.parametrize("curves", [own(), own()[:0]], ids=["own curve", "nothing trained"])
 def test_a_study_without_searches_is_drawn_too(curves: pd.DataFrame, tmp_path: Path) -> None:
-    retraining, table, _ = tables(curves=curves)
-    text = drawn(draw_retraining(retraining, None, VICTIMS, tmp_path / "retraining.svg"))
+    table = levels(curves=curves)
+    text = drawn(draw_retraining(table_of(curves=curves), None, VICTIMS, tmp_path / "retraining.svg"))
     assert ("nothing was measured" in text) == curves.empty
     assert table_rows(table) == []
 
@@ -364,7 +364,7 @@ def test_the_page_sets_attacks_against_retraining_only_where_it_has_the_table(tm
         "cost_summary": cost_summary(costs, 0.64),
     }
     study = Study.model_validate({"study": "made-up", "block_sizes": [16]})
-    tables(searches=attack())[1].to_csv(tmp_path / "breakeven.csv", index=False)
+    levels(searches=attack()).to_csv(tmp_path / "breakeven.csv", index=False)
     more = whole | {"breakeven": pd.read_csv(tmp_path / "breakeven.csv")}
     for found, expected in ((whole, 0), (more, 1)):
         text = build_page(found, {}, provenance(study, found, "x", tmp_path))
