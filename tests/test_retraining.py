@@ -300,7 +300,7 @@ def test_the_talks_claim_is_recomputed_at_our_cost() -> None:
     assert all(len(row) + 1 == len(talk_head(costs)) for row in rows.values())
     (text,) = talk_sentences(costs, THEORY)
     assert text.startswith("The talk's evaluation takes 30 s.") and "0.61 s (6 runs of 1,000)" in text
-    assert "so that 10,000 take 101 minutes, 25x of the 4 of training one victim on the same device." in text
+    assert "so that 10,000 take 101 minutes, 25x the 4 of training one victim on the same device." in text
 
 
 def test_each_share_held_has_its_cost_and_the_largest_budget_counts() -> None:

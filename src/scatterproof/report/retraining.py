@@ -213,9 +213,7 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
             f"of {number(cost['budget'])}), so that {number(evaluations)} take {minutes(spent)} minutes"
         )
         if trained > 0:
-            part += (
-                f", {number(spent / trained, 2)}x of the {minutes(trained)} of training one victim on the same device"
-            )
+            part += f", {number(spent / trained, 2)}x the {minutes(trained)} of training one victim on the same device"
         parts.append(part)
     return [
         f"The talk's evaluation takes {number(talk_seconds)} s. Ours, of the same search (genetic, population 100, by "

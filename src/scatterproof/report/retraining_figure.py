@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scatterproof.cost.crossing import Crossing, crossing, envelope, mean_curves
+from scatterproof.cost.crossing import crossing, envelope, mean_curves
 from scatterproof.cost.retraining import SOURCES, candidates
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
 from scatterproof.report.searches import ATTACKS
@@ -15,6 +15,8 @@ from scatterproof.report.statistics import WITHIN
 from scatterproof.report.words import victim_label
 
 _STYLES = {"own": ("black", 2.2), "recipe": ("#a05fc0", 1.2), "pirate": ("#8a6d1d", 1.6)}
+_OVERTAKEN = "overtaken by retraining"
+_RING: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 5}
 
 
 def draw_retraining(
@@ -67,6 +69,7 @@ def _drawn(trainings: pd.DataFrame) -> list[str]:
 
 def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, floor: float) -> None:
     """The furthest kind of each attack, dotted where it has ended; a ring where a curve of retraining overtakes it."""
+    rings = []
     for name, label, colour, marker in _styles(attacks):
         line = _furthest(attacks[attacks["name"] == name])
         x, mean, low, high = _columns(line)
@@ -80,14 +83,9 @@ def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, fl
                     axis.plot(
                         [x[-1], found.minutes], [mean[-1]] * 2, color=colour, linestyle=(0, (1, 2)), linewidth=1.1
                     )
-                _ring(axis, found, _STYLES[source][0])
-
-
-def _ring(axis: Axes, found: Crossing, colour: str) -> None:
-    style: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 5}
-    axis.plot(
-        found.minutes, 100 * found.accuracy, "o", markeredgecolor=colour, label="overtaken by retraining", **style
-    )
+                rings.append((found, _STYLES[source][0]))
+    for found, colour in rings:
+        axis.plot(found.minutes, 100 * found.accuracy, "o", markeredgecolor=colour, label=_OVERTAKEN, **_RING)
 
 
 def _columns(line: pd.DataFrame) -> tuple[Any, ...]:
