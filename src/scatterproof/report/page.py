@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.report import retraining as against
-from scatterproof.report import searches, words
+from scatterproof.report import searches, talk_cost, words
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.words import (
     interval,
@@ -240,18 +240,18 @@ def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """What the part on retraining shows; no words where the study has no such table."""
     if "breakeven" not in tables:
         return {"retraining_words": []}
-    talk = against.talk_costs(tables.get("search"), tables["victim"])
+    talk = talk_cost.talk_costs(tables.get("search"), tables["victim"])
     caption = (
         "Minutes [95 % interval] until an attack, and training from nothing, reach a share of the victim's accuracy"
     )
     return {
         "retraining_words": against.sentences(tables["breakeven"]),
         "retraining": Table(caption, against.TABLE_HEAD, against.table_rows(tables["breakeven"])),
-        "talk_words": against.talk_sentences(talk, tables["theory"]),
+        "talk_words": talk_cost.talk_sentences(talk, tables["theory"]),
         "talk": Table(
             "The talk's cost claim beside ours, in minutes of one device",
-            against.talk_head(talk),
-            against.talk_rows(talk, tables["theory"]),
+            talk_cost.talk_head(talk),
+            talk_cost.talk_rows(talk, tables["theory"]),
         ),
     }
 
