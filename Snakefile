@@ -9,6 +9,7 @@ from scatterproof.cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.files import check_writable
 from scatterproof.guard import hold_study
+from scatterproof.recipes import retraining_jobs, retraining_json
 from scatterproof.searches import plateau_threat, runs_json, search_jobs, settings_json, threats
 from scatterproof.study import parse_study
 
@@ -46,6 +47,7 @@ include: "rules/prune.smk"
 include: "rules/shuffle.smk"
 include: "rules/theory.smk"
 include: "rules/search.smk"
+include: "rules/retraining.smk"
 include: "rules/cost.smk"
 include: "rules/report.smk"
 

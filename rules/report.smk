@@ -4,6 +4,7 @@
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU]
+TRAJECTORY = ["trajectory"] if SEARCHED else []
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
     "prune": "P1: accuracy against the share of blocks held in known places",
@@ -13,6 +14,7 @@ FIGURES = {
     **({"search": "P2: best fitness against evaluations"} if SEARCHED else {}),
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
+    "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 
 
@@ -43,7 +45,7 @@ rule tabulate_thresholds:
 
 rule draw_figures:
     input:
-        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, "threshold"]},
+        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, *TRAJECTORY, "threshold", "retraining"]},
     output:
         svg=[
             report(
@@ -77,7 +79,7 @@ rule draw_figures:
 
 rule build_report:
     input:
-        **{name: f"{RESULTS}/tables/{name}.csv" for name in TABLES if name != "curve"},
+        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, "breakeven", "retraining"] if name != "curve"},
         threshold=rules.tabulate_thresholds.output[0],
         cost=rules.tabulate_costs.output.costs,
         cost_summary=rules.tabulate_costs.output.summary,

@@ -85,12 +85,13 @@ def with_data(finished: Finished, tmp_path: Path) -> Path:
         ({"victim.train.epoch": 3}, "victim.train.epoch: unknown key"),
         ({"prune.repeats": "many"}, "prune.repeats: Input should be a valid integer, got 'many'"),
         ({"shuffle.keep": [0.5, 1.5]}, "shuffle.keep.1: Input should be less than or equal to 1, got 1.5"),
+        ({"retraining.recipes.short.epoch": 3}, "retraining.recipes.short.epoch: unknown key"),
         (
             {"search.reinforce.minibatch": 24},
             "search.reinforce.steps 32: expected a multiple of walks 4 and minibatch 24",
         ),
     ],
-    ids=["unknown key", "wrong type", "kept share", "search"],
+    ids=["unknown key", "wrong type", "kept share", "recipe", "search"],
 )
 def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
     refused_while_parsing(tmp_path, changed(keys), f"tiny.yaml: {named}")
@@ -103,9 +104,13 @@ def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) 
         ({"block_sizes": [16, 65]}, "block_sizes: block size 65 is larger than the layer: classifier.0 is 64 x 392"),
         ({"victim.layer": "features.0"}, "victim.layer 'features.0' is Conv2d, expected a dense layer"),
         ({"plateau.images": [298]}, "plateau.images is 298, but the pirate has 297 images: lower it, or raise dataset"),
+        (
+            {"retraining.pirate_images": [8, 298]},
+            "retraining.pirate_images is 298, but the pirate has 297 images: lower",
+        ),
         ({"search.genetic.tournament": 9}, "search.genetic: tournament 9: expected 1 to the population of 8"),
     ],
-    ids=["block size", "layer", "images", "tournament"],
+    ids=["block size", "layer", "images", "more images", "tournament"],
 )
 def test_what_does_not_fit_the_victim(with_data: Path, keys: dict[str, Any], named: str) -> None:
     refused_in(with_data, changed(keys), "check_study", named)

@@ -50,6 +50,12 @@ def test_a_search_that_cannot_be_is_refused(grid: dict[str, Any], genetic: dict[
     assert str(caught.value).startswith(named) and "\n" not in str(caught.value)
 
 
+def test_more_images_than_the_pirate_holds_are_refused() -> None:
+    study = {"study": "check", "victim": vgg().model_dump(), "block_sizes": [16], "prune": {"corrections": ["none"]}}
+    with pytest.raises(CheckError, match=r"^retraining.pirate_images is 13, but the pirate has 12 images: lower it"):
+        check_study(Study.model_validate(study | {"retraining": {"pirate_images": [4, 13]}}), DATA)
+
+
 def test_grids_are_found_for_each_victim_layer_and_block_size(tmp_path: Path) -> None:
     found = check(vgg(), vgg(input_size=28), vgg(width=1 / 32), vgg(), sizes=(16, 60))
     assert len(found["victims"]) == 4

@@ -68,6 +68,22 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
     ),
     ("plateau of too few draws", {"plateau": {"draws": 9}}, [["plateau.draws", "9"]]),
     ("plateau share above 1", {"plateau": {"correct": [1.5]}}, [["plateau.correct.0", "1.5"]]),
+    (
+        "recipe with an unknown key",
+        {"retraining": {"recipes": {"fast": {"epoch": 3}}}},
+        [["retraining.recipes.fast.epoch", "unknown key"]],
+    ),
+    (
+        "recipe with a bad value",
+        {"retraining": {"pirate_recipes": {"p": {"lr": 0}}, "pirate_images": [9]}},
+        [["retraining.pirate_recipes.p.lr", "0"]],
+    ),
+    ("recipe without a name", {"retraining": {"recipes": {"": {"epochs": 3}}}}, [["retraining.recipes.", "''"]]),
+    ("recipe named as the own", {"retraining": {"recipes": {"own": {}}}}, [["retraining.recipes.own", "'own'"]]),
+    ("recipe that is no mapping", {"retraining": {"recipes": {"fast": 3}}}, [["retraining.recipes.fast", "3"]]),
+    ("too few images of the pirate's", {"retraining": {"pirate_images": [1]}}, [["retraining.pirate_images.0", "1"]]),
+    ("images twice", {"retraining": {"pirate_images": [9, 9]}}, [["retraining.pirate_images", "[9, 9]", "twice"]]),
+    ("retraining of no victim", {"retraining": {"victims": ["x"]}}, [["retraining.victims", "'x'", "expected victim"]]),
     ("two problems", {"seed": -1, "prune": {"repeats": 0}}, [["seed", "-1"], ["prune.repeats", "0"]]),
 ]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import workflow
 from scatterproof.tables import read_table
-from workflow import FIGURES, RESULTS, TABLES, TINY, Finished
+from workflow import FIGURES, RESULTS, TABLES, TIMED, TINY, Finished
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
 COSTS = ["device", "device_minutes", "gpu_minutes"]
@@ -37,7 +37,7 @@ def read(finished: Finished, name: str) -> pd.DataFrame:
 
 def test_it_leaves_tables_figures_and_a_page(finished: Finished) -> None:
     folder = finished.folder / RESULTS
-    assert {path.stem for path in (folder / "tables").iterdir()} == set(TABLES)
+    assert {path.stem for path in (folder / "tables").iterdir()} == {*TABLES, *TIMED}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{k}" for n in FIGURES for k in ("svg", "png")
     }
@@ -52,10 +52,9 @@ def test_it_leaves_tables_figures_and_a_page(finished: Finished) -> None:
 
 
 def test_columns_stand_in_the_order_of_the_design(finished: Finished) -> None:
-    for name in TABLES:
-        if not name.startswith("cost"):
-            assert list(read(finished, name))[:5] == HEAD, name
-    for name in ("victim", "prune", "shuffle", "search", "plateau"):
+    for name in (*TABLES, "breakeven", "crossing"):
+        assert list(read(finished, name))[:5] == HEAD, name
+    for name in ("victim", "prune", "shuffle", "search", "plateau", "retraining"):
         frame = read(finished, name)
         assert list(frame)[-3:] == COSTS, name
         assert frame["gpu_minutes"].isna().all(), name
@@ -108,6 +107,27 @@ def test_the_plateau_is_measured_on_the_victims_searched(finished: Finished) -> 
     assert set(plateau["draws"]) == {12} and set(plateau["keep"]) == {1.0}
 
 
+def test_attacks_are_set_against_every_training(finished: Finished) -> None:
+    retraining, breakeven, crossings = (read(finished, name) for name in ("retraining", "breakeven", "crossing"))
+    epochs = retraining.groupby(["source", "recipe", "victim", "victim_seed"])["epoch"].agg(list).to_dict()
+    assert epochs == {
+        ("own", "own", "victim", 0): [1, 2],
+        ("own", "own", "victim", 1): [1, 2],
+        ("own", "own", "copy_free", 0): [1],
+        ("recipe", "short", "victim", 0): [1],
+        ("pirate", "longer", "victim", 0): [1, 2, 3],
+    }
+    assert set(retraining["images"]) == {1000, 8}
+    own = retraining[retraining["source"] == "own"].sort_values(["victim", "victim_seed", "epoch"])
+    curve = read(finished, "curve").sort_values(["victim", "victim_seed", "epoch"])
+    assert own["minutes"].tolist() == curve["minutes"].tolist()
+    kinds = breakeven[breakeven["victim"] == "victim"].drop_duplicates(["what", "name", "keep"])["what"]
+    assert kinds.value_counts().to_dict() == {"attack": 5, "own": 1, "recipe": 1, "pirate": 1}
+    assert (breakeven["reached"] <= breakeven["runs"]).all() and breakeven["comparable"].all()
+    assert (breakeven["minutes"].notna() == (breakeven["reached"] > 0)).all()
+    assert len(crossings) == 5 * 3 and set(crossings["ahead"]) <= {"never", "until", "throughout"}
+
+
 def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finished) -> None:
     prune, victim = read(finished, "prune"), read(finished, "victim")
     whole = prune[prune["keep"] == 1].merge(victim, on=["victim", "victim_seed"], suffixes=("", "_victim"))
@@ -118,10 +138,20 @@ def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finishe
 def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     cost, summary = read(finished, "cost"), read(finished, "cost_summary")
     assert set(cost["state"]) <= {"COMPLETED", "RUNNING"}
-    assert {"data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"} <= set(
-        summary["stage"]
-    )
+    assert {
+        "data",
+        "victim",
+        "blocks",
+        "prune",
+        "shuffle",
+        "theory",
+        "search",
+        "plateau",
+        "retraining",
+        "report",
+    } <= set(summary["stage"])
     assert (cost["rule"] == "train_victim").sum() == 3
+    assert (cost["rule"] == "train_recipes").sum() == 1
     assert (cost["rule"] == "grant_puzzle").sum() == 2  # the plateau's threat is one of the searches'
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
@@ -162,11 +192,20 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Finished, tmp_path: P
 @pytest.mark.parametrize(
     ("section", "keys", "rules"),
     [
-        ("search", {"genetic": {"elite": 0.5}}, {"search_placements": 2, "score_search": 2, "tabulate_search": 1}),
+        (
+            "search",
+            {"genetic": {"elite": 0.5}},
+            {"search_placements": 2, "score_search": 2, "tabulate_search": 1, "tabulate_retraining": 1},
+        ),
+        (
+            "retraining",
+            {"recipes": {"short": {"epochs": 2}}, "pirate_images": [8, 9]},
+            {"train_recipes": 2, "tabulate_retraining": 1},
+        ),
         ("plateau", {"draws": 13}, {"measure_plateau": 1, "tabulate_plateau": 1}),
     ],
 )
-def test_searching_otherwise_trains_and_cuts_nothing(
+def test_attacking_or_retraining_otherwise_trains_no_victim_and_cuts_nothing(
     finished: Finished, no_torch: Path, section: str, keys: dict[str, Any], rules: dict[str, int]
 ) -> None:
     study = TINY | {section: TINY[section] | keys}

@@ -19,8 +19,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["cost", "cost_summary", "cost_groups", "cost_waste"]
-FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "cost"]
+TABLES += ["retraining"]
+TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
 
 
@@ -58,6 +59,13 @@ TINY: dict[str, Any] = {
         "reinforce": {"steps": 32, "walks": 4, "minibatch": 16, "epochs": 1},
     },
     "plateau": {"correct": [0.5, 0.9], "images": [4, 8], "draws": 12},
+    "retraining": {
+        "recipes": {"short": {"epochs": 1}},
+        "pirate_images": [8],
+        "pirate_recipes": {"longer": {"epochs": 3}},
+        "victim_seeds": 1,
+        "runs_per_job": 2,
+    },
     "run": {"device": "cpu", "cells_per_job": 6},
 }
 for grid in TINY["search"]["grids"]:

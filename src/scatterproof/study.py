@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
+from scatterproof.recipes import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.searches import PlateauConfig, SearchConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
 
@@ -220,6 +221,7 @@ class Study(Strict):
     theory: TheoryConfig = Field(TheoryConfig(), description="T")
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
+    retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
 
@@ -236,6 +238,7 @@ class Study(Strict):
                 raise ValueError(
                     f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
                 )
+        self._check_retraining()
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -259,6 +262,24 @@ class Study(Strict):
         except ValidationError as error:
             raise ValueError("; ".join(problems(error, f"controls.{name}."))) from None
 
+    def _check_retraining(self) -> None:
+        for name in self.retraining.victims:
+            if name not in self.names:
+                raise ValueError(
+                    f"retraining.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
+                )
+            for run in retraining_runs(self.retraining):
+                self.retraining_config(name, run)
+
+    def retraining_config(self, name: str, run: RetrainingRun) -> VictimConfig:
+        """The victim `name` as a run of retraining trains it: from nothing, by its recipe."""
+        victim = self.victim_config(name)
+        try:
+            train = TrainConfig.model_validate(victim.train.model_dump() | dict(self.retraining.keys_of(run)))
+        except ValidationError as error:
+            raise ValueError("; ".join(problems(error, f"{run.key}."))) from None
+        return victim.model_copy(update={"kind": "train", "checkpoint": None, "train": train})
+
     @property
     def images_needed(self) -> dict[str, int]:
         """How many images of the pirate's each key asks for."""
@@ -266,6 +287,7 @@ class Study(Strict):
             "prune.images": self.prune.images_needed,
             "search.grids.images": self.search.images_needed,
             "plateau.images": self.plateau.images_needed,
+            "retraining.pirate_images": self.retraining.images_needed,
         }
 
     @property
@@ -283,6 +305,12 @@ class Study(Strict):
         """Every (name, seed) that placements are searched on."""
         most = self.search.victim_seeds
         return [(name, seed) for name in self.search.victims for seed in self.victim_config(name).seeds[:most]]
+
+    @property
+    def retrained(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that is trained again from nothing."""
+        most = self.retraining.victim_seeds
+        return [(name, seed) for name in self.retraining.victims for seed in self.victim_config(name).seeds[:most]]
 
 
 def problems(error: ValidationError, prefix: str = "") -> list[str]:

@@ -73,9 +73,18 @@ def obtain_victim(
 
 
 def train_victim(
-    config: VictimConfig, seed: int, dataset: Dataset, device: torch.device, threads: int, checkpoint: Path
+    config: VictimConfig,
+    seed: int,
+    dataset: Dataset,
+    device: torch.device,
+    threads: int,
+    checkpoint: Path,
+    key: str = "victim.train",
 ) -> Trained:
-    """Train from random weights. Bit-identical for one seed, device and thread count, however often interrupted."""
+    """Train from random weights. Bit-identical for one seed, device and thread count, however often interrupted.
+
+    key: where the study has the recipe, for what is wrong with it. Raises: DivergenceError, ResumeError, Interrupted.
+    """
     torch.manual_seed(seed_of("weights", seed))
     model = build_model(config, dataset.classes)
     find_layer(model, config.layer)
@@ -85,7 +94,7 @@ def train_victim(
     steps = -(-len(dataset.victim.labels) // recipe.batch_size)
     optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
-    identity = _identity(config, seed, device, threads, dataset)
+    identity = training_identity(config, seed, device, threads, dataset)
     curve = _restore(checkpoint, identity, model, optimizer, schedule)
     before = curve[-1].minutes if curve else 0.0
     dataset = _resident(dataset, device)
@@ -95,7 +104,7 @@ def train_victim(
     for epoch in progress:
         started = time.perf_counter()
         try:
-            loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch)
+            loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch, key)
         except DivergenceError:
             checkpoint.unlink(missing_ok=True)  # of a recipe that is about to be changed
             raise
@@ -146,6 +155,7 @@ def _train_epoch(
     device: torch.device,
     seed: int,
     epoch: int,
+    key: str,
 ) -> float:
     """One pass over the victim's images; every draw depends on (seed, epoch) alone, so a resume repeats it."""
     recipe = config.train
@@ -174,9 +184,7 @@ def _train_epoch(
         total += loss.detach() * len(batch)
     mean = float(total) / len(order)
     if not torch.isfinite(total) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise DivergenceError(
-            f"training diverged in epoch {epoch + 1} (loss {mean}): lower victim.train.lr, now {recipe.lr}"
-        )
+        raise DivergenceError(f"training diverged in epoch {epoch + 1} (loss {mean}): lower {key}.lr, now {recipe.lr}")
     return mean
 
 
@@ -215,7 +223,7 @@ def _schedule(recipe: TrainConfig, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def _identity(config: VictimConfig, seed: int, device: torch.device, threads: int, dataset: Dataset) -> str:
+def training_identity(config: VictimConfig, seed: int, device: torch.device, threads: int, dataset: Dataset) -> str:
     """What must be equal for a resumed run to equal an uninterrupted one."""
     what = {
         "victim": config.model_dump(exclude={"seeds"}),

@@ -6,6 +6,7 @@ from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.job import light_job
 from scatterproof.report import figures
 from scatterproof.report.plateau_figure import draw_plateau
+from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
 from scatterproof.report.words import names
 from scatterproof.tables import read_table
@@ -25,3 +26,4 @@ with light_job(snakemake, "report"):
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])
+    draw_retraining(tables["retraining"], tables.get("trajectory"), tables["victim"], svg["retraining"])

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"]
+STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "retraining", "report"]
 UNKNOWN, NONE = "(unknown)", "(none)"
 
 
@@ -26,6 +26,8 @@ RULES = {
     "score_search": Rule("search", of_victim=True),
     "tabulate_search": Rule("search"),
     "measure_plateau": Rule("plateau", of_victim=True),
+    "train_recipes": Rule("retraining", of_victim=True),
+    "tabulate_retraining": Rule("retraining"),
     **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),
     **dict.fromkeys(("tabulate_thresholds", "draw_figures", "tabulate_costs", "build_report"), Rule("report")),
 }

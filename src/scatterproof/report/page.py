@@ -18,7 +18,8 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import cost_section, searches, words
+from scatterproof.report import cost_section, searches, talk_cost, words
+from scatterproof.report import retraining as against
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.table import Table
 from scatterproof.report.words import (
@@ -74,9 +75,9 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     """The page as HTML.
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
-    their CSV files have them, `search` and `plateau` where the study has them; figures: name of the section's figure
-    (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `cost`) to its .svg, any may
-    be missing; provenance: as `provenance()` gives it.
+    their CSV files have them, `search`, `plateau` and `breakeven` where the study has them; figures: name of the
+    section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`,
+    `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -109,6 +110,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         attempts=cost_section.wasted_attempts(tables["cost"]),
         cost_words=words.cost(tables["cost_summary"], tables["theory"], retraining),
         account_words=cost_section.account_words(tables, provenance["assumed"]),
+        **_against_retraining(tables),
         facts=provenance["facts"],
         config=provenance["config"],
     )
@@ -228,6 +230,26 @@ def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | No
         return None
     caption = "What each search had reached at its last evaluation, on images that it never saw"
     return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining))
+
+
+def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the part on retraining shows; no words where the study has no such table."""
+    if "breakeven" not in tables:
+        return {"retraining_words": []}
+    talk = talk_cost.talk_costs(tables.get("search"), tables["victim"])
+    caption = (
+        "Minutes [95 % interval] until an attack, and training from nothing, reach a share of the victim's accuracy"
+    )
+    return {
+        "retraining_words": against.sentences(tables["breakeven"]),
+        "retraining": Table(caption, against.TABLE_HEAD, against.table_rows(tables["breakeven"])),
+        "talk_words": talk_cost.talk_sentences(talk, tables["theory"]),
+        "talk": Table(
+            "The talk's cost claim beside ours, in minutes of one device",
+            talk_cost.talk_head(talk),
+            talk_cost.talk_rows(talk, tables["theory"]),
+        ),
+    }
 
 
 def _clue(row: Any) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ def curve(frame: pd.DataFrame, by: Sequence[str], x: str = "keep", value: str = 
     """
     rows = []
     for key, group in frame.groupby([*by, x], sort=True):
-        table = _seed_table(group, value)
-        low, high = _interval(bootstrap_means(table[None])[:, 0]) if table.size > 1 else (np.nan, np.nan)
+        table = seed_table(group, value)
+        low, high = percentile_interval(bootstrap_means(table[None])[:, 0]) if table.size > 1 else (np.nan, np.nan)
         rows.append((*key, _mean(table), low, high, *table.shape))
     return pd.DataFrame(rows, columns=[*by, x, "mean", "ci_low", "ci_high", "seeds", "repeats"])
 
@@ -112,7 +112,7 @@ def threshold(prune: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
             if values[0].size > 1:
                 owns = np.where(np.isnan(values).all(axis=0), np.nan, own[:, None])
                 drawn = bootstrap_means(np.concatenate([values, owns[None]]))
-                low, high = _interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
+                low, high = percentile_interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
         rows.append((study, np.nan, layer, block_size, at, victim, scatter, correction, low, high, len(seeds)))
     return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
 
@@ -159,7 +159,7 @@ def _all_displaced(shuffle: pd.DataFrame) -> pd.DataFrame:
     return shuffle[np.isclose(shuffle["keep"], 1) & np.isclose(shuffle["moved"], 1)]
 
 
-def _seed_table(group: pd.DataFrame, value: str) -> Floats:
+def seed_table(group: pd.DataFrame, value: str) -> Floats:
     """(seeds, repeats) of a group's values, NaN where a seed has fewer; the order of its rows does not matter."""
     ordered = group.sort_values([c for c in ("victim_seed", "repeat", value) if c in group.columns])
     by_seed: list[Any] = [rows[value].to_numpy(dtype=np.float64) for _, rows in ordered.groupby("victim_seed")]
@@ -173,6 +173,6 @@ def _mean(table: Floats) -> float:
     return float(np.nanmean(table, axis=1).mean())
 
 
-def _interval(draws: Floats) -> tuple[float, float]:
+def percentile_interval(draws: Floats) -> tuple[float, float]:
     low, high = np.percentile(draws, _PERCENTILES, method="inverted_cdf")
     return float(low), float(high)
