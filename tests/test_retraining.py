@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import report_tables as made_up
 from scatterproof.cost.crossing import crossing, crossing_table, envelope, mean_curves
-from scatterproof.cost.ledger import cost_summary, cost_table
 from scatterproof.cost.retraining import breakeven_table, expected_minutes, passages, retraining_table
 from scatterproof.report import statistics
 from scatterproof.report.page import build_page, provenance
@@ -348,7 +347,7 @@ def test_a_study_without_searches_is_drawn_too(curves: pd.DataFrame, tmp_path: P
 
 
 def test_the_page_sets_attacks_against_retraining_only_where_it_has_the_table(tmp_path: Path) -> None:
-    prune, victims, costs = made_up.prune_table(), made_up.victim_table(), cost_table(made_up.records_table())
+    prune, victims = made_up.prune_table(), made_up.victim_table()
     prune = prune[prune["block_size"] == 16]
     whole = {
         "victim": victims,
@@ -356,8 +355,7 @@ def test_the_page_sets_attacks_against_retraining_only_where_it_has_the_table(tm
         "shuffle": made_up.shuffle_table().query("block_size == 16"),
         "threshold": statistics.threshold(prune, victims),
         "theory": THEORY,
-        "cost": costs,
-        "cost_summary": cost_summary(costs, 0.64),
+        **made_up.cost_tables(0.64),
     }
     study = Study.model_validate({"study": "made-up", "block_sizes": [16]})
     levels(searches=attack()).to_csv(tmp_path / "breakeven.csv", index=False)
