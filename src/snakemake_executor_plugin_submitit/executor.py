@@ -104,9 +104,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         left = self._left()
         if left:
             self.logger.info(tell(left, self.journal.tasks(), self.limit, guard.budget.used))
-            write_json(
-                self.base / "left.json", {"time": time.time(), "study": study, "left": [vars(one) for one in left]}
-            )
+            counted = [vars(one) | {"cells": count} for one, count in Counter(left).items()]
+            write_json(self.base / "left.json", {"time": time.time(), "study": study, "left": counted})
 
     def _left(self) -> list[Left]:
         """What is to be run, one entry a job, as far as it can be known by now."""

@@ -123,6 +123,8 @@ class Guard:
         for key, since in list(self.closed.items()):
             held, for_good = self.accounts.held(self.tasks[key], said.get(key, []), since)
             if held is not None:
+                if not for_good and self.tasks[key]["request"].get("capped"):
+                    held = min(held, self.budget.reserved[key])  # its clock is rounded up, but it was ended in time
                 self.budget.charge(key, held)
                 del self.closed[key]
                 known |= {key: held} if for_good else {}
@@ -166,8 +168,8 @@ class Guard:
         return (
             f"Budget of {hours(self.limit)} GPU-hours ({KEY}): {hours(used)} are used, and none of the {len(waiting)} "
             f"jobs that wait fits. The smallest would pass it by {over} GPU-hours, all of them by up to {all_over}. "
-            f"To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more ({hours(enough)} is enough for all) "
-            "and run the same command."
+            f"To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more (for all: {hours(enough)}) and run "
+            "the same command."
         )
 
 
