@@ -91,11 +91,12 @@ class History(RuleBasedStateMachine):
             ]
         return found
 
-    @rule(minutes=st.integers(1, 20), gpus=st.integers(1, 3), count=st.integers(1, 7), pack=st.integers(1, 3))
+    @rule(minutes=st.integers(1, 15), gpus=st.integers(1, 2), count=st.integers(1, 5), pack=st.integers(1, 3))
     def request(self, minutes: int, gpus: int, count: int, pack: int) -> None:
         request = Request({}, minutes, gpus, pack)
         self.waiting += [Ready(object(), {"rule": "cell", "attempt": 1}, {}, request) for _ in range(count)]
         self.asked += count
+        self.submit()
 
     @rule()
     def submit(self) -> None:
@@ -147,11 +148,11 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.running())
     @rule(data=st.data(), share=st.floats(0, 1), seen=st.booleans())
     def requeue(self, data: st.DataObject, share: float, seen: bool) -> None:
-        job = data.draw(st.sampled_from(self.running()))
-        self.stop(job, share)
-        self.start(job)
-        if seen:
-            self.watch(False)
+        for job in data.draw(st.lists(st.sampled_from(self.running()), min_size=1, max_size=4)):
+            self.stop(job, share)
+            self.start(job)
+            if seen:
+                self.watch(False)
 
     @rule(late=st.booleans())
     def watch(self, late: bool) -> None:
@@ -192,5 +193,5 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
