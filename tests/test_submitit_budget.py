@@ -5,7 +5,6 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,3 +194,104 @@ TestHistory = History.TestCase
 TestHistory.settings = settings(
     max_examples=80, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def task(folder: Path, **request: Any) -> Task:
+    asked = {"gpus": 2, "minutes": 1, "capped": True} | request
+    return {"submission": "s", "task": 0, "folder": str(folder), "cluster": "slurm", "request": asked}
+
+
+def write_start(folder: Path, number: int, begin: float, end: float | None) -> None:
+    path = run_file(folder, 0, number)
+    path.write_text(json.dumps({"created": begin}))
+    os.utime(path, (begin + 20, begin + 20))
+    if end is not None:
+        path.with_name(path.name + ".ended").touch()
+        os.utime(path.with_name(path.name + ".ended"), (end, end))
+
+
+def test_what_was_held_is_what_sacct_says_of_all_attempts(tmp_path: Path) -> None:
+    write_start(tmp_path, 1, 1000, 1030)
+    write_start(tmp_path, 2, 1100, 1110)
+    accounts, one = Accounts(0, 60, print), task(tmp_path)
+    both = [Attempt(31, 2, True), Attempt(11, 2, True)]
+    assert accounts.held(one, both, 0) == (84, True)
+    assert accounts.held(one, [Attempt(31, None, True), Attempt(11, None, True)], 0) == (84, True)
+    assert accounts.held(one, both[:1], 0)[1] is False, "one attempt is not on record yet"
+    assert accounts.held(one, [both[0], Attempt(3, 2, False)], 0)[1] is False, "sacct is late"
+
+
+def test_without_sacct_a_tasks_own_clock_counts_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_start(tmp_path, 1, 1000, None)  # died without a word, 20 s after it began at the earliest
+    write_start(tmp_path, 2, 1100, 1110.2)
+    accounts, one = Accounts(30, 60, print), task(tmp_path)
+    least = (20 + 10.2) * 2
+    held, for_good = accounts.held(one, [], 0)
+    assert held is not None
+    assert least <= held <= least + 2 * (30 + 5 + 20) + 1
+    assert not for_good
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert accounts.held(one, [], time.time()) == (None, False), "sacct may still answer"
+    known = [Attempt(500, 2, True)]
+    assert accounts.held(one, known, 0) == (1000, False), "never below what is on record"
+
+
+def test_a_start_that_waited_for_its_gpus_had_none(tmp_path: Path) -> None:
+    run_file(tmp_path, 0, 1).write_text(json.dumps({"created": 1000, "waits": True}))
+    assert seconds_held(tmp_path, 0) == [0]
+    for name, moment in {"0.run1.holds": 1050, "0.run1.ended": 1060}.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (moment, moment))
+    assert seconds_held(tmp_path, 0) == [10]
+
+
+def test_a_task_whose_files_are_gone_counts_by_what_was_kept_of_them_else_in_full(tmp_path: Path) -> None:
+    accounts = Accounts(0, 60, print)
+    assert accounts.held(task(tmp_path / "gone", clock={"0": 7.5}), [], 0) == (15, False)
+    assert accounts.held(task(tmp_path / "gone"), [], 0) == (120, False)
+    assert accounts.held(task(tmp_path / "gone") | {"refused": 1}, [], 0) == (0, False)
+
+
+def test_a_pack_that_does_not_fit_goes_out_smaller() -> None:
+    guard = Guard(Memory(), Accounts(0, 0, print), 5 * 60, None)  # type: ignore[arg-type]
+    cells = [Ready(number, {}, {}, Request({}, 2, 1, 4)) for number in range(6)]
+    found, waiting = guard.admit([[cells[:4], cells[4:]]])
+    assert [[[one.job for one in cells] for cells in tasks] for tasks in found] == [[[0, 1]]]
+    assert [one.job for one in waiting] == [2, 3, 4, 5]
+    assert guard.budget.room == 60
+    assert "would pass it by 0.02 GPU-hours" in guard.stuck(waiting)
+    assert "to 0.10 or more" in guard.stuck(waiting)
+
+
+@pytest.mark.parametrize("given", [-1, True, "1", math.nan, math.inf, [1]])
+def test_a_bad_budget_is_refused_by_its_key(given: object) -> None:
+    with pytest.raises(WorkflowError, match=r"config key budget\.gpu_hours: .*, expected a number of GPU-hours"):
+        gpu_hours(None, {"budget": {"gpu_hours": given}})
+
+
+def test_the_setting_comes_before_the_config_and_both_may_be_missing() -> None:
+    assert gpu_hours(None, {"budget": {"gpu_hours": 2}}) == 2
+    assert gpu_hours(0.5, {"budget": {"gpu_hours": 2}}) == 0.5
+    assert gpu_hours(None, {"budget": {"gpu_hours": None}}) is None
+    assert gpu_hours(None, {"budget": 7}) is None, "another workflow's key of its own"
+    assert seconds(0.1) == 360
+    assert hours(361) == "0.11"
+    with pytest.raises(WorkflowError, match="--submitit-gpu-hours: -1, expected"):
+        ExecutorSettings(gpu_hours=-1)
+
+
+def test_what_nobody_could_count_is_refused() -> None:
+    with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
+        check("cell", Request({}, None, 1, 1), 3600)
+    with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
+        check("cell", Request({"slurm_additional_parameters": {"exclusive": True}}, 5, 0, 1), 3600)
+    check("cell", Request({}, None, 0, 1), 3600)
+    check("cell", Request({}, None, 1, 1), None)
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [("gpu", 1), ("gpu:2", 2), ("gpu:a100:3", 3), ("gpu:a100", 1), ("shard:4", 0), ("craynetwork:1,gpu:2(S:0-1)", 2)],
+)
+def test_gpus_among_generic_resources_count_too(gres: str, gpus: int) -> None:
+    assert gpus_in(gres) == gpus
