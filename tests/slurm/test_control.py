@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def test_detaching_leaves_everything_running(tmp_path: Path, way: str) -> None:
     assert process.wait(30) == 1
     assert len(jobs()) == 12
     assert "Detached: 12 jobs go on" in sweep.log
-    time.sleep(20)  # some end with nobody watching
+    wait_for(lambda: len(jobs()) < 12, 60, "job that ends with nobody watching")
     assert sweep.run(timeout=120) == 0, sweep.log
     assert_each_once(sweep, 12)
 
