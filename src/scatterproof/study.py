@@ -194,6 +194,17 @@ class RunConfig(Strict):
     mem_mb: int = Field(8000, ge=500, description="memory asked of the cluster for each job")
 
 
+class BudgetConfig(Strict):
+    """What the study may hold of the cluster; kept by the executor, over all runs of the study."""
+
+    gpu_hours: float | None = Field(
+        None,
+        ge=0,
+        description="most GPU-hours that all jobs of the study may be allocated on the cluster, failed and requeued ones "
+        "included; no job is submitted that could pass it, and raising it goes on; `null`: no limit",
+    )
+
+
 class Study(Strict):
     """Everything that one `snakemake` run does."""
 
@@ -220,6 +231,7 @@ class Study(Strict):
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     run: RunConfig = Field(RunConfig(), description="machine")
+    budget: BudgetConfig = Field(BudgetConfig(), description="cluster")
 
     @model_validator(mode="after")
     def _controls_are_victims(self) -> "Study":
