@@ -200,7 +200,7 @@ class BudgetConfig(Strict):
     gpu_hours: float | None = Field(
         None,
         ge=0,
-        description="most GPU-hours that all jobs of the study may be allocated on the cluster, failed and requeued ones "
+        description="most GPU-hours that all jobs of the study may be allocated, failed and requeued ones "
         "included; no job is submitted that could pass it, and raising it goes on; `null`: no limit",
     )
 
