@@ -16,16 +16,12 @@ KEY = "budget.gpu_hours"
 
 @dataclass
 class Budget:
-    """limit: None where there is none. charged, reserved: GPU-seconds by task."""
+    """limit: None where there is none. reserved: by task. charged: for those that have ended. used: both."""
 
     limit: int | None
-    charged: dict[Hashable, int] = field(default_factory=dict)
     reserved: dict[Hashable, int] = field(default_factory=dict)
-
-    @property
-    def used(self) -> int:
-        """What is not there for others any more."""
-        return sum(self.charged.values()) + sum(self.reserved.values())
+    charged: int = 0
+    used: int = 0
 
     @property
     def room(self) -> float:
@@ -36,8 +32,13 @@ class Budget:
         """Reserve `most` for a task, in place of what it has; nothing changes, and false, where that does not fit."""
         if most - self.reserved.get(task, 0) > self.room:
             return False
-        self.reserved[task] = most
+        self.force(task, most)
         return True
+
+    def force(self, task: Hashable, most: int) -> None:
+        """Reserve `most` for a task that is out already, whether or not it fits."""
+        self.used += most - self.reserved.get(task, 0)
+        self.reserved[task] = most
 
     def rename(self, old: Hashable, new: Hashable) -> None:
         """A reserved task has got its name."""
@@ -45,12 +46,13 @@ class Budget:
 
     def drop(self, task: Hashable) -> None:
         """A task was never submitted."""
-        self.reserved.pop(task, None)
+        self.used -= self.reserved.pop(task, 0)
 
     def charge(self, task: Hashable, held: int) -> None:
         """A task has ended, and has held so much."""
-        self.reserved.pop(task, None)
-        self.charged[task] = held
+        self.drop(task)
+        self.charged += held
+        self.used += held
 
 
 def gpu_hours(setting: float | None, config: Mapping[str, Any]) -> float | None:

@@ -51,7 +51,7 @@ class Guard:
             if task["settled"] and held is not None:
                 self.budget.charge(key, int(held))
                 continue
-            self.budget.reserved[key] = _most(task)  # whether or not it fits: it is out
+            self.budget.force(key, _most(task))
             if task["settled"]:
                 self.closed[key] = task["ended"] or task["intended"]
         self._settle()
@@ -144,7 +144,7 @@ class Guard:
             held = self.accounts.at_least(task, attempts, [] if len(attempts) >= number - 1 else clock)
             fits = self.budget.reserve(key, held + limit_of(task))
             if not fits and not task["request"].get("capped"):
-                self.budget.reserved[key] = held + limit_of(task)  # submitted without a budget: it asks nobody
+                self.budget.force(key, held + limit_of(task))  # submitted without a budget: it asks nobody
             if fits:
                 self.journal.remember("before", {key: held})
                 grant(folder, task["task"], number)
