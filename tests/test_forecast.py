@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scatterproof.cost.forecast import ForecastError, forecast_of
+from snakemake_executor_plugin_submitit.forecast import Left, write_left
 from snakemake_executor_plugin_submitit.journal import Journal
 
 
@@ -24,14 +25,15 @@ def submit(journal: Journal, name: str, cells: int, minutes: float, study: str =
     journal.change([done | {"id": number} for number in ids])
 
 
-def write_left(folder: Path, cells: int, when: float) -> None:
-    left = [{"rule": "search", "minutes": 60, "gpus": 2, "cpus": 4, "cells": cells}]
-    (folder / "left.json").write_text(json.dumps({"time": when, "study": "digits", "left": left}))
+def left_at(folder: Path, cells: int, when: float) -> None:
+    write_left(folder, "digits", [Left("search", 60, 2, 4)] * cells)
+    written = json.loads((folder / "left.json").read_text())
+    (folder / "left.json").write_text(json.dumps(written | {"time": when}))
 
 
 def test_what_has_finished_since_is_taken_off(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite")
-    write_left(tmp_path, 10, time.time() - 1)
+    left_at(tmp_path, 10, time.time() - 1)
     before = forecast_of(tmp_path)
     assert before is not None
     assert (before["gpus"].expected, before["gpus"].most, before["gpus"].unknown) == (0, 1200, ("search",))
@@ -41,7 +43,7 @@ def test_what_has_finished_since_is_taken_off(tmp_path: Path) -> None:
     assert after is not None
     assert (after["gpus"].expected, after["gpus"].most) == (pytest.approx(60), 720), "six cells of ten minutes"
     assert after["cpus"].expected == pytest.approx(120)
-    write_left(tmp_path, 10, time.time() + 3600)
+    left_at(tmp_path, 10, time.time() + 3600)
     later = forecast_of(tmp_path)
     assert later is not None
     assert later["gpus"].expected == pytest.approx(100), "all have finished before that"
@@ -53,6 +55,6 @@ def test_without_a_controller_there_is_no_forecast_and_a_bad_file_is_named(tmp_p
     (tmp_path / "left.json").write_text('{"time": 1}')
     with pytest.raises(ForecastError, match=r"left\.json: not a list of what is left"):
         forecast_of(tmp_path)
-    write_left(tmp_path, 1, 0)
+    left_at(tmp_path, 1, 0)
     with pytest.raises(ForecastError, match=r"journal\.sqlite"):
         forecast_of(tmp_path)

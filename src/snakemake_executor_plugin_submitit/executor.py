@@ -25,8 +25,7 @@ from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.cells import describe, newest_input, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
-from snakemake_executor_plugin_submitit.files import write_json
-from snakemake_executor_plugin_submitit.forecast import Left, tell
+from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
@@ -98,14 +97,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         accounts = Accounts(self.cluster.overrun_s, patience, self.logger.warning)
         guard = Guard(self.journal, accounts, self.limit, study)
         guard.load()
-        submitter = self.submitter
-        submitter.study, submitter.capped, submitter.overrun_s = study, self.limit is not None, accounts.overrun_s
-        self.gate = Gate(guard, submitter, self._submit, self.logger.info)
+        self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
+        self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
         left = self._left()
         if left:
             self.logger.info(tell(left, self.journal.tasks(), self.limit, guard.budget.used))
-            counted = [vars(one) | {"cells": count} for one, count in Counter(left).items()]
-            write_json(self.base / "left.json", {"time": time.time(), "study": study, "left": counted})
+            write_left(self.base, study, left)
 
     def _left(self) -> list[Left]:
         """What is to be run, one entry a job, as far as it can be known by now."""

@@ -9,12 +9,15 @@ finished cell no spread is known, of one with none no mean: they are bounded by 
 
 import math
 import statistics
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit.budget import KEY, hours
+from snakemake_executor_plugin_submitit.files import write_json
 
 # the 97.5 % quantile of Student's t by degrees of freedom, from 1 on
 T: tuple[float, ...] = (
@@ -101,6 +104,12 @@ def _of_rule(cells: int, most: float, known: Sequence[float]) -> tuple[float, fl
         return mean, mean, most - mean
     half = quantile(len(known) - 1) * statistics.stdev(known) * math.sqrt(cells + cells**2 / len(known))
     return mean, min(half, mean), min(half, most - mean)
+
+
+def write_left(folder: Path, study: str | None, left: Sequence[Left]) -> None:
+    """Keep what there is to run for those who ask later: `left.json`, with when and of which study."""
+    counted = [vars(one) | {"cells": count} for one, count in Counter(left).items()]
+    write_json(folder / "left.json", {"time": time.time(), "study": study, "left": counted})
 
 
 def tell(left: Sequence[Left], tasks: Sequence[Mapping[str, Any]], limit: int | None, used: int) -> str:

@@ -53,6 +53,10 @@ class Submitter:
     overrun_s: float = 0.0
     recent: list[float] = field(default_factory=list)
 
+    def serve(self, study: str | None, capped: bool, overrun_s: float) -> None:
+        """Whose budget, if any, submissions count against from now on; overrun_s: see seconds_held."""
+        self.study, self.capped, self.overrun_s = study, capped, overrun_s
+
     def chunks(self, ready: Sequence[Ready]) -> list[list[list[Ready]]]:
         """Submissions, each a list of tasks, each a list of cells: one rule, one request and one attempt each."""
         groups: dict[str, list[Ready]] = defaultdict(list)
