@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from snakemake_interface_common.exceptions import WorkflowError
 
+from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
 from snakemake_executor_plugin_submitit.guard import Guard, check
@@ -295,3 +296,23 @@ def test_what_nobody_could_count_is_refused() -> None:
 )
 def test_gpus_among_generic_resources_count_too(gres: str, gpus: int) -> None:
     assert gpus_in(gres) == gpus
+
+
+def test_saccts_lines_are_attempts_by_name_and_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids used again, the rest of an array, a line twice, no GPU on record, and a name with the separator in it."""
+    text = (
+        "7_0|10|11|40|REQUEUED|29|billing=1,cpu=1,gres/gpu:h100=2,gres/gpu=2|cell-1\n"
+        "7_0|41|42|Unknown|RUNNING|5|cpu=1,gres/gpu=2|cell-1\n"
+        "7_0|41|42|Unknown|RUNNING|5|cpu=1,gres/gpu=2|cell-1\n"
+        "7_0|1|2|3|COMPLETED|1|cpu=1|cell-2\n"
+        "7_[1-3]|10|Unknown|Unknown|PENDING|0||cell-1\n"
+        "7_1|10|Unknown|30|CANCELLED by 0|0||cell-1\n"
+        "8_0|1|2|3|COMPLETED|9|gres/gpu=1|odd|name\n"
+    )
+    monkeypatch.setattr(slurm, "call", lambda *command, **_: text)
+    assert slurm.attempts(["cell-1", "cell-2"], time.time()) == {
+        ("cell-1", 0): [Attempt(29, 2, True), Attempt(5, 2, False)],
+        ("cell-2", 0): [Attempt(1, None, True)],
+        ("cell-1", 1): [Attempt(0, None, True)],
+        ("odd|name", 0): [Attempt(9, 1, True)],
+    }
