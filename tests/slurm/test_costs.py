@@ -96,7 +96,8 @@ def test_the_ledgers_sum_is_saccts_own_after_three_controllers(tmp_path: Path) -
     sweep = Sweep(tmp_path, FATES, "--config", f"fates={fates}")
     first = sweep.start()
     disturbed = ("preempted", "requeued", "cancelled")
-    wait_for(lambda: all(running(sweep, rule) for rule in disturbed), 90, "running jobs")
+    wait_for(lambda: sweep.log.count("Submitted ") == len(fates), 60, "submissions")
+    wait_for(lambda: all(running(sweep, rule) for rule in disturbed), 60, "running jobs")
     jobs = {rule: running(sweep, rule) for rule in disturbed}
     node = jobs["preempted"][1]  # type: ignore[index]
     for command in (
