@@ -61,7 +61,7 @@ def test_one_line_says_it_all() -> None:
     line = tell(cells("a", 12), [row("a", 300), row("a", 300)], 36000, 1800)
     assert line == (
         "What is left: 12 jobs, 1.00 GPU-hours [1.00, 1.00] expected, at most 12.00 GPU-hours requested; "
-        "budget (budget.gpu_hours) 10.00 GPU-hours, 0.50 of it used."
+        "budget (budget.gpu_hours) 10.00 GPU-hours, 0.50 of it used or reserved."
     )
     assert tell(cells("a", 3, None, gpus=0), [], None, 0) == (
         "What is left: 3 jobs, at most ? CPU-hours requested; not known, because none has finished, and bounded by "

@@ -125,5 +125,5 @@ def tell(left: Sequence[Left], tasks: Sequence[Mapping[str, Any]], limit: int | 
     if found.unknown:
         text += f"; not known, because none has finished, and bounded by what is requested: {', '.join(found.unknown)}"
     if limit is not None:
-        text += f"; budget ({KEY}) {hours(limit)} GPU-hours, {hours(used)} of it used"
+        text += f"; budget ({KEY}) {hours(limit)} GPU-hours, {hours(used)} of it used or reserved"
     return text + "."
