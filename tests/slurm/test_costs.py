@@ -50,7 +50,7 @@ rule cancelled:
 
 
 def names(sweep: Sweep) -> list[str]:
-    return [path.name for path in (sweep.folder / ".submitit/jobs").iterdir()]
+    return [path.name for path in (sweep.folder / ".submitit/jobs").glob("*")]
 
 
 def running(sweep: Sweep, rule: str) -> tuple[str, str] | None:
