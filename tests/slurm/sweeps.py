@@ -32,7 +32,7 @@ rule all:
     localrule: True
 rule cell:
     output: "out/{i}.txt"
-    resources: runtime=10, mem_mb=200, gpu=1
+    resources: runtime=10, mem_mb=400, gpu=1
     shell: "echo {wildcards.i} > {output}"
 """
 

@@ -24,27 +24,27 @@ rule all:
     localrule: True
 rule steady:
     output: "out/steady{i}.txt"
-    resources: runtime=5, mem_mb=200, gpu=1
+    resources: runtime=5, mem_mb=400, gpu=1
     shell: "sleep 1; touch {output}"
 rule failing:
     output: "out/failing{i}.txt"
-    resources: runtime=5, mem_mb=200, gpu=1
+    resources: runtime=5, mem_mb=400, gpu=1
     shell: "sleep 1; false"
 rule timed:
     output: "out/timed{i}.txt"
-    resources: runtime=1, mem_mb=200, gpu=1
+    resources: runtime=1, mem_mb=400, gpu=1
     shell: "sleep 300"
 rule preempted:
     output: "out/preempted{i}.txt"
-    resources: runtime=5, mem_mb=200, gpu=2, slurm_partition="preempt"
+    resources: runtime=5, mem_mb=400, gpu=2, slurm_partition="preempt"
     shell: "sleep 14; touch {output}"
 rule requeued:
     output: "out/requeued{i}.txt"
-    resources: runtime=5, mem_mb=200, gpu=1
+    resources: runtime=5, mem_mb=400, gpu=1
     shell: "sleep 14; touch {output}"
 rule cancelled:
     output: "out/cancelled{i}.txt"
-    resources: runtime=5, mem_mb=200, gpu=1
+    resources: runtime=5, mem_mb=400, gpu=1
     shell: "sleep 60"
 """
 
@@ -183,7 +183,7 @@ rule all:
     localrule: True
 rule cell:
     output: "out/{i}.txt"
-    resources: runtime=1, mem_mb=200, gpu=2
+    resources: runtime=1, mem_mb=400, gpu=2
     shell: "test -e quick || sleep 32; echo {wildcards.i} > {output}"
 """
 
