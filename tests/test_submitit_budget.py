@@ -19,6 +19,7 @@ from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
 from snakemake_executor_plugin_submitit.guard import Guard, check
+from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, gpus_in
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import Attempt
@@ -279,6 +280,17 @@ def test_the_setting_comes_before_the_config_and_both_may_be_missing() -> None:
     assert hours(361) == "0.11"
     with pytest.raises(WorkflowError, match="--submitit-gpu-hours: -1, expected"):
         ExecutorSettings(gpu_hours=-1)
+
+
+@pytest.mark.parametrize("request_text", ["{", "[]", '{"gpus": "many"}', '{"gpus": 1, "minutes": "x"}'])
+def test_a_corrupted_row_of_the_journal_is_named_and_kept(tmp_path: Path, request_text: str) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.intend({"name": "cell-1", "rule": "cell", "request": request_text}, [{"task": 0, "cell": 0, "outputs": []}])
+    before = (tmp_path / "journal.sqlite").read_bytes()
+    with pytest.raises(JournalError, match=r"journal\.sqlite: submission cell-1"):
+        Guard(journal, Accounts(0, 0, print), 3600, None).load()
+    assert (tmp_path / "journal.sqlite").read_bytes() == before
+    journal.close()
 
 
 def test_what_nobody_could_count_is_refused() -> None:

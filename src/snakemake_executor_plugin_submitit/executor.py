@@ -69,8 +69,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.known = {cell["key"]: cell for cell in self._recover()}
-        self._keep_budget()
-        self._sweep()
+        try:
+            self._keep_budget()
+            self._sweep()
+        except JournalError as error:
+            raise WorkflowError(str(error)) from None
         self._listen()
         self.ready = True
         threading.Thread(target=self._beat, daemon=True).start()

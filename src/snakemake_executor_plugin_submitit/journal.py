@@ -241,6 +241,9 @@ def request_in(path: Path, row: Any) -> dict[str, Any]:
         request = None
     if not isinstance(request, dict):
         raise JournalError(f"{path}: submission {row['submission']} has no readable request")
+    for key in ("gpus", "minutes"):
+        if not isinstance(request.get(key), int | None):
+            raise JournalError(f"{path}: submission {row['submission']}: {key} is {request[key]!r}, not a number")
     return request
 
 
