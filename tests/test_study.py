@@ -43,6 +43,7 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
     ("control named as the victim", {"controls": {"victim": {}}}, [["controls.victim", "'victim'"]]),
     ("bad name of a control", {"controls": {"Copy-Free": {}}}, [["controls.Copy-Free", "'Copy-Free'"]]),
     ("bad name of the study", {"study": "a/b"}, [["study", "'a/b'"]]),
+    ("negative budget", {"budget": {"gpu_hours": -1}}, [["budget.gpu_hours", "-1", "greater than or equal to 0"]]),
     ("no population", {"search": {"grids": [{"populations": [0]}]}}, [["search.grids.0.populations.0", "0"]]),
     ("population of one", {"search": {"grids": [{"populations": [9, 1]}]}}, [["search.grids", "[9, 1]", "at least 2"]]),
     ("no share held in a search", {"search": {"grids": [{"keep": [0.0]}]}}, [["search.grids.0.keep.0", "0.0"]]),

@@ -117,6 +117,35 @@ def test_what_ended_meanwhile_counts_unless_its_output_is_gone(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_a_budget_stops_the_sweep_and_raising_it_goes_on(tmp_path: Path) -> None:
+    """Room for one cell at its limit; what it has held leaves none for another."""
+    shell, gpus = "sleep 1; touch {output}", ("--submitit-gpus", "1")
+    status, log = run(tmp_path, shell, *gpus, "--submitit-gpu-hours", "0.0834", cells=3, gpus=1)
+    assert status == 1
+    assert len(list(tmp_path.glob("out/*.txt"))) == 1
+    assert "2 jobs wait for room in the budget." in log
+    assert "none of the 2 jobs that wait fits. The smallest would pass it by 0.01 GPU-hours" in log
+    assert "Traceback" not in log
+    status, log = run(tmp_path, shell, *gpus, "--submitit-gpu-hours", "1", cells=3, gpus=1)
+    assert status == 0, log
+    assert len(list(tmp_path.glob("out/*.txt"))) == 3
+    assert "What is left: 2 jobs, " in log
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_trace_of_what_waits_for_the_budget(tmp_path: Path) -> None:
+    process = start(tmp_path, "sleep 60; touch {output}", "--submitit-gpus", "1", "--submitit-gpu-hours", "0.1", gpus=1)
+    wait_for(lambda: len(sleeping(tmp_path)) == 1)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(30) == 1
+    log = (tmp_path / "log.txt").read_text()
+    assert "3 jobs had waited for room in the budget and were never submitted." in log
+    assert sqlite3.connect(tmp_path / ".submitit/journal.sqlite").execute("SELECT COUNT(*) FROM cells").fetchone() == (
+        1,
+    )
+
+
+@pytest.mark.slow
 def test_the_next_attempt_of_a_failed_job_may_ask_for_more(tmp_path: Path) -> None:
     shell = "test -e first.{wildcards.i} && touch {output} || (touch first.{wildcards.i}; false)"
     status, log = run(tmp_path, shell, "--retries", "1")

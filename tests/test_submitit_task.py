@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit.files import read_json, write_json
-from snakemake_executor_plugin_submitit.starts import Start, fence, last_start, revoke, run_file
+from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """
@@ -204,3 +204,39 @@ def test_what_has_succeeded_is_not_run_again(tmp_path: Path) -> None:
     assert start(tmp_path).wait(20) == 0
     assert (tmp_path / "a").read_text() == "x\n"
     assert (tmp_path / "b").read_text() == "x\nx\n"
+
+
+def capped(folder: Path, limit_s: float, earlier_s: float = 0.0) -> None:
+    """A counting task under a budget that a first start has held its GPUs in for so long."""
+    write_task(folder, counting(folder, 300), gpus=1, limit_s=limit_s, capped=True, signal_delay_s=4, gpu_names=["7"])
+    if earlier_s:
+        now = time.time()
+        run_file(folder, 0, 1).write_text(json.dumps({"job_id": "7", "created": now - earlier_s, "waits": True}))
+        for name, moment in {"0.run1.holds": now - earlier_s, "0.run1.ended": now}.items():
+            (folder / name).touch()
+            os.utime(folder / name, (moment, moment))
+
+
+def test_under_a_budget_starts_share_the_limit_and_end_by_themselves(tmp_path: Path) -> None:
+    capped(tmp_path, limit_s=30, earlier_s=24)
+    process = start(tmp_path)
+    assert process.wait(15) == 1
+    assert read_json(tmp_path / "0.0.json")["interrupted"].startswith("BUDGET, ")
+    assert len(counted(tmp_path)) > 5, "it ran for what was left, and saved"
+
+
+def test_a_start_for_which_nothing_is_left_does_not_begin(tmp_path: Path) -> None:
+    capped(tmp_path, limit_s=30, earlier_s=29)
+    assert start(tmp_path).wait(10) == 1
+    assert read_json(tmp_path / "0.0.json")["interrupted"].startswith("BUDGET, ")
+    assert not counted(tmp_path)
+
+
+def test_a_start_that_was_granted_the_limit_has_it_again(tmp_path: Path) -> None:
+    capped(tmp_path, limit_s=30, earlier_s=29)
+    grant(tmp_path, 0, 2)
+    process = start(tmp_path)
+    wait_for(lambda: len(counted(tmp_path)) >= 5)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(10) == 144, "what is left is enough for another start"
+    assert not (tmp_path / "0.0.json").exists()

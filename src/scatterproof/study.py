@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
+from scatterproof.machine import BudgetConfig, RunConfig
 from scatterproof.recipes import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.searches import PlateauConfig, SearchConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
@@ -183,19 +184,6 @@ class TheoryConfig(Strict):
     )
 
 
-class RunConfig(Strict):
-    """How it is run: recorded with the results, and a resume under other values is refused."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: CUDA where there is one")
-    threads: int = Field(1, ge=1, description="CPU threads of each job")
-    cells_per_job: int = Field(200, ge=1, description="cells of a grid per job; a killed sweep resumes there")
-    images_per_chunk: int = Field(2000, ge=1, description="test images evaluated at once")
-    train_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for training a victim")
-    search_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for a job of searches")
-    cell_minutes: int = Field(60, ge=1, description="time limit asked of the cluster for a slice of a grid")
-    mem_mb: int = Field(8000, ge=500, description="memory asked of the cluster for each job")
-
-
 class Study(Strict):
     """Everything that one `snakemake` run does."""
 
@@ -224,6 +212,7 @@ class Study(Strict):
     retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
+    budget: BudgetConfig = Field(BudgetConfig(), description="cluster")
 
     @model_validator(mode="after")
     def _controls_are_victims(self) -> "Study":

@@ -15,11 +15,15 @@ from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 
 @dataclass(frozen=True)
 class Cluster:
-    """Most tasks of an array; partitions, where the cluster has them; GPUs, where it is this machine."""
+    """Most tasks of an array; partitions, where the cluster has them; GPUs, where it is this machine.
+
+    overrun_s: seconds that a job which died may have held its node after its last sign of life.
+    """
 
     array_limit: int
     partitions: list[str] | None = None
     gpus: int | None = None
+    overrun_s: int = 0
 
     def check(self, rule: str, request: Request) -> None:
         """Raises: WorkflowError where a rule asks for what is not there."""
@@ -49,8 +53,10 @@ def reach_cluster(settings: ExecutorSettings, logger: Any) -> Cluster:
         )
     for attempt in range(30):
         try:
-            allowed = int(slurm.config().get("MaxArraySize", limit))
-            return Cluster(min(limit, allowed), slurm.partitions())
+            config = slurm.config()
+            allowed = int(config.get("MaxArraySize", limit))
+            overrun = sum(_seconds(config.get(key, "")) for key in ("KillWait", "SlurmdTimeout"))
+            return Cluster(min(limit, allowed), slurm.partitions(), overrun_s=overrun)
         except slurm.SlurmError as error:
             reason = error
         if not reason.transient:
@@ -58,3 +64,9 @@ def reach_cluster(settings: ExecutorSettings, logger: Any) -> Cluster:
         logger.warning(f"{reason}; waiting for it")
         time.sleep(min(10, 1 + attempt))
     raise WorkflowError(f"SLURM does not answer: {reason}")
+
+
+def _seconds(text: str) -> int:
+    """Of `30 sec`; five minutes where the configuration does not say."""
+    number = text.partition(" ")[0]
+    return int(number) if number.isdigit() else 300

@@ -20,9 +20,14 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.accounts import Accounts
+from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.cells import describe, newest_input, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
+from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
+from snakemake_executor_plugin_submitit.gate import Gate
+from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
@@ -47,7 +52,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.began = time.time()
         self.closed = threading.Event()
         self.returned: Counter[str] = Counter()
+        self.over: set[int] = set()  # cells that have ended
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
+        self.limit = seconds(gpu_hours(self.settings.gpu_hours, self.workflow.config))
         self.cluster = reach_cluster(self.settings, self.logger)
         self._check_rules()
         self.base.mkdir(parents=True, exist_ok=True)
@@ -55,13 +62,18 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             self.journal = Journal(self.base / "journal.sqlite")
         except JournalError as error:
             raise WorkflowError(str(error)) from None
-        limit, stopping = self.cluster.array_limit, lambda: not self.wait
-        self.submitter = Submitter(self.settings, self.journal, self.base, self.logger.warning, limit, stopping)
+        self.submitter = Submitter(
+            self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
+        )
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.known = {cell["key"]: cell for cell in self._recover()}
-        self._sweep()
+        try:
+            self._keep_budget()
+            self._sweep()
+        except JournalError as error:
+            raise WorkflowError(str(error)) from None
         self._listen()
         self.ready = True
         threading.Thread(target=self._beat, daemon=True).start()
@@ -77,7 +89,34 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
         request = request_of(rule_of(job), job.threads, resources, self.settings)
         self.cluster.check(rule_of(job), request)
+        check(rule_of(job), request, self.limit)
         return request
+
+    def _keep_budget(self) -> None:
+        """Take stock of what earlier controllers have spent and left to do, and say so."""
+        study = self.workflow.config.get("study")
+        study = study if isinstance(study, str) else None
+        patience = float(self.settings.lost_after or 120)
+        accounts = Accounts(self.cluster.overrun_s, patience, self.logger.warning)
+        guard = Guard(self.journal, accounts, self.limit, study)
+        guard.load()
+        self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
+        self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
+        left = self._left()
+        if left:
+            self.logger.info(tell(left, self.journal.tasks(), self.limit, guard.budget.used))
+            write_left(self.base, study, left)
+
+    def _left(self) -> list[Left]:
+        """What is to be run, one entry a job, as far as it can be known by now."""
+        found = []
+        for job in self.workflow.dag.needrun_jobs():
+            if not job.is_local:
+                with suppress(WorkflowError):  # said when it is submitted
+                    request = self._request(job)
+                    cpus = int(request.parameters["cpus_per_task"])
+                    found.append(Left(rule_of(job), request.minutes, request.gpus, cpus))
+        return found
 
     def _recover(self) -> list[dict[str, Any]]:
         for attempt in range(60):
@@ -92,7 +131,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         raise WorkflowError("SLURM does not answer, and jobs of an earlier run may be under way: try again later")
 
     def _sweep(self) -> None:
-        for folder in self.journal.finished_folders(time.time() - KEEP_S):
+        folders = self.journal.finished_folders(time.time() - KEEP_S)
+        self.gate.guard.keep_clocks(folder for folder in folders if Path(folder).exists())
+        for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _listen(self) -> None:
@@ -163,8 +204,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 ready.append(Ready(job, cell, self._program(job), self._request(job)))
             except WorkflowError as error:
                 self._refuse(job, str(error))
-        for tasks in self.submitter.chunks(ready):
-            self._submit(tasks)
+        self.gate.offer(ready)
 
     def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
         factory = self.workflow.spawned_job_args_factory
@@ -184,9 +224,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             self._submit(tasks[half:])
             return
         except RejectedError as error:
+            self.gate.dropped(tasks)
             for job in jobs:
                 self._refuse(job, f"not submitted: {error}. ")
             return
+        self.gate.submitted(tasks, rows)
         for job, row in zip(jobs, rows, strict=True):
             self._watch_job(job, row)
         count = f"{len(tasks)} tasks" + (f" with {len(jobs)} jobs" if len(jobs) > len(tasks) else "")
@@ -262,7 +304,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 yield info
             return
         rows = [_row(info) for info in active_jobs]
-        outcomes = self.watch.poll(rows) if rows else {}
+        others = list(self.known.values()) if self.gate.waiting else []  # their end makes room, too
+        outcomes = self.watch.poll(rows + others) if rows or others else {}
         self.journal.change([_change(row, outcomes[row["id"]]) for row in rows if row["id"] in outcomes])
         lost = []
         for info in active_jobs:
@@ -284,6 +327,18 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
         if lost:
             self._bring_back(lost)
+        self._watch_budget(outcomes)
+
+    def _watch_budget(self, outcomes: dict[int, Outcome]) -> None:
+        """Submit what has room by now; stop where nothing is under way and nothing fits."""
+        if self.limit is None:
+            return
+        self.over |= {number for number, outcome in outcomes.items() if outcome.ended}
+        self.gate.watch({task for number, task in self.journal.open_ids().items() if number not in self.over})
+        why = self.gate.stuck(set(self.workflow.scheduler.running))
+        if why:
+            self.gate.close()
+            self.workflow.scheduler.executor_error_callback(WorkflowError(why))
 
     def _may_return(self, row: dict[str, Any]) -> bool:
         self.returned[row["key"]] += 1
@@ -318,6 +373,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
         Snakemake calls this at any error of its own too; only an interrupt is a wish to end the jobs.
         """
+        waited = self.gate.close()
+        if waited:
+            self.logger.info(f"{waited} jobs had waited for room in the budget and were never submitted.")
         rows = list(self.row_of.values())
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         detach = self.detaching or self.settings.on_interrupt == "detach" or not interrupted
@@ -356,6 +414,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         """End the polling, close what ended unasked for, and give the journal back."""
         if self.closed.is_set():
             return
+        self.gate.close()
         super().shutdown()
         unasked = {row["id"]: row for row in self.known.values()}
         self.watch.asked = 0.0

@@ -151,6 +151,29 @@ class Journal:
             ).fetchall()
         return [dict(row) | {"outputs": json.loads(row["outputs"])} for row in rows]
 
+    def tasks(self) -> list[dict[str, Any]]:
+        """See tasks_in."""
+        with self._lock:
+            return tasks_in(self._db, self.path)
+
+    def open_ids(self) -> dict[int, tuple[str, int]]:
+        """Cells that are not settled: the submission and task of each."""
+        with self._lock:
+            rows = self._db.execute("SELECT id, submission, task FROM cells WHERE settled = 0").fetchall()
+        return {row["id"]: (row["submission"], row["task"]) for row in rows}
+
+    def remember(self, key: str, values: dict[tuple[str, int], Any]) -> None:
+        """Keep a value for each of some tasks (submission, number) under a key of their submissions' requests."""
+        if not values:
+            return
+        with self.transaction() as db:
+            for name in {name for name, _ in values}:
+                row = db.execute("SELECT request FROM submissions WHERE name = ?", (name,)).fetchone()
+                request = request_in(self.path, {"submission": name, "request": row["request"]})
+                kept = request.setdefault(key, {})
+                kept |= {str(task): value for (one, task), value in values.items() if one == name}
+                db.execute("UPDATE submissions SET request = ? WHERE name = ?", (json.dumps(request), name))
+
     def overhead(self, since: float) -> list[tuple[str, int, float, float]]:
         """For each rule: its cells that ended since, the minutes of their tasks, and of the rule's bodies in them."""
         with self._lock:
@@ -195,6 +218,33 @@ def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         raise JournalError(f"{path}: cannot be used as a journal, and is left as it is: {error}") from None
     return db
+
+
+def tasks_in(db: sqlite3.Connection, path: Path) -> list[dict[str, Any]]:
+    """Every task of every submission: its cells, what it asked for (`request`, an object), when it ran."""
+    rows = db.execute(
+        "SELECT cells.submission, cells.task, cells.rule, COUNT(*) AS cells, MIN(cells.settled) AS settled,"
+        " SUM(cells.state = 'COMPLETED') AS completed, MIN(cells.state IN ('REJECTED', 'REVOKED')) AS refused,"
+        " MIN(cells.task_started) AS task_started, MAX(cells.ended) AS ended, submissions.request,"
+        " submissions.cluster, submissions.folder, submissions.intended FROM cells"
+        " JOIN submissions ON cells.submission = submissions.name GROUP BY cells.submission, cells.task"
+        " ORDER BY MIN(cells.id)"
+    ).fetchall()
+    return [dict(row) | {"request": request_in(path, row)} for row in rows]
+
+
+def request_in(path: Path, row: Any) -> dict[str, Any]:
+    """What a submission asked for. Raises: JournalError naming it, where that cannot be read."""
+    try:
+        request = json.loads(row["request"])
+    except (TypeError, ValueError):
+        request = None
+    if not isinstance(request, dict):
+        raise JournalError(f"{path}: submission {row['submission']} has no readable request")
+    for key in ("gpus", "minutes"):
+        if not isinstance(request.get(key), int | None):
+            raise JournalError(f"{path}: submission {row['submission']}: {key} is {request[key]!r}, not a number")
+    return request
 
 
 def _insert(db: sqlite3.Connection, table: str, row: dict[str, Any]) -> int:

@@ -61,6 +61,7 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
     minutes = asked.count("runtime", 1)
     gpus = asked.count("gpu", 0) or 0
     gres = asked.text("gres") or (settings.gres if not gpus else None)
+    allocated = gpus or gpus_in(gres or "")
     if gpus and asked.text("gres"):
         raise asked.error("gres", "give either gpu or gres, not both")
     model = asked.text("gpu_model")
@@ -92,7 +93,17 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
     extra["requeue" if settings.requeue == "always" else "no-requeue"] = True
     parameters["slurm_additional_parameters"] = extra
     pack = asked.count("pack", 1) or settings.pack or 1
-    return Request({key: value for key, value in parameters.items() if value is not None}, minutes, gpus, pack)
+    return Request({key: value for key, value in parameters.items() if value is not None}, minutes, allocated, pack)
+
+
+def gpus_in(gres: str) -> int:
+    """GPUs in a list of generic resources: `gpu`, `gpu:2`, `gpu:a100:2`, `gres/gpu:2`, with or without `(S:0-1)`."""
+    found = 0
+    for part in re.sub(r"\(.*?\)", "", gres).split(","):
+        kind, *rest = part.strip().removeprefix("gres/").removeprefix("gres:").replace("=", ":").split(":")
+        if kind == "gpu":
+            found += int(rest[-1]) if rest and rest[-1].isdigit() else 1
+    return found
 
 
 def parse_extra(text: str, where: str) -> dict[str, Any]:

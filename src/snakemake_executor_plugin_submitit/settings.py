@@ -78,6 +78,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     signal_delay: Optional[int] = _setting(
         60, "Seconds before its time limit at which a job gets SIGUSR2, to save what it has."
     )
+    gpu_hours: Optional[float] = _setting(
+        None,
+        "Budget of GPU-hours over all runs on a journal (and of a `study`, where the config has that key): no job goes "
+        "out that could pass it. If not set, the config's `budget: {gpu_hours: N}`, else no limit.",
+    )
     on_interrupt: Optional[str] = _setting(
         "cancel", "What Ctrl-C does to the jobs: `cancel`; or `detach`, which lets them go on. SIGUSR1 always detaches."
     )
@@ -101,6 +106,8 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise bad(name, value, f"expected a whole number of at least {lowest}")
+        if self.gpu_hours is not None and not 0 <= self.gpu_hours < float("inf"):
+            raise bad("gpu_hours", self.gpu_hours, "expected a number of at least 0")
 
 
 def bad(name: str, value: object, expected: str) -> WorkflowError:

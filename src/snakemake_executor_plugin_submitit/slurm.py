@@ -107,6 +107,35 @@ def sacct(jobs: Iterable[str], since: float) -> dict[tuple[str, str], JobState]:
     return found
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One allocation of a job: its seconds so far, its GPUs where SLURM accounts for them, and whether it has ended."""
+
+    seconds: int
+    gpus: int | None
+    ended: bool
+
+
+def attempts(names: Iterable[str], since: float) -> dict[tuple[str, int], list[Attempt]]:
+    """Every attempt on record of arrays' tasks, by (unique name, index); requeued ones too. Raises: SlurmError."""
+    found: dict[tuple[str, int], list[Attempt]] = {}
+    wanted = sorted(set(names))
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
+    for first in range(0, len(wanted), 200):
+        some = ",".join(wanted[first : first + 200])
+        fields = "JobID,Submit,Start,End,State,ElapsedRaw,AllocTRES,JobName"
+        text = call("sacct", "-X", "-D", "-n", "-P", "-S", start, f"--name={some}", "-o", fields)
+        for line in dict.fromkeys(text.splitlines()):
+            values = line.split("|", 7)
+            if len(values) < 8 or "_" not in values[0] or "[" in values[0] or not values[5].isdigit():
+                continue
+            held = dict(part.split("=", 1) for part in values[6].split(",") if "=" in part)
+            gpus = int(held["gres/gpu"]) if held.get("gres/gpu", "").isdigit() else None
+            one = Attempt(int(values[5]), gpus, values[3] not in ("Unknown", "None", ""))
+            found.setdefault((values[7], int(values[0].split("_")[1])), []).append(one)
+    return found
+
+
 def _rows(text: str) -> list[list[str]]:
     """Lines of five fields; what else there is comes of other people's job names."""
     return [row for row in (line.split("|", 4) for line in text.split("\n")) if len(row) == 5]

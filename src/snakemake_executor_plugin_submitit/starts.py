@@ -2,7 +2,8 @@
 
 `INDEX.run1`, `.run2` ...: one file for each start of the task, made exclusively. The controller makes `.run1` itself,
 with `revoked` in it, where it gives up a submission whose fate it cannot learn: should the task start after all, it
-ends without a word of work. The file's time is the heartbeat of that start; `.ended` beside it is its end.
+ends without a word of work. The file's time is the heartbeat of that start; `.ended` beside it is its end, and
+`.holds`, where a task waits for GPUs, the moment that it had them.
 """
 
 import json
@@ -16,10 +17,11 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from snakemake_executor_plugin_submitit.files import age, read_json
+from snakemake_executor_plugin_submitit.files import age, read_json, write_json
 
 HEARTBEAT_S = 5.0
 STALE_S = 4 * HEARTBEAT_S  # a start that has been silent for so long is dead
+LAUNCH_S = 5.0  # SLURM counts from before a task's first word on, and until after its last
 
 
 def run_file(folder: Path, index: int, number: int) -> Path:
@@ -61,17 +63,55 @@ def last_start(folder: Path, index: int) -> tuple[int, dict[str, Any], float]:
     return number, read_json(path) if number else {}, float("inf") if ended or not number else age(path)
 
 
-class Start:
-    """This process's start of a task."""
+def seconds_held(folder: Path, index: int, overrun_s: float = 0.0) -> list[float]:
+    """How long each start of a task has held what the task asked for, by its own clock: rounded up, never below.
 
-    def __init__(self, folder: Path, index: int, job_id: str) -> None:
-        self.folder, self.index, self.job_id = folder, index, job_id
+    overrun_s: seconds that a job which died without a word may have held its node after its last sign of life.
+    """
+    found: list[float] = []
+    last = last_start(folder, index)[0]
+    for number in range(1, last + 1):
+        path = run_file(folder, index, number)
+        run, ended = read_json(path), path.with_name(path.name + ".ended")
+        holds = path.with_name(path.name + ".holds")
+        if "created" not in run:
+            break  # revoked: there is no start after that
+        if run.get("waits") and not holds.exists():
+            found.append(0.0)
+            continue
+        edge = 0.0 if run.get("waits") else LAUNCH_S
+        begin = holds.stat().st_mtime if run.get("waits") else run["created"]
+        if ended.exists():
+            end = ended.stat().st_mtime
+        else:
+            following = read_json(run_file(folder, index, number + 1)).get("created", float("inf"))
+            end = min(path.stat().st_mtime + HEARTBEAT_S + overrun_s, following)
+        found.append(max(0.0, end - begin) + 2 * edge)
+    return found
+
+
+def grant(folder: Path, index: int, number: int) -> None:
+    """Let a start of a task take the whole time limit, whatever the starts before it have taken."""
+    write_json(folder / f"{index}.grant.json", {"start": number})
+
+
+def granted(folder: Path, index: int) -> int:
+    """The latest start of a task that may take the whole time limit."""
+    return int(read_json(folder / f"{index}.grant.json").get("start", 1))
+
+
+class Start:
+    """This process's start of a task; `waits`: it has no GPUs yet, and will say when it `holds` them."""
+
+    def __init__(self, folder: Path, index: int, job_id: str, waits: bool = False) -> None:
+        self.folder, self.index, self.job_id, self.waits = folder, index, job_id, waits
         self.number = 0
 
     def take(self) -> bool:
         """Take the next number, and wait until no earlier start is alive; false where the task is not ours to run."""
         created = psutil.Process().create_time()
         me = {"job_id": self.job_id, "node": socket.gethostname(), "pid": os.getpid(), "created": created}
+        me |= {"waits": True} if self.waits else {}
         number = 1
         while True:
             try:
@@ -102,6 +142,11 @@ class Start:
         with suppress(OSError):
             os.utime(run_file(self.folder, self.index, self.number))
         return run_file(self.folder, self.index, self.number + 1).exists()
+
+    def holds(self) -> None:
+        """Say that this start has its GPUs."""
+        path = run_file(self.folder, self.index, self.number)
+        path.with_name(path.name + ".holds").touch()
 
     def end(self) -> None:
         """Let a later start go on at once."""

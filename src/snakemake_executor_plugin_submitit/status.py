@@ -179,7 +179,8 @@ def _finished(result: dict[str, Any]) -> Outcome:
     }
     why = result.get("interrupted", "")
     state = "COMPLETED" if code == 0 else (why.split(",")[0] or "FAILED")
-    return Outcome(state, why or (f"exit status {code}" if code else ""), result["node"], True, code, columns=columns)
+    why = why or (f"exit status {code}" if code else "")
+    return Outcome(state, why, result["node"], True, code, lost=state == "BUDGET", columns=columns)
 
 
 def _over_memory(cell: dict[str, Any]) -> bool:

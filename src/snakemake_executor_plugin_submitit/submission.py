@@ -113,7 +113,8 @@ def _write_tasks(delayed: Sequence[DelayedSubmission]) -> list[Task]:
     """Every task's file, before anything is submitted; unchanged where a submission is tried again."""
     tasks: list[Any] = [one.function for one in delayed]
     for task in tasks:
-        fields = ("cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s")
+        fields = {"cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s"}
+        fields |= {"capped", "overrun_s"}
         content = {key: value for key, value in asdict(task).items() if key in fields}
         path = task.folder / f"{task.index}.json"
         if not path.exists():

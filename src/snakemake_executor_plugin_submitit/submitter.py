@@ -48,7 +48,14 @@ class Submitter:
     say: Callable[[str], None]
     array_limit: int = 1000
     stopping: Callable[[], bool] = lambda: False
+    study: str | None = None  # whose budget the submissions count against
+    capped: bool = False  # whether there is a budget
+    overrun_s: float = 0.0
     recent: list[float] = field(default_factory=list)
+
+    def serve(self, study: str | None, capped: bool, overrun_s: float) -> None:
+        """Whose budget, if any, submissions count against from now on; overrun_s: see seconds_held."""
+        self.study, self.capped, self.overrun_s = study, capped, overrun_s
 
     def chunks(self, ready: Sequence[Ready]) -> list[list[list[Ready]]]:
         """Submissions, each a list of tasks, each a list of cells: one rule, one request and one attempt each."""
@@ -66,7 +73,7 @@ class Submitter:
         """Submit one chunk; the rows of its cells, in order. Raises: RejectedError, FullError, journal's errors."""
         from snakemake_executor_plugin_submitit.submission import auto_executor, unique_name
 
-        request, rule = _for_all(tasks), tasks[0][0].cell["rule"]
+        request, rule = for_all(tasks), tasks[0][0].cell["rule"]
         name = unique_name(rule)
         folder = self.base / "jobs" / name
         folder.mkdir(parents=True, mode=0o700)
@@ -82,7 +89,10 @@ class Submitter:
             "rule": rule,
             "attempt": tasks[0][0].cell["attempt"],
             "cluster": self.settings.cluster,
-            "request": json.dumps({**request.parameters, "minutes": request.minutes, "gpus": request.gpus}),
+            "request": json.dumps(
+                {**request.parameters, "minutes": request.minutes, "gpus": request.gpus, "study": self.study}
+                | {"capped": self.capped}
+            ),
             "folder": str(folder),
         }
         places = [(task, number, one) for task, cells in enumerate(tasks) for number, one in enumerate(cells)]
@@ -113,6 +123,8 @@ class Submitter:
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
             delay = min(delay, max(10, request.minutes * 60 // 3))
+        capped = self.capped and request.gpus > 0
+        local = self.settings.cluster != "slurm"
         return Task(
             folder=folder,
             index=index,
@@ -121,8 +133,10 @@ class Submitter:
             max_requeues=int(self.settings.max_requeues or 0),
             signal_delay_s=delay,
             gpus=request.gpus,
-            limit_s=request.minutes * 60.0 if request.minutes and self.settings.cluster != "slurm" else None,
-            gpu_names=None if self.settings.cluster == "slurm" else local_gpus(self.settings.gpus),
+            limit_s=request.minutes * 60.0 if request.minutes and (local or capped) else None,
+            gpu_names=local_gpus(self.settings.gpus) if local else None,
+            capped=capped,
+            overrun_s=self.overrun_s,
         )
 
     def _until_taken(
@@ -210,7 +224,7 @@ class Submitter:
             self.journal.submitted(name, next(iter(started.values())).split("_")[0], started)
 
 
-def _for_all(tasks: list[list[Ready]]) -> Request:
+def for_all(tasks: list[list[Ready]]) -> Request:
     """What each task of a submission asks for: time for all of its cells."""
     request = tasks[0][0].request
     if request.minutes is None:

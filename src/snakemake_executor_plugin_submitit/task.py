@@ -28,10 +28,12 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit.files import read_json, write_json
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.program import spawn
-from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, Start
+from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, granted, seconds_held
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
+MARGIN_S = 10.0  # before the end of what a task may hold: SLURM counts until its last process is gone
 FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
+USED_UP = "BUDGET, it has held its GPUs for as long as was reserved for it"
 REQUEUED_LOCALLY = 144  # submitit's sign to its local controller (submitit.local.local.LOCAL_REQUEUE_RETURN_CODE)
 
 
@@ -42,6 +44,8 @@ class Task:
     cells: dicts of `name`, `log`, `env` and either `argv`, a command, or `snakemake`, arguments of a Snakemake that is
     forked, not started. gpu_names: the GPUs of this machine to choose `gpus` from; None where SLURM hands them out.
     limit_s: seconds from the first cell on that the task may take; None where SLURM keeps the time.
+    capped: under a budget of GPU-hours. limit_s is then for all starts together, counted as SLURM counts, from the
+    latest on that the controller has granted the whole of it. overrun_s: see seconds_held.
     """
 
     folder: Path
@@ -53,15 +57,18 @@ class Task:
     gpus: int = 0
     gpu_names: list[str] | None = None
     limit_s: float | None = None
+    capped: bool = False
+    overrun_s: float = 0.0
     asked_at: float = 0.0  # when SIGUSR2 came
     terminated: bool = False
     child: int = 0
     code: int = 1  # exit status of the last child
     ends_at: float = float("inf")
+    held_since: float = 0.0
     cell_started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self.start = Start(self.folder, self.index, job_id())
+        self.start = Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
 
     @classmethod
     def load(cls, folder: Path, index: int) -> "Task":
@@ -96,8 +103,14 @@ class Task:
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
         self.asked_at = 0.0  # a signal while waiting for GPUs is for no cell
-        if self.limit_s is not None:
-            self.ends_at = time.time() + self.limit_s
+        self.held_since = time.time()
+        if self.gpu_names is not None:
+            self.start.holds()
+        elif self.capped:
+            self.held_since = allocated_at()
+        self._set_end()
+        if not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
+            return self._give_up()
         for number, cell in enumerate(self.cells):
             if read_json(self._result_file(number)).get("exit") == 0:
                 continue
@@ -111,6 +124,29 @@ class Task:
                 return self._stop(number)
             status = status or self.code
         return status
+
+    def _set_end(self) -> None:
+        if self.limit_s is not None:
+            margin = MARGIN_S if self.capped and self.gpu_names is None else 0.0
+            self.ends_at = self.held_since + self._allowed() - margin
+
+    def _allowed(self) -> float:
+        """Seconds that this start may hold what the task asked for."""
+        assert self.limit_s is not None
+        if self._is_whole():
+            return self.limit_s
+        earlier = seconds_held(self.folder, self.index, self.overrun_s)[: self.start.number - 1]
+        return self.limit_s - sum(earlier[granted(self.folder, self.index) - 1 :])
+
+    def _is_whole(self) -> bool:
+        """Whether this start may take the whole time limit."""
+        return not self.capped or granted(self.folder, self.index) >= self.start.number
+
+    def _give_up(self) -> int:
+        """End this start, because what its task may hold is used up; the controller submits the rest anew."""
+        number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
+        self._write_result(number, 1, interrupted=USED_UP)
+        return 1
 
     def _run(self, number: int, cell: dict[str, Any], environment: dict[str, str]) -> None:
         log = Path(cell["log"])
@@ -161,6 +197,8 @@ class Task:
             self._signal_children(signal.SIGKILL)
             self.start.end()
             os._exit(FENCED)
+        if self.capped and self.start.number > 1:
+            self._set_end()  # the controller may have granted us more
 
     def _result_file(self, number: int) -> Path:
         return self.folder / f"{self.index}.{number}.json"
@@ -190,7 +228,7 @@ class Task:
         self._signal_children(signal.SIGKILL)
         if not self.terminated:
             number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
-            self._write_result(number, 1, interrupted="TIMEOUT")
+            self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
         self.start.end()
         os._exit(1)
 
@@ -210,11 +248,18 @@ class Task:
 
     def _stop(self, cell: int) -> int:
         """After SIGUSR2: back into the queue if the program has saved and ended; else a result that says why."""
-        if self.requeue and self.start.number <= self.max_requeues and self._requeue():
-            return REQUEUED_LOCALLY
+        if self.requeue and self.start.number <= self.max_requeues:
+            if self.capped and self._left() < 2 * self.signal_delay_s:
+                return self._give_up()
+            if self._requeue():
+                return REQUEUED_LOCALLY
         reason = f"after {self.max_requeues} requeues" if self.requeue else "requeueing is switched off"
         self._write_result(cell, 1, interrupted=f"INTERRUPTED, {reason}")
         return 1
+
+    def _left(self) -> float:
+        """Seconds that a next start might hold what the task asked for."""
+        return self._allowed() - (time.time() - self.held_since) - 2 * LAUNCH_S
 
     def _requeue(self) -> bool:
         job = os.environ.get("SLURM_JOB_ID")
@@ -225,6 +270,11 @@ class Task:
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         print(f"scontrol requeue {job}: {asked.returncode} {asked.stderr.strip()}", file=sys.stderr)
         return asked.returncode == 0 or "completing" in asked.stderr.lower()
+
+
+def allocated_at() -> float:
+    """When SLURM began to count, as a Unix time."""
+    return float(os.environ.get("SLURM_JOB_START_TIME") or psutil.Process().create_time() - LAUNCH_S)
 
 
 def job_id() -> str:

@@ -1,24 +1,12 @@
 """The cluster that the tests here run on: a real SLURM on this machine, started where it may be, never skipped."""
 
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sweeps import CLUSTER
-
-
-def up(**knobs: str) -> None:
-    """Start what is missing of the cluster. Fails, with what it lacks, where it cannot."""
-    done = subprocess.run([str(CLUSTER / "up")], env=os.environ | knobs, capture_output=True, text=True)
-    if done.returncode:
-        pytest.fail(f"These tests need a SLURM that they can start on this machine.\n{done.stdout}{done.stderr}", False)
-
-
-def down(*args: str) -> None:
-    subprocess.run([str(CLUSTER / "down"), *args], check=True, capture_output=True)
+from sweeps import down, up
 
 
 @pytest.fixture(autouse=True)

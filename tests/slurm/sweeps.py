@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 CLUSTER = Path(__file__).with_name("cluster")
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 BASE = [
@@ -30,7 +32,7 @@ rule all:
     localrule: True
 rule cell:
     output: "out/{i}.txt"
-    resources: runtime=10, mem_mb=200, gpu=1
+    resources: runtime=10, mem_mb=400, gpu=1
     shell: "echo {wildcards.i} > {output}"
 """
 
@@ -93,6 +95,18 @@ class Sweep:
                 task = json.loads((folder / f"{job.split('_')[1]}.json").read_text())
                 count.update(cell["name"] for cell in task["cells"])
         return count
+
+
+def up(**knobs: str) -> None:
+    """Start what is missing of the cluster. Fails, with what it lacks, where it cannot."""
+    done = subprocess.run([str(CLUSTER / "up")], env=os.environ | knobs, capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"These tests need a SLURM that they can start on this machine.\n{done.stdout}{done.stderr}", False)
+
+
+def down(*args: str) -> None:
+    """End the cluster; `--wipe` forgets all that it knew."""
+    subprocess.run([str(CLUSTER / "down"), *args], check=True, capture_output=True)
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def test_detaching_leaves_everything_running(tmp_path: Path, way: str) -> None:
     assert process.wait(30) == 1
     assert len(jobs()) == 12
     assert "Detached: 12 jobs go on" in sweep.log
-    time.sleep(20)  # some end with nobody watching
+    wait_for(lambda: len(jobs()) < 12, 60, "job that ends with nobody watching")
     assert sweep.run(timeout=120) == 0, sweep.log
     assert_each_once(sweep, 12)
 
@@ -84,7 +83,7 @@ def test_impossible_requests_are_refused_before_anything_is_submitted(tmp_path: 
         'slurm_extra="--job-name=mine"': "rule cell, resource slurm_extra: --job-name is managed by the plugin",
         'slurm_extra="--comment=x\\nrm"': "control characters are not allowed",
     }.items():
-        sweep = Sweep(tmp_path / str(abs(hash(resource))), CELLS.replace("mem_mb=200", resource), "--config", "cells=2")
+        sweep = Sweep(tmp_path / str(abs(hash(resource))), CELLS.replace("mem_mb=400", resource), "--config", "cells=2")
         assert sweep.run(timeout=30) == 1
         assert expected in sweep.log
         assert "Submitted" not in sweep.log
@@ -93,7 +92,7 @@ def test_impossible_requests_are_refused_before_anything_is_submitted(tmp_path: 
 def test_what_sbatch_rejects_fails_by_name_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """A rejected array of submitit's leaves its pickles; and the cells of another rule go on."""
     good = CELLS.replace("rule cell", "rule good").replace("out/", "good/").split("rule good")[1]
-    rejected = CELLS.replace("mem_mb=200", 'mem_mb=200, slurm_extra="--reservation=nosuch"')
+    rejected = CELLS.replace("mem_mb=400", 'mem_mb=400, slurm_extra="--reservation=nosuch"')
     both = rejected.replace('range(int(config["cells"]))]', 'range(2)] + ["good/1.txt"]') + "rule good" + good
     sweep = Sweep(tmp_path, both)
     assert sweep.run(timeout=60) == 1
