@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from scatterproof.attack_grid import AttacksConfig
 from scatterproof.errors import UserError
 from scatterproof.searches import PlateauConfig, SearchConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
@@ -219,6 +220,7 @@ class Study(Strict):
     theory: TheoryConfig = Field(TheoryConfig(), description="T")
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
+    attacks: AttacksConfig = Field(AttacksConfig(), description="reassembly from the weights")
     run: RunConfig = Field(RunConfig(), description="machine")
 
     @model_validator(mode="after")
@@ -229,11 +231,11 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for name in self.search.victims:
-            if name not in self.names:
-                raise ValueError(
-                    f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
-                )
+        for key, named in {"search": self.search.victims, "attacks": self.attacks.victims}.items():
+            for name in named:
+                if name not in self.names:
+                    expected = " or ".join(self.names)
+                    raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -264,6 +266,7 @@ class Study(Strict):
             "prune.images": self.prune.images_needed,
             "search.grids.images": self.search.images_needed,
             "plateau.images": self.plateau.images_needed,
+            "attacks.grids.images": self.attacks.images_needed,
         }
 
     @property
@@ -279,8 +282,15 @@ class Study(Strict):
     @property
     def searched(self) -> list[tuple[str, int]]:
         """Every (name, seed) that placements are searched on."""
-        most = self.search.victim_seeds
-        return [(name, seed) for name in self.search.victims for seed in self.victim_config(name).seeds[:most]]
+        return self._chosen(self.search.victims, self.search.victim_seeds)
+
+    @property
+    def attacked(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that attacks are run on."""
+        return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
+        return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]
 
 
 def problems(error: ValidationError, prefix: str = "") -> list[str]:
