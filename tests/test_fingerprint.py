@@ -23,14 +23,14 @@ MACHINE = Machine(torch.device("cpu"), 1)
 CHANCE_BOUND = 3
 
 
-def planted(seed: int, leak: float, share: float = 1.0, images: int = 60) -> tuple[Puzzle, Answer]:
-    """A copy-free VGG of width 1/64, untrained but that its layer has in it what training leaves: products of what flows back
+def planted(seed: int, leak: float, share: float = 1.0, images: int = 100) -> tuple[Puzzle, Answer]:
+    """A copy-free VGG of width 1/32, untrained but that its layer has in it what training leaves: products of what flows back
     through the next layer with what flows in, `leak` times as strong as the noise."""
-    config = small.vgg(input_size=28)
+    config = small.vgg(input_size=28, width=1 / 32)
     model = small.network(config, seed=seed)
     data = small.dataset(pirate=images, side=28)
     name = "classifier.0"
-    empty, _ = small.puzzle(model, config, data, 8, seed, images=images)
+    empty, _ = small.puzzle(model, config, data, 16, seed, images=images)
     inputs = find_surroundings(empty, name, MACHINE.device).inputs
     layer, after = dense_layers(model)[name], dense_layers(model)["classifier.3"]
     generator = torch.Generator().manual_seed(seed)
@@ -38,18 +38,18 @@ def planted(seed: int, leak: float, share: float = 1.0, images: int = 60) -> tup
     learned = back.T @ (inputs - inputs.mean(0))
     noise = torch.randn(layer.weight.shape, generator=generator)
     layer.weight.data = noise + leak * learned / learned.std()
-    return small.puzzle(model, config, data, 8, seed, images=images, share=share)
+    return small.puzzle(model, config, data, 16, seed, images=images, share=share)
 
 
 def reached(puzzle: Puzzle) -> Reached:
     return Fingerprint().run(puzzle, MACHINE)[-1].reached
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_a_planted_leak_is_found(share: float) -> None:
+@pytest.mark.parametrize(("share", "least"), [(1.0, 0.99), (0.5, 0.9)])
+def test_a_planted_leak_is_found(share: float, least: float) -> None:
     found = [placed(reached(puzzle), puzzle, answer) for puzzle, answer in (planted(s, 3.0, share) for s in range(3))]
-    assert sum(one["position_accuracy"] for one in found) / 3 > 0.99
-    assert max(one["residual_bits"] for one in found) < 50
+    assert sum(one["position_accuracy"] for one in found) / 3 > least
+    assert all(one["residual_bits"] < 0.1 * one["blocks"] * 8.6 for one in found), "a tenth of log2 392 bits a block"
 
 
 def test_random_weights_give_nothing_away() -> None:

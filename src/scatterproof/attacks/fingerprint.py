@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import Machine
@@ -77,6 +78,7 @@ class Fingerprint(DirectAttack):
         for _ in range(self.rounds):
             belief = beliefs(candidates, slots)
             yield candidates, belief
+            candidates = evidence.relabelled(candidates, belief)
             prediction = filters.predict(_expected(evidence.flat, candidates, belief, slots))
             candidates = evidence.candidates(prediction, energy, count)
             if abs(prediction.explained - before) <= self.settled * prediction.explained:
@@ -107,6 +109,17 @@ class _Evidence:
             moments = slices(around.following, grid.height)
             self._by_row = group_evidence(blocks.transpose(1, 2), moments).log_likelihood
 
+    def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
+        """Rows exchanged as wholes where the evidence of all blocks in them together says so.
+
+        Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
+        Columns are tied to each other by the inputs' covariance, and don't.
+        """
+        columns = self._by_column.shape[1]
+        rows = candidates.positions // columns
+        now = _regroup(rows, belief, self._by_row)[rows]
+        return candidates._replace(positions=now * columns + candidates.positions % columns)
+
     def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
         """The `count` best positions of each block. energy: the blocks' sum of squares."""
         places, scores = [], []
@@ -121,3 +134,11 @@ class _Evidence:
             places.append(place)
             scores.append(best)
         return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=-1e9))
+
+
+def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Which group [groups] each group's blocks are together likeliest to be: groups [blocks, count] of the candidates."""
+    count = evidence.shape[1]
+    share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
+    pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
+    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)
