@@ -18,9 +18,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau", "attacks"]
 TABLES += ["cost", "cost_summary"]
-FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "cost"]
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
 
 
@@ -58,6 +58,11 @@ TINY: dict[str, Any] = {
         "reinforce": {"steps": 32, "walks": 4, "minibatch": 16, "epochs": 1},
     },
     "plateau": {"correct": [0.5, 0.9], "images": [4, 8], "draws": 12},
+    "attacks": {
+        "victims": ["victim", "copy_free"],
+        "victim_seeds": 1,
+        "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
+    },
     "run": {"device": "cpu", "cells_per_job": 6},
 }
 for grid in TINY["search"]["grids"]:

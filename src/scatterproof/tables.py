@@ -64,7 +64,8 @@ def attack_table(
     trained = retraining["device_minutes"] if retraining["device"] == device else 0
     found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
     found["seed"] = 0
-    columns = [*("attack", "threat", "params", "defence", "seed", "step", "last", "accuracy", "withheld_accuracy")]
+    columns = [*("attack", "threat", "images", "knows", "params", "defence", "seed", "step", "last")]
+    columns += ["accuracy", "withheld_accuracy"]
     columns += ["known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy", "row_accuracy"]
     columns += ["column_accuracy", "residual_bits", "evaluations", "queries", "labelled", "unlabelled"]
     return found[HEAD + columns + ["cost_over_retraining"] + COST_COLUMNS]

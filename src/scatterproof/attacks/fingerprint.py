@@ -137,7 +137,7 @@ class _Evidence:
 
 
 def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
-    """Which group [groups] each group's blocks are together likeliest to be: groups [blocks, count] of the candidates."""
+    """Which group [groups] the blocks of each are together likeliest to be; groups [blocks, count]: the candidates'."""
     count = evidence.shape[1]
     share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
     pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from scatterproof.cost.measure import VERSION
 from scatterproof.errors import UserError
 
-STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "report"]
+STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "attacks", "report"]
 COST_COLUMNS = [
     *("stage", "rule", "job", "attempt", "attempt_name", "state", "partition", "node", "gpus", "submit", "queue_s"),
     *("elapsed_s", "allocated_gpu_minutes", "cpu_minutes", "mem_mb", "wasted", "source"),
