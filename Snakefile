@@ -5,6 +5,7 @@ import os
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from scatterproof.attack_grid import attacks_on
 from scatterproof.cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.files import check_writable
@@ -47,6 +48,7 @@ include: "rules/prune.smk"
 include: "rules/shuffle.smk"
 include: "rules/theory.smk"
 include: "rules/search.smk"
+include: "rules/attacks.smk"
 include: "rules/retraining.smk"
 include: "rules/cost.smk"
 include: "rules/report.smk"

@@ -3,7 +3,8 @@
 
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU]
+ATTACKED = ["attacks"] if STUDY.attacks.grids else []
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
 TRAJECTORY = ["trajectory"] if SEARCHED else []
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -14,6 +15,7 @@ FIGURES = {
     **({"search": "P2: best fitness against evaluations"} if SEARCHED else {}),
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
+    **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

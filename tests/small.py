@@ -44,6 +44,16 @@ def network(config: VictimConfig, classes: int = 5, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+WIDE = VictimConfig(model="small:wide", input_size=8, layer="3")
+
+
+def wide() -> nn.Module:
+    """Logits [n, 5] of float [n, 3, 8, 8]; its layer 3, 128 x 256, reads inputs of which none is ever silent."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 256), nn.Tanh(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 5),
+    )  # fmt: skip
+
+
 def tiny() -> nn.Module:
     """A network with all that a resume must restore: batch norm, dropout, dense layers."""
     return nn.Sequential(

@@ -103,6 +103,10 @@ def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) 
     [
         ({"block_sizes": [16, 65]}, "block_sizes: block size 65 is larger than the layer: classifier.0 is 64 x 392"),
         ({"victim.layer": "features.0"}, "victim.layer 'features.0' is Conv2d, expected a dense layer"),
+        (
+            {"attacks.grids": [{"images": [298]}]},
+            "attacks.grids.images is 298, but the pirate has 297 images: lower it, or raise dataset",
+        ),
         ({"plateau.images": [298]}, "plateau.images is 298, but the pirate has 297 images: lower it, or raise dataset"),
         (
             {"retraining.pirate_images": [8, 298]},
@@ -110,7 +114,7 @@ def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) 
         ),
         ({"search.genetic.tournament": 9}, "search.genetic: tournament 9: expected 1 to the population of 8"),
     ],
-    ids=["block size", "layer", "images", "more images", "tournament"],
+    ids=["block size", "layer", "attack images", "images", "more images", "tournament"],
 )
 def test_what_does_not_fit_the_victim(with_data: Path, keys: dict[str, Any], named: str) -> None:
     refused_in(with_data, changed(keys), "check_study", named)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from scatterproof.attack_grid import AttacksConfig, attacks_on
 from scatterproof.study import Study, StudyError, parse_study, read_study
 
 # What is wrong, the study's keys besides its name, and what each line must name, line by line
@@ -19,6 +20,12 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
     ("fraction for a whole number", {"victim": {"train": {"epochs": 1.5}}}, [["victim.train.epochs", "1.5"]]),
     ("number for a list", {"block_sizes": 17}, [["block_sizes", "17"]]),
     ("number for a section", {"victim": 17}, [["victim", "17"]]),
+    ("attack of no such victim", {"attacks": {"victims": ["other"]}}, [["attacks.victims", "'other'"]]),
+    ("attack twice on one victim", {"attacks": {"victims": ["victim"] * 2}}, [["attacks.victims", "twice"]]),
+    ("unknown attack", {"attacks": {"grids": [{"attacks": ["guess"]}]}}, [["attacks.grids.0.attacks.0", "'guess'"]]),
+    ("attack without blocks", {"attacks": {"grids": [{"keep": [0]}]}}, [["attacks.grids.0.keep.0", "0"]]),
+    ("fewer than no images", {"attacks": {"grids": [{"images": [-1]}]}}, [["attacks.grids.0.images.0", "-1"]]),
+    ("shares alike", {"attacks": {"grids": [{"keep": [0.5, 0.50000001]}]}}, [["attacks.grids", "six digits"]]),
     ("nothing for a section", {"prune": None}, [["prune", "None"]]),
     ("not a number", {"victim": {"train": {"lr": float("nan")}}}, [["victim.train.lr", "nan"]]),
     ("choice that is none", {"scatter": "everything"}, [["scatter", "'everything'", "'dense'"]]),
@@ -148,3 +155,14 @@ def test_good_study(tmp_path: Path) -> None:
     control = study.victim_config("copy_free")
     assert (control.input_size, control.width, control.train.lr, control.train.epochs) == (28, 0.25, 0.5, 3)
     assert Study.model_validate(study.model_dump()) == study
+
+
+def test_each_threat_has_its_attacks_once_and_without_images_nothing_is_known_of_them() -> None:
+    config = AttacksConfig.model_validate(
+        {"grids": [{"keep": [1.0, 0.5], "images": [0, 100], "knows": ["none", "labels"]}, {"images": [100]}]}
+    )
+    found = attacks_on(config, "layer")
+    names = {f"layer-{keep}-{rest}" for keep in ("1", "0.5") for rest in ("0-none", "100-none", "100-labels")}
+    assert found.keys() == names
+    assert all(attacks == ["fingerprint"] for _, attacks in found.values())
+    assert all(threat.name == name for name, (threat, _) in found.items())

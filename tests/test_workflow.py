@@ -100,6 +100,22 @@ def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finishe
     assert not list((finished.folder / RESULTS / "search").glob("*.work"))
 
 
+def test_attacks_are_scored_step_by_step_against_the_same_blocks_in_their_places(finished: Finished) -> None:
+    attacks = read(finished, "attacks")
+    threats = ["layer-0.5-0-none", "layer-0.5-8-none", "layer-1-0-none", "layer-1-8-none", "layer-1-8-labels"]
+    last = attacks[attacks["last"]]
+    assert sorted(zip(last["victim"], last["threat"], strict=True)) == sorted(
+        (victim, threat) for victim in ("victim", "copy_free") for threat in threats
+    )
+    assert (attacks.groupby(["victim", "threat"])["step"].max() >= 1).all()
+    whole = last[last["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
+    assert (whole["known_places_accuracy"] == whole["accuracy_y"]).all()
+    assert (whole["relative_accuracy"] == whole["accuracy_x"] / whole["accuracy_y"]).all()
+    assert last["withheld_accuracy"].isna().equals(last["threat"].str.endswith("labels"))
+    assert (last["position_accuracy"] <= last["row_accuracy"]).all()
+    assert (last["cost_over_retraining"] > 0).all()
+
+
 def test_the_plateau_is_measured_on_the_victims_searched(finished: Finished) -> None:
     plateau = read(finished, "plateau")
     assert set(plateau["victim"]) == {"victim"} and set(plateau["victim_seed"]) == {0}
@@ -147,6 +163,7 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
         "theory",
         "search",
         "plateau",
+        "attacks",
         "retraining",
         "report",
     } <= set(summary["stage"])

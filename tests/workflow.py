@@ -19,9 +19,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["retraining"]
+TABLES += ["attacks", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
-FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "retraining", "cost"]
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks"]
+FIGURES += ["retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes"]
 
 
@@ -65,6 +66,11 @@ TINY: dict[str, Any] = {
         "pirate_recipes": {"longer": {"epochs": 3}},
         "victim_seeds": 1,
         "runs_per_job": 2,
+    },
+    "attacks": {
+        "victims": ["victim", "copy_free"],
+        "victim_seeds": 1,
+        "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
     },
     "run": {"device": "cpu", "cells_per_job": 6},
 }

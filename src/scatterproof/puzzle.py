@@ -164,7 +164,7 @@ def make_puzzle(
         },
         images=images,
         labels=dataset.pirate.labels[: threat.images] if threat.knows == "labels" else None,
-        logits=_logits(model, config, dataset, images) if threat.knows == "logits" else None,
+        logits=logits_on(model, config, dataset, images) if threat.knows == "logits" else None,
         config=config.model_copy(update={"kind": "train", "checkpoint": None}),  # not where the whole model lies
         classes=dataset.classes,
         mean=dataset.mean,
@@ -175,7 +175,8 @@ def make_puzzle(
 
 
 @torch.inference_mode()
-def _logits(model: nn.Module, config: VictimConfig, dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
+def logits_on(model: nn.Module, config: VictimConfig, dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
+    """A model's answers [n, classes] to images uint8 [n, C, H, W], on the CPU."""
     device = next(model.parameters()).device
     chunks = [to_input(part.to(device), config.input_size, dataset.mean, dataset.std) for part in images.split(500)]
     return torch.cat([model(chunk).float().cpu() for chunk in chunks])

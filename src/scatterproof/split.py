@@ -70,12 +70,27 @@ def next_layer(tail: nn.Module) -> NextLayer | None:
     """The dense layer that follows in an eval-mode tail of `split_at`, if only elementwise operations lie between."""
     if not isinstance(tail, fx.GraphModule) or sum(node.op == "placeholder" for node in tail.graph.nodes) > 1:
         return None
+    name = following_layer(tail)
+    if name is None:
+        return None
+    linear = tail.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return _next_layer(split_at(tail, [name]), linear)
+
+
+def following_layer(tail: nn.Module) -> str | None:
+    """The path of the dense layer that reads the cut layer's outputs through elementwise operations alone, if one does.
+
+    Unlike `next_layer`, whatever else passes around the two layers.
+    """
+    if not isinstance(tail, fx.GraphModule):
+        return None
     node = next(iter(tail.graph.nodes))
     while len(node.users) == 1:
         node = next(iter(node.users))
         module = tail.get_submodule(str(node.target)) if node.op == "call_module" else None
         if type(module) is nn.Linear:
-            return _next_layer(split_at(tail, [str(node.target)]), module)
+            return str(node.target)
         function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS and len(node.args) == 1
         if not function and not isinstance(module, ELEMENTWISE_MODULES):
             return None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from scatterproof.attack_grid import AttacksConfig
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
 from scatterproof.machine import BudgetConfig, RunConfig
@@ -209,6 +210,7 @@ class Study(Strict):
     theory: TheoryConfig = Field(TheoryConfig(), description="T")
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
+    attacks: AttacksConfig = Field(AttacksConfig(), description="reassembly from the weights")
     retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
@@ -222,11 +224,11 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for name in self.search.victims:
-            if name not in self.names:
-                raise ValueError(
-                    f"search.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
-                )
+        for key, named in {"search": self.search.victims, "attacks": self.attacks.victims}.items():
+            for name in named:
+                if name not in self.names:
+                    expected = " or ".join(self.names)
+                    raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
@@ -277,6 +279,7 @@ class Study(Strict):
             "search.grids.images": self.search.images_needed,
             "plateau.images": self.plateau.images_needed,
             "retraining.pirate_images": self.retraining.images_needed,
+            "attacks.grids.images": self.attacks.images_needed,
         }
 
     @property
@@ -292,8 +295,15 @@ class Study(Strict):
     @property
     def searched(self) -> list[tuple[str, int]]:
         """Every (name, seed) that placements are searched on."""
-        most = self.search.victim_seeds
-        return [(name, seed) for name in self.search.victims for seed in self.victim_config(name).seeds[:most]]
+        return self._chosen(self.search.victims, self.search.victim_seeds)
+
+    @property
+    def attacked(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that attacks are run on."""
+        return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
+        return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]
 
     @property
     def retrained(self) -> list[tuple[str, int]]:

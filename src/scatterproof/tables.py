@@ -48,6 +48,29 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
     return found[HEAD + middle + COST_COLUMNS]
 
 
+def attack_table(
+    rows: Sequence[dict[str, Any]], about: dict[str, Any], retraining: dict[str, Any], device: str
+) -> pd.DataFrame:
+    """The rows of one puzzle's attacks.
+
+    retraining: the victim's training.json; what was trained on another device is no peer, and the ratio stays empty.
+    """
+    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", evaluations=0, queries=0)
+    found["labelled"] = about["images"] if about["knows"] == "labels" else 0
+    found["unlabelled"] = about["images"] if about["knows"] == "none" else 0
+    found["queries"] = about["images"] if about["knows"] == "logits" else 0
+    found["device_minutes"] = found.pop("minutes")
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    trained = retraining["device_minutes"] if retraining["device"] == device else 0
+    found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
+    found["seed"] = 0
+    columns = [*("attack", "threat", "images", "knows", "params", "defence", "seed", "step", "last")]
+    columns += ["accuracy", "withheld_accuracy"]
+    columns += ["known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy", "row_accuracy"]
+    columns += ["column_accuracy", "residual_bits", "evaluations", "queries", "labelled", "unlabelled"]
+    return found[HEAD + columns + ["cost_over_retraining"] + COST_COLUMNS]
+
+
 def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:
     """What each search had reached at log-spaced costs, the training of nothing but itself included."""
     found = search.rename(columns={"device_minutes": "minutes"})

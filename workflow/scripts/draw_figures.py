@@ -5,6 +5,7 @@ from pathlib import Path
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.job import light_job
 from scatterproof.report import figures
+from scatterproof.report.attacks import draw_attacks
 from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
@@ -23,6 +24,8 @@ with light_job(snakemake, "report"):
     if "search" in tables:
         draw_search(tables["search"], svg["search"])
         draw_trajectory(tables["search"], tables["victim"], retraining_minutes(tables["victim"]), svg["trajectory"])
+    if "attacks" in tables:
+        draw_attacks(tables["attacks"], tables["victim"], svg["attacks"])
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

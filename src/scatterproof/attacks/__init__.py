@@ -2,6 +2,8 @@
 
 from scatterproof.attacks.annealing import Annealing
 from scatterproof.attacks.base import Attack
+from scatterproof.attacks.direct import DirectAttack
+from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.genetic import Genetic
 from scatterproof.attacks.hill_climbing import HillClimbing
 from scatterproof.attacks.random_search import RandomSearch
@@ -10,3 +12,4 @@ from scatterproof.attacks.reinforce import Reinforce
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 }
+DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint,)}

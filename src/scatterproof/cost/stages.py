@@ -2,7 +2,19 @@
 
 from typing import NamedTuple
 
-STAGES = ["data", "victim", "blocks", "prune", "shuffle", "theory", "search", "plateau", "retraining", "report"]
+STAGES = [
+    "data",
+    "victim",
+    "blocks",
+    "prune",
+    "shuffle",
+    "theory",
+    "search",
+    "plateau",
+    "attacks",
+    "retraining",
+    "report",
+]
 UNKNOWN, NONE = "(unknown)", "(none)"
 
 
@@ -26,6 +38,9 @@ RULES = {
     "score_search": Rule("search", of_victim=True),
     "tabulate_search": Rule("search"),
     "measure_plateau": Rule("plateau", of_victim=True),
+    "attack_puzzle": Rule("attacks", of_victim=True, attacks=True),
+    "score_attack": Rule("attacks", of_victim=True),
+    "tabulate_attacks": Rule("attacks"),
     "train_recipes": Rule("retraining", of_victim=True),
     "tabulate_retraining": Rule("retraining"),
     **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),

@@ -61,13 +61,13 @@ def draw_prune(
     means = curve(prune, ["victim", "correction"])
     with panels(names(prune), svg) as axes:
         for name, axis in axes.items():
-            _reference_lines(axis, victims, name)
+            reference_lines(axis, victims, name)
             for (label, colour, marker), line in _by_correction(means[means["victim"] == name]):
-                _draw_line(axis, line, "keep", colour, marker, label)
+                draw_line(axis, line, "keep", colour, marker, label)
             here = thresholds[(thresholds["victim"] == name) & (thresholds["block_size"] == block_size)]
             here = here[here["keep"] > prune["keep"].min()]
             _mark_thresholds(axis, here, victims, name)
-            _shares(axis, "accuracy on test images (%)")
+            shares(axis, "accuracy on test images (%)")
         finish(axes, "share of the blocks held, places known (%)")
     return svg
 
@@ -78,12 +78,12 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
     means = curve(shuffle, ["victim", "moved"])
     with panels(names(shuffle), svg) as axes:
         for name, axis in axes.items():
-            _reference_lines(axis, victims, name)
+            reference_lines(axis, victims, name)
             lines = means[means["victim"] == name].groupby("moved")
             for index, (moved, line) in enumerate(lines):
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-                _draw_line(axis, line, "keep", *style, f"{100 * float(str(moved)):g} % of them displaced")
-            _shares(axis, "accuracy on test images (%)")
+                draw_line(axis, line, "keep", *style, f"{100 * float(str(moved)):g} % of them displaced")
+            shares(axis, "accuracy on test images (%)")
         finish(axes, "share of the blocks held (%)")
     return svg
 
@@ -214,7 +214,7 @@ def _by_correction(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], 
             yield (label, colour, marker), rows
 
 
-def _draw_line(axis: Axes, line: pd.DataFrame, x: str, colour: str, marker: str, label: str) -> None:
+def draw_line(axis: Axes, line: pd.DataFrame, x: str, colour: str, marker: str, label: str) -> None:
     """A curve of means with its 95 % band, in percent; no band where there is no interval."""
     at, mean, low, high = (100 * line[column].to_numpy(dtype=float) for column in (x, "mean", "ci_low", "ci_high"))
     axis.plot(at, mean, color=colour, marker=marker, label=label)
@@ -234,7 +234,8 @@ def _dots(axis: Axes, x: Any, values: "pd.Series[Any]", colour: str, marker: str
     axis.plot(x, values.to_numpy(dtype=float), color=colour, marker=marker, linestyle="none", label=label)
 
 
-def _reference_lines(axis: Axes, victims: pd.DataFrame, name: str) -> None:
+def reference_lines(axis: Axes, victims: pd.DataFrame, name: str) -> None:
+    """The victim's own accuracy, and chance."""
     own = victims[victims["victim"] == name]
     top, chance = 100 * float(own["accuracy"].mean()), 100 * float(own["chance"].mean())
     axis.axhline(top, color=GREY, linestyle="--", linewidth=1.2, label="the victim itself")
@@ -255,7 +256,8 @@ def _mark_thresholds(axis: Axes, thresholds: pd.DataFrame, victims: pd.DataFrame
     axis.plot(at, np.full(len(at), half), color="black", label="half of the victim's accuracy", **style)
 
 
-def _shares(axis: Axes, y_label: str) -> None:
+def shares(axis: Axes, y_label: str) -> None:
+    """Axes for accuracies in percent against shares of the blocks in percent."""
     axis.set_xlim(0, 103)
     _percent(axis, y_label)
 

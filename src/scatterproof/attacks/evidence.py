@@ -1,0 +1,71 @@
+"""What a block's own weights say of its row and column, as log-likelihoods.
+
+Training adds to a weight the outer products of what flows back and what flows in, so its rows lean towards the span of
+the layer's inputs, and its columns towards that of the next layer's weights. A block's rows are taken as draws from a
+normal distribution with covariance `a M^g + b I`, M being the second moment of the inputs that the block would have in
+a column; its columns likewise, M being the next layer's Gram matrix over the neurons that it would have in a row. The
+exponent g and the share a / (a + b) are those under which the blocks, whatever their places, are likeliest: nothing of
+the truth is needed to choose them. Where the layer's inputs are copies of each other, M has their pattern, and with it
+goes the phase of the copies within the block.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+EXPONENTS = (0.5, 1.0)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+
+
+class Evidence(NamedTuple):
+    """log_likelihood float32 [blocks, groups], up to a constant for each block; the exponent and share chosen."""
+
+    log_likelihood: torch.Tensor
+    exponent: float
+    share: float
+
+
+def group_evidence(vectors: torch.Tensor, moments: torch.Tensor) -> Evidence:
+    """Which group (row or column) each block's vectors come from.
+
+    vectors [blocks, n, d]: n draws of dimension d; moments [groups, d, d]: positive semidefinite, of any scale.
+    """
+    grams = torch.bmm(vectors.transpose(1, 2), vectors)
+    count = vectors.shape[1]
+    variance = float(grams.diagonal(dim1=1, dim2=2).mean()) / count
+    values, directions = torch.linalg.eigh(moments.double())
+    flat = grams.flatten(1)
+    found = [
+        Evidence(_likelihood(flat, values, directions, exponent, share, variance, count), exponent, share)
+        for exponent in EXPONENTS
+        for share in SHARES
+    ]
+    return max(found, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+
+
+def _likelihood(
+    grams: torch.Tensor,
+    values: torch.Tensor,
+    directions: torch.Tensor,
+    exponent: float,
+    share: float,
+    variance: float,
+    count: int,
+) -> torch.Tensor:
+    """Normal log-likelihood [blocks, groups] of `count` vectors with these Gram matrices [blocks, d * d]."""
+    spectrum = values.clamp(min=0) ** exponent
+    spectrum = spectrum / spectrum.mean().clamp(min=1e-30)
+    spectrum = variance * (share * spectrum + (1 - share))
+    inverse = (directions / spectrum[:, None, :]) @ directions.transpose(1, 2)
+    distance = grams @ inverse.flatten(1).to(grams.dtype).T
+    log_determinant = spectrum.log().sum(1).to(grams.dtype)
+    return -0.5 * distance - 0.5 * count * log_determinant
+
+
+def slices(matrix: torch.Tensor, size: int) -> torch.Tensor:
+    """Gram matrices [slices, size, size] of a matrix [n, d] over each `size` columns, the last padded by zeros."""
+    count = -(-matrix.shape[1] // size)
+    padded = F.pad(matrix, (0, count * size - matrix.shape[1]))
+    parts = padded.view(len(matrix), count, size).transpose(0, 1)
+    return torch.bmm(parts.transpose(1, 2), parts)

@@ -1,0 +1,144 @@
+"""Reassembly from the blocks' own weights: no labels, no evaluation of the network, a few unlabelled images or none.
+
+Two kinds of evidence. First each block by itself: its rows lean towards its inputs' second moment, its columns towards
+the next layer's Gram matrix (evidence.py). Then the blocks together: what training added to the layer has few
+directions, those in which its inputs vary and those that the next layer reads. So the layer as expected under the
+beliefs held so far, filtered to those directions, predicts each block from all the others (prediction.py), and a
+block's product with the prediction for a place says how likely it lies there. Beliefs and prediction are computed in
+turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
+expected layer's energy the prediction explains. A block never votes for itself: its own part is taken out of the
+prediction for its place.
+
+The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
+https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
+(https://arxiv.org/abs/1802.08665).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Knowledge, Reached
+from scatterproof.attacks.evidence import group_evidence, slices
+from scatterproof.attacks.prediction import Filters, Prediction
+from scatterproof.attacks.surroundings import Surroundings, find_surroundings
+from scatterproof.puzzle import Puzzle
+
+CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
+CHUNK = 512  # blocks scored at once
+
+
+@dataclass(frozen=True)
+class Fingerprint(DirectAttack):
+    """Mean-field reassembly of one layer.
+
+    rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
+    blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
+    relative change of what is explained at which the rounds end.
+    """
+
+    name: ClassVar[str] = "fingerprint"
+    knowledge: ClassVar[Knowledge] = Knowledge()
+
+    rounds: int = 10
+    candidates: int = 6_000_000
+    input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
+    output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    settled: float = 0.002
+
+    def steps(self, puzzle: Puzzle, machine: Machine) -> Iterator[Reached]:
+        """The placement by each block alone, then after each round."""
+        (name,) = puzzle.layout.grids
+        around = find_surroundings(puzzle, name, machine.device)
+        shapes = puzzle.layout.shapes().to(machine.device)
+        allowed = (puzzle.shapes.to(machine.device)[:, None] == shapes).all(2)
+        for candidates, belief in self.believe(puzzle.blocks.to(machine.device), allowed, around):
+            best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
+            placement = best_assignment(candidates, puzzle.layout.positions)
+            yield Reached(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
+
+    def believe(
+        self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings
+    ) -> Iterator[tuple[Candidates, torch.Tensor]]:
+        """Candidates and beliefs about where blocks [held, height, width] lie, round by round.
+
+        allowed bool [held, positions]: where a block may lie, by its shape.
+        """
+        slots = around.grid.count
+        evidence = _Evidence(blocks, allowed, around)
+        filters = Filters(around, self.input_widths, self.output_widths)
+        count = max(1, min(slots, self.candidates // len(blocks)))
+        energy = float(evidence.flat.square().sum(dtype=torch.float64))
+        candidates, before = evidence.candidates(None, energy, count), 0.0
+        for _ in range(self.rounds):
+            belief = beliefs(candidates, slots)
+            yield candidates, belief
+            candidates = evidence.relabelled(candidates, belief)
+            prediction = filters.predict(_expected(evidence.flat, candidates, belief, slots))
+            candidates = evidence.candidates(prediction, energy, count)
+            if abs(prediction.explained - before) <= self.settled * prediction.explained:
+                break
+            before = prediction.explained
+        yield candidates, beliefs(candidates, slots)
+
+
+def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, slots: int) -> torch.Tensor:
+    """The weight expected at each position [positions, height * width]."""
+    sure = belief > CERTAIN
+    block = torch.arange(len(flat), device=flat.device)[:, None].expand_as(belief)[sure]
+    index = torch.stack([candidates.positions[sure], block])
+    mixing = torch.sparse_coo_tensor(index, belief[sure], (slots, len(flat)), check_invariants=True)
+    expected: torch.Tensor = torch.sparse.mm(mixing, flat)
+    return expected
+
+
+class _Evidence:
+    """Each block's own evidence, to which a prediction's is added."""
+
+    def __init__(self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings) -> None:
+        grid = around.grid
+        self.flat, self._allowed = blocks.flatten(1), allowed
+        self._by_column = group_evidence(blocks, slices(around.inputs, grid.width)).log_likelihood
+        self._by_row = blocks.new_zeros(len(blocks), grid.rows)
+        if around.following is not None:
+            moments = slices(around.following, grid.height)
+            self._by_row = group_evidence(blocks.transpose(1, 2), moments).log_likelihood
+
+    def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
+        """Rows exchanged as wholes where the evidence of all blocks in them together says so.
+
+        Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
+        Columns are tied to each other by the inputs' covariance, and don't.
+        """
+        columns = self._by_column.shape[1]
+        rows = candidates.positions // columns
+        now = _regroup(rows, belief, self._by_row)[rows]
+        return candidates._replace(positions=now * columns + candidates.positions % columns)
+
+    def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
+        """The `count` best positions of each block. energy: the blocks' sum of squares."""
+        places, scores = [], []
+        for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
+            found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+            if prediction is not None:
+                noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
+                fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
+                found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
+            found.masked_fill_(~self._allowed[part], -torch.inf)
+            best, place = found.topk(count, dim=1)
+            places.append(place)
+            scores.append(best)
+        return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=-1e9))
+
+
+def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Which group [groups] the blocks of each are together likeliest to be; groups [blocks, count]: the candidates'."""
+    count = evidence.shape[1]
+    share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
+    pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
+    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)

@@ -1,0 +1,131 @@
+"""Each block as the others predict it: the layer expected so far, filtered to the directions that training gives.
+
+What training adds to a weight is a sum of outer products: on the right, the layer's inputs; on the left, what flows
+back through the next layer's weight. With the inputs' covariance M and the next layer's Gram matrix G the filter is
+`G (G + a)^-1 W M (M + b)^-1`, close to the best linear estimate under a prior that is normal on both sides.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from scatterproof.attacks.surroundings import Surroundings
+
+CHUNK = 128  # positions predicted at once
+SAMPLE = 256  # positions on which the filter's widths are tried
+
+
+class Prediction(NamedTuple):
+    """Weight predicted at each position [positions, height * width]; times `gain`, it is the likeliest value.
+
+    explained: how much of the expected layer's energy (sum of squares) is thereby accounted for.
+    """
+
+    weight: torch.Tensor
+    gain: float
+
+    explained: float
+
+
+class Filters:
+    """Filters of several widths, given as shares of the largest direction's variance."""
+
+    def __init__(self, around: Surroundings, input_widths: tuple[float, ...], output_widths: tuple[float, ...]) -> None:
+        self._grid = around.grid
+        inputs = around.inputs - around.inputs.mean(0)
+        self._inputs = inputs / max(len(inputs), 1) ** 0.5
+        values, self._directions = torch.linalg.eigh((self._inputs @ self._inputs.T).double())
+        self._values = values.clamp(min=0)
+        largest = max(float(self._values.max()), 1e-30)
+        self._input_widths = [largest * width for width in input_widths]
+        self._output_filters: list[torch.Tensor | None] = [None]
+        if around.following is not None:
+            gram = (around.following.T @ around.following).double()
+            largest = float(torch.linalg.eigvalsh(gram)[-1]) if len(gram) <= 512 else _largest(gram)
+            identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            for width in output_widths:
+                regular = gram + width * largest * identity
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
+                self._output_filters.append((identity - width * largest * inverse).float())
+
+    def predict(self, expected: torch.Tensor) -> Prediction:
+        """The prediction of each position from the others, by the filters that explain most."""
+        grid = self._grid
+        weight = grid.assemble(expected.view(-1, grid.width), torch.arange(grid.count, device=expected.device))
+        sample = torch.linspace(0, grid.count - 1, min(SAMPLE, grid.count)).long().unique()
+        best, chosen = -1.0, None
+        for width in self._input_widths:
+            factor = self._input_factor(width)
+            through = weight @ factor.T  # [outputs, n]
+            for smooth in self._output_filters:
+                left = through if smooth is None else smooth @ through
+                part = self._at(sample, left, factor, smooth, expected)
+                _, explained = _fit(part, expected[sample])
+                if explained > best:
+                    best, chosen = explained, (left, factor, smooth)
+        assert chosen is not None
+        whole = self._at(torch.arange(grid.count), *chosen, expected)
+        gain, explained = _fit(whole, expected)
+        return Prediction(whole, gain, explained)
+
+    def _input_factor(self, width: float) -> torch.Tensor:
+        """Y [n, inputs] with Y'Y = M (M + width)^-1, M the inputs' covariance."""
+        scaled = self._directions / (self._values + width).sqrt()
+        factor: torch.Tensor = scaled.T.to(self._inputs.dtype) @ self._inputs
+        return factor
+
+    def _at(
+        self,
+        positions: torch.Tensor,
+        left: torch.Tensor,
+        factor: torch.Tensor,
+        smooth: torch.Tensor | None,
+        expected: torch.Tensor,
+    ) -> torch.Tensor:
+        """The filtered layer at these positions, less what the expected block there contributes itself."""
+        grid = self._grid
+        lefts = _sliced(left, grid.rows, grid.height)  # [rows, height, n]
+        rights = _sliced(factor.T.contiguous(), grid.columns, grid.width)  # [columns, width, n]
+        smooths = None if smooth is None else _diagonal(smooth, grid.rows, grid.height)
+        found = expected.new_empty(len(positions), expected.shape[1])
+        for part in torch.arange(len(positions)).split(CHUNK):
+            rows, columns = positions[part] // grid.columns, positions[part] % grid.columns
+            right = rights[columns]
+            own = expected[positions[part]].view(-1, grid.height, grid.width)
+            own = torch.bmm(torch.bmm(own, right), right.transpose(1, 2))
+            if smooths is not None:
+                own = torch.bmm(smooths[rows], own)
+            found[part] = (torch.bmm(lefts[rows], right.transpose(1, 2)) - own).flatten(1)
+        return found
+
+
+def _fit(prediction: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """The factor by which the prediction fits best, and the energy it then explains: none where it points away."""
+    product = float((prediction * expected).sum(dtype=torch.float64))
+    norm = float(prediction.square().sum(dtype=torch.float64))
+    if product <= 0 or norm == 0:
+        return 0.0, 0.0
+    return product / norm, product**2 / norm
+
+
+def _sliced(matrix: torch.Tensor, count: int, size: int) -> torch.Tensor:
+    """Rows of a matrix [d, n] in slices [count, size, n], the last padded by zeros."""
+    padded = F.pad(matrix, (0, 0, 0, count * size - len(matrix)))
+    return padded.view(count, size, -1)
+
+
+def _diagonal(matrix: torch.Tensor, count: int, size: int) -> torch.Tensor:
+    """The blocks [count, size, size] on the diagonal of a square matrix, the last padded by zeros."""
+    missing = count * size - len(matrix)
+    padded = F.pad(matrix, (0, missing, 0, missing)).view(count, size, count, size)
+    index = torch.arange(count)
+    return padded[index, :, index, :]
+
+
+def _largest(gram: torch.Tensor, steps: int = 30) -> float:
+    """The largest eigenvalue, by power iteration from the diagonal."""
+    vector = gram.diagonal().clone()
+    for _ in range(steps):
+        vector = gram @ (vector / vector.norm())
+    return float(vector.norm())

@@ -1,0 +1,88 @@
+"""What lies around a scattered layer and is known: its inputs on the pirate's images, its bias, the layer after it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from scatterproof.blocks import BlockGrid
+from scatterproof.models import dense_layers
+from scatterproof.puzzle import Puzzle
+from scatterproof.seeds import torch_generator
+from scatterproof.split import following_layer, split_at
+
+MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
+MADE_UP = 256  # images made up where the pirate has none
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the pirate knows around a scattered layer.
+
+    inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weight of the dense layer that
+    reads the layer's outputs, or None where none does; bias [outputs] or None.
+    """
+
+    grid: BlockGrid
+    inputs: torch.Tensor
+    following: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surroundings:
+    """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own."""
+    model = puzzle.model().to(device)
+    images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
+    layer = dense_layers(model)[name]
+    tail = split_at(model, [name]).tail
+    following = following_layer(tail)
+    return Surroundings(
+        grid=puzzle.layout.grids[name],
+        inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
+        following=None if following is None else _weight(tail, following),
+        bias=None if layer.bias is None else layer.bias.detach(),
+    )
+
+
+def _weight(tail: nn.Module, path: str) -> torch.Tensor:
+    layer = tail.get_submodule(path)
+    assert isinstance(layer, nn.Linear)
+    return layer.weight.detach()
+
+
+def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
+    """The layer's inputs [n, inputs], a fixed random part of them where there are many."""
+    seen: list[torch.Tensor] = []
+
+    def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+        inputs = (*positional, *named.values())[0]
+        seen.append(inputs.reshape(-1, inputs.shape[-1]))
+
+    hook = layer.register_forward_pre_hook(see, with_kwargs=True)
+    with torch.inference_mode():
+        for part in images.split(500):
+            model(puzzle.inputs(part))
+    hook.remove()
+    found = torch.cat(seen).clone()
+    if len(found) <= MOST_INPUTS:
+        return found
+    order = torch.randperm(len(found), generator=torch_generator("layer inputs"))[:MOST_INPUTS]
+    return found[order.to(found.device)]
+
+
+def made_up_images(puzzle: Puzzle) -> torch.Tensor:
+    """Noise with the spectrum of photographs, amplitude falling as one over frequency: uint8 [n, C, H, W].
+
+    Field 1987, https://doi.org/10.1364/JOSAA.4.002379; shifted and scaled to the network's own normalisation.
+    """
+    channels, side = puzzle.images.shape[1], puzzle.images.shape[2]
+    generator = torch_generator("made up images")
+    white = torch.randn(MADE_UP, channels, side, side, generator=generator)
+    shared = torch.randn(MADE_UP, 1, side, side, generator=generator)  # colours vary less than brightness
+    frequency = (torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.rfftfreq(side)[None] ** 2).sqrt()
+    spectrum = torch.fft.rfft2(white * 0.5 + shared) / frequency.clamp(min=0.5 / side)
+    noise = torch.fft.irfft2(spectrum, s=(side, side))
+    noise = noise / noise.std(dim=(0, 2, 3), keepdim=True)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (puzzle.mean, puzzle.std))
+    found: torch.Tensor = ((mean + std * noise).clamp(0, 1) * 255).round().to(torch.uint8)
+    return found

@@ -1,0 +1,88 @@
+"""What the attacks reached: the report's table, sentences and figure, computed from tables/attacks.csv."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.statistics import curve
+from scatterproof.report.words import minutes, percent_interval, victim_label
+
+KIND = ["victim", "attack", "images", "knows"]
+KNOWN = {"none": "unlabelled", "labels": "labelled", "logits": "with the victim's logits"}
+TABLE_HEAD = ("victim", "attack", "blocks held", "the pirate's images", "accuracy", "the same blocks in their places",
+              "of the victim's accuracy", "agreement with the victim", "blocks placed rightly", "minutes",
+              "x training one victim", "victim seeds")  # fmt: skip
+
+
+def final(attacks: pd.DataFrame) -> pd.DataFrame:
+    """What counts: each attack's last step."""
+    return attacks[attacks["last"].astype(bool)]
+
+
+def granted(images: Any, knows: Any) -> str:
+    """`100 unlabelled images`, or `no images`."""
+    return f"{int(images):,} {KNOWN[str(knows)]} images" if int(images) else "no images"
+
+
+def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each victim, attack, share held and images: means over victim seeds [95 % interval]."""
+    last = final(attacks)
+    values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
+    found = {value: curve(last.assign(repeat=0), KIND, "keep", value) for value in values}
+    cost = last.groupby([*KIND, "keep"], as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
+    rows = []
+    for number, row in enumerate(found["accuracy"].itertuples(index=False)):
+        about: Any = row
+        means = (percent_interval(found[value].iloc[number], "mean") for value in values)
+        took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
+        rows.append(
+            (
+                *(victim_label(about.victim), about.attack, f"{100 * about.keep:g} %"),
+                *(granted(about.images, about.knows), *means),
+                *(minutes(took["device_minutes"]), minutes(took["cost_over_retraining"]), str(about.seeds)),
+            )
+        )
+    return rows
+
+
+def sentences(attacks: pd.DataFrame) -> list[str]:
+    """For each victim and attack: what it makes of all blocks, and of the fewest held."""
+    last = final(attacks)
+    texts = []
+    for (victim, attack), rows in last.groupby(["victim", "attack"], sort=False):
+        for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
+            here = rows[rows["keep"] == keep]
+            best = here.groupby(["images", "knows"])["accuracy"].mean()
+            images, knows = best.idxmax()
+            chosen = here[(here["images"] == images) & (here["knows"] == knows)]
+            texts.append(
+                f"{victim_label(str(victim))}, {100 * keep:g} % of the blocks in an unknown order, "
+                f"{granted(images, knows)}: {attack} puts {100 * chosen['position_accuracy'].mean():.1f} % of them in "
+                f"their places and reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
+                f"{100 * chosen['relative_accuracy'].mean():.1f} % of the victim's, in "
+                f"{60 * chosen['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
+                f"blocks reach {100 * chosen['known_places_accuracy'].mean():.1f} %. Mean of "
+                f"{chosen['victim_seed'].nunique()} victims."
+            )
+    return texts
+
+
+def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
+    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel a victim."""
+    last = final(attacks).assign(repeat=0)
+    means, known = curve(last, KIND), curve(last, ["victim"], value="known_places_accuracy")
+    with panels(list(dict.fromkeys(last["victim"])), svg) as axes:
+        for name, axis in axes.items():
+            reference_lines(axis, victims, name)
+            places = known[known["victim"] == name]
+            at, mean = (100 * places[column].to_numpy(dtype=float) for column in ("keep", "mean"))
+            axis.plot(at, mean, color=GREY, marker="x", linewidth=1.2, label="the same blocks in their places")
+            lines = means[means["victim"] == name].groupby(["attack", "images", "knows"], sort=True)
+            for index, ((attack, images, knows), line) in enumerate(lines):
+                style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                draw_line(axis, line, "keep", *style, f"{attack}, {granted(images, knows)}")
+            shares(axis, "accuracy on test images (%)")
+        finish(axes, "share of the blocks held, places unknown (%)")
+    return svg

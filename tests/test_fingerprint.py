@@ -1,0 +1,150 @@
+"""Reassembly from the weights: it finds what was planted, and nothing where nothing is."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import small
+from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
+from scatterproof.attacks.base import AttackError, Machine
+from scatterproof.attacks.direct import Reached, Snapshot
+from scatterproof.attacks.evidence import group_evidence
+from scatterproof.attacks.fingerprint import Fingerprint
+from scatterproof.attacks.scoring import load_found, placed, save_found
+from scatterproof.attacks.surroundings import find_surroundings, made_up_images
+from scatterproof.models import dense_layers
+from scatterproof.puzzle import Answer, Puzzle
+
+MACHINE = Machine(torch.device("cpu"), 1)
+CHANCE_BOUND = 3
+
+
+def planted(seed: int, leak: float, share: float = 1.0, images: int = 100) -> tuple[Puzzle, Answer]:
+    """An untrained network, but that its layer has in it what training leaves: products of what flows back through
+    the next layer with what flows in, `leak` times as strong as the noise. 8 x 16 blocks."""
+    model = small.network(small.WIDE, seed=seed)
+    data = small.dataset(pirate=images)
+    empty, _ = small.puzzle(model, small.WIDE, data, 16, seed, images=images)
+    inputs = find_surroundings(empty, "3", MACHINE.device).inputs
+    layer, after = dense_layers(model)["3"], dense_layers(model)["5"]
+    generator = torch.Generator().manual_seed(seed)
+    back = torch.randn(len(inputs), after.out_features, generator=generator) @ after.weight.detach()
+    learned = back.T @ (inputs - inputs.mean(0))
+    noise = torch.randn(layer.weight.shape, generator=generator)
+    layer.weight.data = noise + leak * learned / learned.std()
+    return small.puzzle(model, small.WIDE, data, 16, seed, images=images, share=share)
+
+
+def reached(puzzle: Puzzle) -> Reached:
+    return Fingerprint().run(puzzle, MACHINE)[-1].reached
+
+
+@pytest.mark.parametrize(("share", "least"), [(1.0, 0.99), (0.5, 0.9)])
+def test_a_planted_leak_is_found(share: float, least: float) -> None:
+    found = [placed(reached(puzzle), puzzle, answer) for puzzle, answer in (planted(s, 3.0, share) for s in range(3))]
+    assert sum(one["position_accuracy"] for one in found) / 3 > least
+    assert max(one["residual_bits"] for one in found) < 0.2 * 128 * 7, "of the 7 bits of each of 128 blocks"
+
+
+def test_random_weights_give_nothing_away() -> None:
+    """Pooled over 20 shuffles, the upper 95 % bound of the right positions is below three times chance."""
+    right = total = 0
+    for seed in range(20):
+        puzzle, answer = planted(seed, 0.0)
+        right += round(placed(reached(puzzle), puzzle, answer)["position_accuracy"] * len(puzzle.blocks))
+        total += len(puzzle.blocks)
+    chance = 1 / puzzle.layout.positions
+    bound = (right + 1.92 + 1.96 * (right + 0.96) ** 0.5) / total  # Wilson's, for a rare event
+    assert bound < CHANCE_BOUND * chance
+
+
+def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(tmp_path: Path) -> None:
+    """The puzzle's file alone, in an empty folder, its blocks renumbered: the same placement up to the renumbering."""
+    puzzle, _ = planted(1, 1.0)
+    before = reached(puzzle).placement
+    order = torch.randperm(len(puzzle.blocks), generator=torch.Generator().manual_seed(3))
+    replace(puzzle, blocks=puzzle.blocks[order].contiguous(), shapes=puzzle.shapes[order].contiguous()).save(
+        tmp_path / "puzzle.safetensors"
+    )
+    after = reached(Puzzle.load(tmp_path / "puzzle.safetensors")).placement
+    assert (after == before[order]).double().mean() > 0.98  # sums in another order round differently
+    assert [path.name for path in tmp_path.iterdir()] == ["puzzle.safetensors"]
+
+
+def test_the_same_puzzle_gives_the_same_bits() -> None:
+    puzzle, _ = planted(2, 1.0)
+    first, second = reached(puzzle), reached(puzzle)
+    assert torch.equal(first.placement, second.placement)
+    assert torch.equal(first.beliefs, second.beliefs)
+
+
+def test_a_pirate_without_images_makes_some_up() -> None:
+    puzzle, answer = planted(0, 3.0, images=40)
+    without = replace(puzzle, images=puzzle.images[:0], threat=puzzle.threat.model_copy(update={"images": 0}))
+    images = made_up_images(without)
+    assert images.dtype == torch.uint8
+    assert images.shape[1:] == puzzle.images.shape[1:]
+    assert images.float().std() > 10
+    assert placed(reached(without), without, answer)["position_accuracy"] > 10 / puzzle.layout.positions
+
+
+def test_blocks_of_other_shapes_stay_where_they_fit() -> None:
+    config = small.vgg()
+    puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 24, images=12)
+    placement = reached(puzzle).placement
+    assert torch.equal(puzzle.layout.shapes()[placement], puzzle.shapes)
+    assert sorted(placement.tolist()) == list(range(puzzle.layout.positions))
+
+
+def test_a_threat_that_grants_too_little_is_refused() -> None:
+    config = small.vgg()
+    puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 8, scatter="dense")
+    with pytest.raises(AttackError, match="fingerprint needs what is scattered to be layer, the threat scatters dense"):
+        Fingerprint().run(puzzle, MACHINE)
+
+
+def test_evidence_tells_groups_of_different_covariance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    moments = torch.stack([torch.diag(torch.tensor(d)) for d in ([9.0, 1, 1, 1], [1.0, 1, 9, 1], [1.0, 9, 1, 9])])
+    truth = torch.arange(60) % 3
+    vectors = torch.randn(60, 30, 4, generator=generator) @ moments.sqrt()[truth]
+    evidence = group_evidence(vectors, moments)
+    assert (evidence.log_likelihood.argmax(1) == truth).double().mean() > 0.95
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 4), st.integers(0, 10**6))
+def test_beliefs_are_probabilities_that_fill_no_position_twice(blocks: int, empty: int, seed: int) -> None:
+    slots = blocks + empty
+    scores = torch.randn(blocks, slots, generator=torch.Generator().manual_seed(seed)) * 3
+    candidates = Candidates(torch.arange(slots).expand(blocks, slots), scores)
+    found = beliefs(candidates, slots, rounds=300)
+    assert bool((found >= 0).all())
+    assert bool((found.sum(1) <= 1 + 1e-4).all())
+    assert bool((found.sum(0) <= 1 + 0.05).all())
+    placement = best_assignment(candidates, slots)
+    assert len(set(placement.tolist())) == blocks
+
+
+def test_the_sparse_solver_agrees_with_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randn(40, 50, generator=torch.Generator().manual_seed(5))
+    candidates = Candidates(torch.arange(50).expand(40, 50), scores)
+    dense = best_assignment(candidates, 50)
+    monkeypatch.setattr("scatterproof.attacks.assignment.DENSE", 0)
+    assert torch.equal(best_assignment(candidates, 50), dense)
+    few = Candidates(torch.zeros(40, 1, dtype=torch.int64), scores[:, :1])
+    assert len(set(best_assignment(few, 50).tolist())) == 40, "blocks that want one place still get one each"
+
+
+def test_what_was_found_survives_its_file(tmp_path: Path) -> None:
+    puzzle, _ = planted(0, 1.0)
+    steps = [Snapshot(0.1, reached(puzzle)), Snapshot(0.2, reached(puzzle))]
+    save_found(tmp_path / "found.safetensors", {"fingerprint": steps})
+    back = load_found(tmp_path / "found.safetensors")["fingerprint"]
+    assert [step.minutes for step in back] == [0.1, 0.2]
+    assert torch.equal(back[1].reached.placement, steps[1].reached.placement)
+    assert torch.equal(back[1].reached.beliefs, steps[1].reached.beliefs)
