@@ -40,7 +40,7 @@ RULES = {
     "measure_plateau": Rule("plateau", of_victim=True),
     "attack_puzzle": Rule("attacks", of_victim=True, attacks=True),
     "score_attack": Rule("attacks", of_victim=True),
-    "tabulate_attacks": Rule("attacks"),
+    "tabulate_attacks": Rule("report"),
     "train_recipes": Rule("retraining", of_victim=True),
     "tabulate_retraining": Rule("retraining"),
     **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),

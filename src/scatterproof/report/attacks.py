@@ -30,12 +30,11 @@ def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
     """A row for each victim, attack, share held and images: means over victim seeds [95 % interval]."""
     last = final(attacks)
     values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
-    found = {value: curve(last.assign(repeat=0), KIND, "keep", value) for value in values}
+    found = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
     cost = last.groupby([*KIND, "keep"], as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
     rows = []
-    for number, row in enumerate(found["accuracy"].itertuples(index=False)):
-        about: Any = row
-        means = (percent_interval(found[value].iloc[number], "mean") for value in values)
+    for number, about in enumerate(found["accuracy"]):
+        means = (percent_interval(found[value][number], "mean") for value in values)
         took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
         rows.append(
             (
@@ -45,6 +44,10 @@ def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def _rows(frame: pd.DataFrame) -> list[Any]:
+    return list(frame.itertuples(index=False))
 
 
 def sentences(attacks: pd.DataFrame) -> list[str]:
