@@ -29,7 +29,7 @@ def test_each_kind_is_one_row_of_its_last_step() -> None:
     rows = table_rows(attacks())
     assert len(rows) == 2 * 2 * 2
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
-    (all_held,) = [row for row in rows if row[0] == "the victim" and row[2:4] == ("100 %", "100 unlabelled images")]
+    (all_held,) = [row for row in rows if row[0] == "victim" and row[2:4] == ("100 %", "100 unlabelled images")]
     assert all_held[4].startswith("81.0 % [")
     assert all_held[5].startswith("90.0 %")
     assert all_held[-3:] == ("0.2", "0.3", "3")
