@@ -104,9 +104,8 @@ def test_attacks_are_scored_step_by_step_against_the_same_blocks_in_their_places
     attacks = read(finished, "attacks")
     threats = ["layer-0.5-0-none", "layer-0.5-8-none", "layer-1-0-none", "layer-1-8-none", "layer-1-8-labels"]
     last = attacks[attacks["last"]]
-    assert sorted(zip(last["victim"], last["threat"], strict=True)) == sorted(
-        (victim, threat) for victim in ("victim", "copy_free") for threat in threats
-    )
+    assert set(last["victim"]) == {"victim"}
+    assert sorted(last["threat"]) == sorted(threats)
     assert (attacks.groupby(["victim", "threat"])["step"].max() >= 1).all()
     whole = last[last["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
     assert (whole["known_places_accuracy"] == whole["accuracy_y"]).all()

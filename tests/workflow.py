@@ -68,7 +68,6 @@ TINY: dict[str, Any] = {
         "runs_per_job": 2,
     },
     "attacks": {
-        "victims": ["victim", "copy_free"],
         "victim_seeds": 1,
         "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
     },
