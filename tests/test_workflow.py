@@ -168,10 +168,10 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     } <= set(summary["stage"])
     assert (cost["rule"] == "train_victim").sum() == 3
     assert (cost["rule"] == "train_recipes").sum() == 1
-    assert (cost["rule"] == "grant_puzzle").sum() == 2  # the plateau's threat is one of the searches'
+    assert (cost["rule"] == "grant_puzzle").sum() == 6  # of 8: the plateau, a search and an attack share a threat
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
-    assert names["attack"] == {"(none)", "genetic", "hill_climbing", "reinforce"}
+    assert names["attack"] == {"(none)", "fingerprint", "genetic", "hill_climbing", "reinforce"}
     assert names["victim"] == {"(none)", "victim", "copy_free"} and names["rule"] == set(cost["rule"])
     total = summary.set_index("stage").loc["total", "device_minutes"]
     for _, rows in groups.groupby("by"):
