@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
+from scatterproof.attacks.assignment import DENSE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Knowledge, Reached
 from scatterproof.attacks.evidence import group_evidence, slices
@@ -57,15 +57,24 @@ class Fingerprint(DirectAttack):
         around = find_surroundings(puzzle, name, machine.device)
         shapes = puzzle.layout.shapes().to(machine.device)
         allowed = (puzzle.shapes.to(machine.device)[:, None] == shapes).all(2)
-        for candidates, belief in self.believe(puzzle.blocks.to(machine.device), allowed, around):
+        yield from self.placements(puzzle.blocks.to(machine.device), allowed, around)
+
+    def placements(self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings) -> Iterator[Reached]:
+        """The same for blocks [held, height, width]; allowed bool [held, positions]: where each may lie, by its shape.
+
+        Of more blocks than the dense solver takes, only the last round is made a placement: it costs as much as all
+        """
+        for candidates, belief, last in self.believe(blocks, allowed, around):
+            if not last and len(blocks) * around.grid.count > DENSE:
+                continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
-            placement = best_assignment(candidates, puzzle.layout.positions)
+            placement = best_assignment(candidates, around.grid.count)
             yield Reached(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
 
     def believe(
         self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings
-    ) -> Iterator[tuple[Candidates, torch.Tensor]]:
-        """Candidates and beliefs about where blocks [held, height, width] lie, round by round.
+    ) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
+        """Candidates and beliefs about where blocks [held, height, width] lie, and whether it is the last, by rounds.
 
         allowed bool [held, positions]: where a block may lie, by its shape.
         """
@@ -77,14 +86,14 @@ class Fingerprint(DirectAttack):
         candidates, before = evidence.candidates(None, energy, count), 0.0
         for _ in range(self.rounds):
             belief = beliefs(candidates, slots)
-            yield candidates, belief
+            yield candidates, belief, False
             candidates = evidence.relabelled(candidates, belief)
             prediction = filters.predict(_expected(evidence.flat, candidates, belief, slots))
             candidates = evidence.candidates(prediction, energy, count)
             if abs(prediction.explained - before) <= self.settled * prediction.explained:
                 break
             before = prediction.explained
-        yield candidates, beliefs(candidates, slots)
+        yield candidates, beliefs(candidates, slots), True
 
 
 def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, slots: int) -> torch.Tensor:
