@@ -54,6 +54,7 @@ def assert_whole(folder: Path) -> None:
     assert not list((folder / "results").rglob("checkpoint.pt"))
 
 
+@pytest.mark.slow
 def test_three_kills_change_nothing(finished: Finished, tmp_path: Path) -> None:
     """One victim and P1 alone: in its training, in its cells, in the gathering of them."""
     study = deepcopy(TINY)
