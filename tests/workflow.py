@@ -23,7 +23,7 @@ TABLES += ["attacks", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks"]
 FIGURES += ["retraining", "cost"]
-TIMES = ["device_minutes", "gpu_minutes", "minutes"]
+TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
 
 @dataclass(frozen=True)
