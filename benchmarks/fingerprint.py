@@ -89,11 +89,11 @@ def run_case(arguments: argparse.Namespace) -> None:
     order = torch.randperm(grid.count, generator=generator)
     blocks = Layout({"layer": grid}).cut({"layer": weight})[order].to(device)
     del weight
-    around = Surroundings(grid, inputs.to(device), following.to(device), None)
-    allowed = torch.ones(1, 1, dtype=torch.bool, device=device).expand(grid.count, grid.count)
+    around = Surroundings(grid, inputs.to(device), following.to(device))
+    shapes = grid.shapes()[order].to(device)
     started = time.perf_counter()
     placement = order
-    for step in Fingerprint().placements(blocks, allowed, around):
+    for step in Fingerprint().placements(blocks, shapes, around):
         placement = step.placement
     seconds = time.perf_counter() - started
     assignment = -1.0

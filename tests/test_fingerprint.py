@@ -62,7 +62,9 @@ def test_random_weights_give_nothing_away() -> None:
     assert bound < CHANCE_BOUND * chance
 
 
-def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(tmp_path: Path) -> None:
+def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The puzzle's file alone, in an empty folder, its blocks renumbered: the same placement up to the renumbering."""
     puzzle, _ = planted(1, 1.0)
     before = reached(puzzle).placement
@@ -70,7 +72,8 @@ def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(tmp_path: Pat
     replace(puzzle, blocks=puzzle.blocks[order].contiguous(), shapes=puzzle.shapes[order].contiguous()).save(
         tmp_path / "puzzle.safetensors"
     )
-    after = reached(Puzzle.load(tmp_path / "puzzle.safetensors")).placement
+    monkeypatch.chdir(tmp_path)
+    after = reached(Puzzle.load(Path("puzzle.safetensors"))).placement
     assert (after == before[order]).double().mean() > 0.98  # sums in another order round differently
     assert [path.name for path in tmp_path.iterdir()] == ["puzzle.safetensors"]
 
@@ -92,10 +95,18 @@ def test_a_pirate_without_images_makes_some_up() -> None:
     assert placed(reached(without), without, answer)["position_accuracy"] > 10 / puzzle.layout.positions
 
 
-def test_blocks_of_other_shapes_stay_where_they_fit() -> None:
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("candidates", [100, 2])
+def test_blocks_of_other_shapes_stay_where_they_fit(
+    dense: bool, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where every block keeps two candidates only, and where the sparse solver is at work."""
+    if not dense:
+        monkeypatch.setattr("scatterproof.attacks.assignment.DENSE", 0)
     config = small.vgg()
     puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 24, images=12)
-    placement = reached(puzzle).placement
+    attack = Fingerprint(candidates=candidates * len(puzzle.blocks))
+    placement = attack.run(puzzle, MACHINE)[-1].reached.placement
     assert torch.equal(puzzle.layout.shapes()[placement], puzzle.shapes)
     assert sorted(placement.tolist()) == list(range(puzzle.layout.positions))
 
@@ -112,7 +123,7 @@ def test_evidence_tells_groups_of_different_covariance() -> None:
     moments = torch.stack([torch.diag(torch.tensor(d)) for d in ([9.0, 1, 1, 1], [1.0, 1, 9, 1], [1.0, 9, 1, 9])])
     truth = torch.arange(60) % 3
     vectors = torch.randn(60, 30, 4, generator=generator) @ moments.sqrt()[truth]
-    evidence = group_evidence(vectors, moments)
+    evidence = group_evidence(vectors, moments, torch.tensor([[30, 4]] * 60))
     assert (evidence.log_likelihood.argmax(1) == truth).double().mean() > 0.95
 
 
@@ -126,18 +137,32 @@ def test_beliefs_are_probabilities_that_fill_no_position_twice(blocks: int, empt
     assert bool((found >= 0).all())
     assert bool((found.sum(1) <= 1 + 1e-4).all())
     assert bool((found.sum(0) <= 1 + 0.05).all())
-    placement = best_assignment(candidates, slots)
+    placement = best_assignment(candidates, *one_shape(blocks, slots))
     assert len(set(placement.tolist())) == blocks
+
+
+def one_shape(blocks: int, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(blocks, dtype=torch.int64), torch.zeros(slots, dtype=torch.int64)
+
+
+def test_knowing_nothing_leaves_the_whole_secret() -> None:
+    puzzle, answer = planted(0, 1.0)
+    count = len(puzzle.blocks)
+    candidates = torch.arange(16).expand(count, 16)
+    nothing = Reached(torch.arange(count), candidates, torch.full((count, 16), 1 / count))
+    assert placed(nothing, puzzle, answer)["residual_bits"] == pytest.approx(count * 7, rel=1e-3)
 
 
 def test_the_sparse_solver_agrees_with_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(40, 50, generator=torch.Generator().manual_seed(5))
     candidates = Candidates(torch.arange(50).expand(40, 50), scores)
-    dense = best_assignment(candidates, 50)
+    dense = best_assignment(candidates, *one_shape(40, 50))
     monkeypatch.setattr("scatterproof.attacks.assignment.DENSE", 0)
-    assert torch.equal(best_assignment(candidates, 50), dense)
+    assert torch.equal(best_assignment(candidates, *one_shape(40, 50)), dense)
     few = Candidates(torch.zeros(40, 1, dtype=torch.int64), scores[:, :1])
-    assert len(set(best_assignment(few, 50).tolist())) == 40, "blocks that want one place still get one each"
+    assert len(set(best_assignment(few, *one_shape(40, 50)).tolist())) == 40, (
+        "blocks that want one place still get one each"
+    )
 
 
 def test_what_was_found_survives_its_file(tmp_path: Path) -> None:

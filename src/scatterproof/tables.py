@@ -49,16 +49,21 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
 
 
 def attack_table(
-    rows: Sequence[dict[str, Any]], about: dict[str, Any], retraining: dict[str, Any], device: str
+    rows: Sequence[dict[str, Any]],
+    about: dict[str, Any],
+    reads: dict[str, str],
+    retraining: dict[str, Any],
+    device: str,
 ) -> pd.DataFrame:
     """The rows of one puzzle's attacks.
 
+    reads: what each attack makes use of about its images, whatever the threat grants: none, labels or logits;
     retraining: the victim's training.json; what was trained on another device is no peer, and the ratio stays empty.
     """
-    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", evaluations=0, queries=0)
-    found["labelled"] = about["images"] if about["knows"] == "labels" else 0
-    found["unlabelled"] = about["images"] if about["knows"] == "none" else 0
-    found["queries"] = about["images"] if about["knows"] == "logits" else 0
+    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", evaluations=0)
+    used = found["attack"].map(reads)
+    for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
+        found[column] = about["images"] * (used == read)
     found["device_minutes"] = found.pop("minutes")
     found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
     trained = retraining["device_minutes"] if retraining["device"] == device else 0

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from scatterproof.attacks import DIRECT
 from scatterproof.attacks.scoring import load_found, score_found
 from scatterproof.data import load_dataset
 from scatterproof.evaluate import PlacementEvaluator
@@ -33,5 +34,6 @@ with compute_job(snakemake, "attacks", params.device) as job:
         "images": puzzle.threat.images,
         "knows": puzzle.threat.knows,
     }
+    reads = {name: attack.reads for name, attack in DIRECT.items()}
     retraining = json.loads(Path(inputs.training).read_text())
-    write_csv(snakemake.output[0], attack_table(rows, about, retraining, job.device_name))
+    write_csv(snakemake.output[0], attack_table(rows, about, reads, retraining, job.device_name))

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bip
 
 DENSE = 3 * 10**7  # entries up to which scipy's dense solver is quicker, and its matrix small
 IMPOSSIBLE = -1e9
+UNLIKELY = 1e4  # a position that is no candidate is so much worse than the worst that is
 
 
 class Candidates(NamedTuple):
@@ -25,45 +26,66 @@ class Candidates(NamedTuple):
 
 
 def beliefs(candidates: Candidates, slots: int, rounds: int = 30) -> torch.Tensor:
-    """The probability of each candidate [blocks, count], no position expected to hold more than one block.
+    """The probability of each candidate [blocks, count], no position expected to hold much more than one block.
 
-    Where there are as many blocks as positions, each is expected to hold one. Source: Sinkhorn and Knopp 1967,
+    Where there are as many blocks as positions, each is expected to hold one. So many rounds leave both a little off
+    where scores are sharp: a block's beliefs then sum to less than one. Source: Sinkhorn and Knopp 1967,
     https://doi.org/10.2140/pjm.1967.21.343.
     """
     places, scores = candidates
     full = len(places) == slots
-    kernel = (scores - scores.max(1, keepdim=True).values).clamp(min=-80).exp()
+    kernel = (scores - scores.max(1, keepdim=True).values).clamp(min=-60).exp()
     columns = kernel.new_ones(slots)
     rows = kernel.new_ones(len(places))
     for _ in range(rounds):
         rows = 1 / (kernel * columns[places]).sum(1).clamp(min=1e-30)
         expected = kernel.new_zeros(slots).index_add_(0, places.flatten(), (kernel * rows[:, None]).flatten())
-        columns = 1 / expected.clamp(min=1e-6)
+        columns = 1 / expected.clamp(min=1e-30)
         if not full:
             columns = columns.clamp(max=1.0)
     found = kernel * rows[:, None] * columns[places]
     return found / found.sum(1, keepdim=True).clamp(min=1.0)
 
 
-def best_assignment(candidates: Candidates, slots: int) -> torch.Tensor:
-    """The placement int64 [blocks] of the greatest total score."""
+def best_assignment(candidates: Candidates, shape_of: torch.Tensor, shape_at: torch.Tensor) -> torch.Tensor:
+    """The placement int64 [blocks] of the greatest total score, every block at a position of its own shape.
+
+    shape_of int64 [blocks], shape_at int64 [positions]: numbers of shapes. A block whose candidates are all taken by
+    others gets another position of its shape.
+    """
     places, scores = candidates.positions.cpu().numpy(), candidates.scores.double().cpu().numpy()
-    if len(places) * slots <= DENSE:
-        matrix = np.full((len(places), slots), IMPOSSIBLE)
-        np.put_along_axis(matrix, places, scores, 1)
-        return torch.from_numpy(linear_sum_assignment(matrix, maximize=True)[1]).long()
-    return torch.from_numpy(_sparse_assignment(places, scores, slots)).long()
+    of, at = shape_of.cpu().numpy(), shape_at.cpu().numpy()
+    found = np.empty(len(places), dtype=np.int64)
+    for shape in np.unique(of):
+        blocks, positions = np.flatnonzero(of == shape), np.flatnonzero(at == shape)
+        number = np.full(len(at), -1)
+        number[positions] = np.arange(len(positions))
+        mine = number[places[blocks]]
+        mine[scores[blocks] <= IMPOSSIBLE / 2] = -1
+        solve = _dense if len(blocks) * len(positions) <= DENSE else _sparse
+        found[blocks] = positions[solve(mine, scores[blocks], len(positions))]
+    return torch.from_numpy(found)
 
 
-def _sparse_assignment(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
+def _dense(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
+    """Places -1 are none."""
+    real = places >= 0
+    matrix = np.full((len(places), slots + 1), scores[real].min(initial=0.0) - UNLIKELY)
+    np.put_along_axis(matrix, np.where(real, places, slots), scores, 1)
+    found: NDArray[Any] = linear_sum_assignment(matrix[:, :slots], maximize=True)[1]
+    return found
+
+
+def _sparse(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
     """The same over the candidates alone; blocks for which they don't suffice get what is left over."""
-    blocks = np.repeat(np.arange(len(places)), places.shape[1])
-    cost = scores.max() - scores + 1.0  # the solver takes a stored zero for no edge
-    edges = sparse.csr_matrix((cost.ravel(), (blocks, places.ravel())), shape=(len(places), slots))
+    real = places >= 0
+    blocks = np.repeat(np.arange(len(places))[:, None], places.shape[1], axis=1)[real]
+    cost = scores[real].max(initial=0.0) - scores[real] + 1.0  # the solver takes a stored zero for no edge
+    edges = sparse.csr_matrix((cost, (blocks, places[real])), shape=(len(places), slots))
     spare = maximum_bipartite_matching(edges, perm_type="column")
     free = np.setdiff1d(np.arange(slots), spare[spare >= 0])
     without = np.flatnonzero(spare < 0)
-    dear = np.full(len(without), cost.max() * 2 + 1)
+    dear = np.full(len(without), cost.max(initial=1.0) + UNLIKELY)
     more = sparse.csr_matrix((dear, (without, free[: len(without)])), shape=edges.shape)
     found: NDArray[Any] = min_weight_full_bipartite_matching(edges.maximum(more))[1]
     return found

@@ -1,15 +1,15 @@
 """Attacks that compute a copy of the model rather than search for one: what each must know, what it reaches and when.
 
-An attack is a frozen dataclass of hyperparameters. It is given the puzzle, a generator's seed and the machine, and
-yields what it has reached as it goes; it takes seconds to minutes, so a run that was killed starts again and, with the
-same seed on the same device, ends the same.
+An attack is a frozen dataclass of hyperparameters. It is given the puzzle and the machine, draws nothing at random, and
+yields what it has reached as it goes. It takes seconds to minutes: a run that was killed starts again and, on a CPU,
+ends the same to the bit.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -45,10 +45,10 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Reached:
-    """Where an attack puts the blocks, and how sure it is.
+    """Where an attack puts the blocks, and how sure it is by its own account.
 
     placement int64 [blocks]; candidates int64 and beliefs float32 [blocks, k]: the likeliest positions of each block
-    and their probabilities, the rest spread over all other positions.
+    and their probabilities; what they leave to one is spread over all other positions. Nothing calibrates them.
     """
 
     placement: torch.Tensor
@@ -70,6 +70,7 @@ class DirectAttack(ABC):
 
     name: ClassVar[str]
     knowledge: ClassVar[Knowledge]
+    reads: ClassVar[Literal["none", "labels", "logits"]]  # what it makes use of, whatever is granted
 
     @abstractmethod
     def steps(self, puzzle: Puzzle, machine: Machine) -> Iterator[Reached]:
@@ -95,6 +96,6 @@ class DirectAttack(ABC):
 
 
 def _certainty(reached: Reached) -> float:
-    """The share of the blocks that the attack itself expects to have placed rightly."""
+    """The share of the blocks that the attack itself expects to have placed rightly; too high without a leak."""
     own = reached.candidates == reached.placement[:, None]
     return float((reached.beliefs * own).sum(1).mean())

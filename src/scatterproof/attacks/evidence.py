@@ -26,14 +26,16 @@ class Evidence(NamedTuple):
     share: float
 
 
-def group_evidence(vectors: torch.Tensor, moments: torch.Tensor) -> Evidence:
+def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.Tensor) -> Evidence:
     """Which group (row or column) each block's vectors come from.
 
-    vectors [blocks, n, d]: n draws of dimension d; moments [groups, d, d]: positive semidefinite, of any scale.
+    vectors [blocks, n, d]: n draws of dimension d, padded by zeros; shapes int64 [blocks, 2]: how many draws of which
+    dimension are real; moments [groups, d, d]: positive semidefinite, of any scale.
     """
     grams = torch.bmm(vectors.transpose(1, 2), vectors)
-    count = vectors.shape[1]
-    variance = float(grams.diagonal(dim1=1, dim2=2).mean()) / count
+    count = shapes[:, 0].to(grams.dtype)
+    energy = float(grams.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
+    variance = max(energy / float(shapes.prod(1).sum()), 1e-30)
     values, directions = torch.linalg.eigh(moments.double())
     flat = grams.flatten(1)
     found = [
@@ -51,16 +53,16 @@ def _likelihood(
     exponent: float,
     share: float,
     variance: float,
-    count: int,
+    count: torch.Tensor,
 ) -> torch.Tensor:
-    """Normal log-likelihood [blocks, groups] of `count` vectors with these Gram matrices [blocks, d * d]."""
+    """Normal log-likelihood [blocks, groups] of count [blocks] vectors with these Gram matrices [blocks, d * d]."""
     spectrum = values.clamp(min=0) ** exponent
     spectrum = spectrum / spectrum.mean().clamp(min=1e-30)
     spectrum = variance * (share * spectrum + (1 - share))
     inverse = (directions / spectrum[:, None, :]) @ directions.transpose(1, 2)
     distance = grams @ inverse.flatten(1).to(grams.dtype).T
     log_determinant = spectrum.log().sum(1).to(grams.dtype)
-    return -0.5 * distance - 0.5 * count * log_determinant
+    return -0.5 * distance - 0.5 * count[:, None] * log_determinant
 
 
 def slices(matrix: torch.Tensor, size: int) -> torch.Tensor:

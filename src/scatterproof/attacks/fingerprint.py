@@ -1,4 +1,4 @@
-"""Reassembly from the blocks' own weights: no labels, no evaluation of the network, a few unlabelled images or none.
+"""Reassembly from the blocks' own weights: no labels, no placement scored, a few unlabelled images or none.
 
 Two kinds of evidence. First each block by itself: its rows lean towards its inputs' second moment, its columns towards
 the next layer's Gram matrix (evidence.py). Then the blocks together: what training added to the layer has few
@@ -6,8 +6,8 @@ directions, those in which its inputs vary and those that the next layer reads. 
 beliefs held so far, filtered to those directions, predicts each block from all the others (prediction.py), and a
 block's product with the prediction for a place says how likely it lies there. Beliefs and prediction are computed in
 turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
-expected layer's energy the prediction explains. A block never votes for itself: its own part is taken out of the
-prediction for its place.
+expected layer's energy the prediction explains. What is expected at a place has no part in the prediction for it, so
+that blocks don't hold themselves where they are. Without a following dense layer the rows stay guesswork.
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
@@ -16,12 +16,12 @@ https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn'
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from scatterproof.attacks.assignment import DENSE, Candidates, beliefs, best_assignment
+from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Knowledge, Reached
 from scatterproof.attacks.evidence import group_evidence, slices
@@ -44,6 +44,7 @@ class Fingerprint(DirectAttack):
 
     name: ClassVar[str] = "fingerprint"
     knowledge: ClassVar[Knowledge] = Knowledge()
+    reads: ClassVar[Literal["none", "labels", "logits"]] = "none"
 
     rounds: int = 10
     candidates: int = 6_000_000
@@ -55,33 +56,26 @@ class Fingerprint(DirectAttack):
         """The placement by each block alone, then after each round."""
         (name,) = puzzle.layout.grids
         around = find_surroundings(puzzle, name, machine.device)
-        shapes = puzzle.layout.shapes().to(machine.device)
-        allowed = (puzzle.shapes.to(machine.device)[:, None] == shapes).all(2)
-        yield from self.placements(puzzle.blocks.to(machine.device), allowed, around)
+        yield from self.placements(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
 
-    def placements(self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings) -> Iterator[Reached]:
-        """The same for blocks [held, height, width]; allowed bool [held, positions]: where each may lie, by its shape.
+    def placements(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> Iterator[Reached]:
+        """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
-        Of more blocks than the dense solver takes, only the last round is made a placement: it costs as much as all
+        With more blocks than the dense solver takes, the last round alone is made a placement: that takes long.
         """
-        for candidates, belief, last in self.believe(blocks, allowed, around):
+        evidence = _Evidence(blocks, shapes, around)
+        for candidates, belief, last in self._believe(evidence, around):
             if not last and len(blocks) * around.grid.count > DENSE:
                 continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
-            placement = best_assignment(candidates, around.grid.count)
+            placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)
             yield Reached(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
 
-    def believe(
-        self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings
-    ) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
-        """Candidates and beliefs about where blocks [held, height, width] lie, and whether it is the last, by rounds.
-
-        allowed bool [held, positions]: where a block may lie, by its shape.
-        """
+    def _believe(self, evidence: "_Evidence", around: Surroundings) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
+        """Candidates and beliefs about where the blocks lie, and whether they are the last, round by round."""
         slots = around.grid.count
-        evidence = _Evidence(blocks, allowed, around)
         filters = Filters(around, self.input_widths, self.output_widths)
-        count = max(1, min(slots, self.candidates // len(blocks)))
+        count = max(1, min(slots, self.candidates // len(evidence.flat)))
         energy = float(evidence.flat.square().sum(dtype=torch.float64))
         candidates, before = evidence.candidates(None, energy, count), 0.0
         for _ in range(self.rounds):
@@ -107,16 +101,23 @@ def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, 
 
 
 class _Evidence:
-    """Each block's own evidence, to which a prediction's is added."""
+    """Each block's own evidence, to which a prediction's is added.
 
-    def __init__(self, blocks: torch.Tensor, allowed: torch.Tensor, around: Surroundings) -> None:
+    flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may
+    only lie where its shape does.
+    """
+
+    def __init__(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> None:
         grid = around.grid
-        self.flat, self._allowed = blocks.flatten(1), allowed
-        self._by_column = group_evidence(blocks, slices(around.inputs, grid.width)).log_likelihood
+        self.flat = blocks.flatten(1)
+        places = grid.shapes().to(shapes.device)
+        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
+        self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
+        self._by_column = group_evidence(blocks, slices(around.inputs, grid.width), shapes).log_likelihood
         self._by_row = blocks.new_zeros(len(blocks), grid.rows)
         if around.following is not None:
             moments = slices(around.following, grid.height)
-            self._by_row = group_evidence(blocks.transpose(1, 2), moments).log_likelihood
+            self._by_row = group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
 
     def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.
@@ -138,11 +139,11 @@ class _Evidence:
                 noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
                 fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
                 found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
-            found.masked_fill_(~self._allowed[part], -torch.inf)
+            found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
             best, place = found.topk(count, dim=1)
             places.append(place)
             scores.append(best)
-        return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=-1e9))
+        return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=IMPOSSIBLE))
 
 
 def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:

@@ -99,7 +99,10 @@ def placed(reached: Reached, puzzle: Puzzle, answer: Answer) -> dict[str, float]
     counted = whole[truth]
     rows, columns = puzzle.layout.rows_and_columns()
     at, right = reached.placement[counted], truth[counted]
-    believed = (reached.beliefs * (reached.candidates == truth[:, None])).sum(1)[counted].double()
+    hit = reached.candidates == truth[:, None]
+    others = max(1, int(whole.sum()) - reached.candidates.shape[1])
+    rest = (1 - reached.beliefs.sum(1)).clamp(min=0) / others
+    believed = torch.where(hit.any(1), (reached.beliefs * hit).sum(1), rest)[counted].double()
     believed = (1 - UNBELIEVED) * believed + UNBELIEVED / int(whole.sum())
     return {
         "position_accuracy": float((at == right).double().mean()),

@@ -1,10 +1,11 @@
-"""What lies around a scattered layer and is known: its inputs on the pirate's images, its bias, the layer after it."""
+"""What lies around a scattered layer and is known: its inputs on the pirate's images, and the layer after it."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import BlockGrid
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Puzzle
@@ -20,17 +21,19 @@ class Surroundings:
     """What the pirate knows around a scattered layer.
 
     inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weight of the dense layer that
-    reads the layer's outputs, or None where none does; bias [outputs] or None.
+    reads the layer's outputs, or None where none does: then nothing tells the rows apart.
     """
 
     grid: BlockGrid
     inputs: torch.Tensor
     following: torch.Tensor | None
-    bias: torch.Tensor | None
 
 
 def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surroundings:
-    """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own."""
+    """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
+
+    Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
+    """
     model = puzzle.model().to(device)
     images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
     layer = dense_layers(model)[name]
@@ -40,7 +43,6 @@ def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surrou
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
         following=None if following is None else _weight(tail, following),
-        bias=None if layer.bias is None else layer.bias.detach(),
     )
 
 
@@ -63,6 +65,8 @@ def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: to
         for part in images.split(500):
             model(puzzle.inputs(part))
     hook.remove()
+    if not seen:
+        raise AttackError("the scattered layer's inputs can't be seen: the network doesn't call it as a module")
     found = torch.cat(seen).clone()
     if len(found) <= MOST_INPUTS:
         return found

@@ -10,7 +10,7 @@ from scatterproof.report.statistics import curve
 from scatterproof.report.words import minutes, percent_interval, victim_label
 
 KIND = ["victim", "attack", "images", "knows"]
-KNOWN = {"none": "unlabelled", "labels": "labelled", "logits": "with the victim's logits"}
+KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
 TABLE_HEAD = ("victim", "attack", "blocks held", "the pirate's images", "accuracy", "the same blocks in their places",
               "of the victim's accuracy", "agreement with the victim", "blocks placed rightly", "minutes",
               "x training one victim", "victim seeds")  # fmt: skip
@@ -23,7 +23,7 @@ def final(attacks: pd.DataFrame) -> pd.DataFrame:
 
 def granted(images: Any, knows: Any) -> str:
     """`100 unlabelled images`, or `no images`."""
-    return f"{int(images):,} {KNOWN[str(knows)]} images" if int(images) else "no images"
+    return f"{int(images):,} {KNOWN[str(knows)]}" if int(images) else "no images"
 
 
 def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -51,25 +51,32 @@ def _rows(frame: pd.DataFrame) -> list[Any]:
 
 
 def sentences(attacks: pd.DataFrame) -> list[str]:
-    """For each victim and attack: what it makes of all blocks, and of the fewest held."""
+    """For each victim and attack: what it makes of all blocks, and of the fewest held, with the images that help most;
+    of several that help alike, those that grant least."""
     last = final(attacks)
     texts = []
     for (victim, attack), rows in last.groupby(["victim", "attack"], sort=False):
         for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
             here = rows[rows["keep"] == keep]
-            best = here.groupby(["images", "knows"])["accuracy"].mean()
-            images, knows = best.idxmax()
+            means = here.groupby(["images", "knows"])["accuracy"].mean()
+            least = sorted(means.index, key=lambda each: (-means[each], list(KNOWN).index(each[1]), each[0]))
+            images, knows = least[0]
             chosen = here[(here["images"] == images) & (here["knows"] == knows)]
             texts.append(
                 f"{victim_label(str(victim))}, {100 * keep:g} % of the blocks in an unknown order, "
-                f"{granted(images, knows)}: {attack} puts {100 * chosen['position_accuracy'].mean():.1f} % of them in "
-                f"their places and reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
+                f"{granted(images, knows)}{_picked(len(means))}: {attack} puts "
+                f"{100 * chosen['position_accuracy'].mean():.1f} % of the whole ones in their places "
+                f"and reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
                 f"{100 * chosen['relative_accuracy'].mean():.1f} % of the victim's, in "
                 f"{60 * chosen['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
                 f"blocks reach {100 * chosen['known_places_accuracy'].mean():.1f} %. Mean of "
                 f"{chosen['victim_seed'].nunique()} victims."
             )
     return texts
+
+
+def _picked(count: int) -> str:
+    return f" (of {count} kinds of knowledge the one of most test accuracy)" if count > 1 else ""
 
 
 def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
