@@ -265,6 +265,21 @@ def test_a_pack_that_does_not_fit_goes_out_smaller() -> None:
     assert "to 0.10 or more" in guard.stuck(waiting)
 
 
+def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_without_one(tmp_path: Path) -> None:
+    one = task(tmp_path, capped=False) | {"settled": 0, "ended": None}
+    write_start(tmp_path, 1, 1000, 1040)
+    write_start(tmp_path, 2, 1100, 1140)
+    write_start(tmp_path, 3, 1200, None)
+    running = run_file(tmp_path, 0, 3)
+    running.touch()
+    guard = Guard(Memory({("s", 0): one}), Accounts(0, 60, print), 10**6, None)  # type: ignore[arg-type]
+    guard.load()
+    assert guard.budget.used == 2 * (40 + 10) * 2 + 120, "and what the third may hold"
+    os.utime(running, (1230, 1230))
+    guard.load()
+    assert guard.budget.used == 2 * (40 + 10) * 2 + 2 * (30 + 5 + 10) + 120, "it is silent: a fourth may come"
+
+
 @pytest.mark.parametrize("given", [-1, True, "1", math.nan, math.inf, [1]])
 def test_a_bad_budget_is_refused_by_its_key(given: object) -> None:
     with pytest.raises(WorkflowError, match=r"config key budget\.gpu_hours: .*, expected a number of GPU-hours"):

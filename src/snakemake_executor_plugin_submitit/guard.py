@@ -51,10 +51,21 @@ class Guard:
             if task["settled"] and held is not None:
                 self.budget.charge(key, int(held))
                 continue
-            self.budget.force(key, _most(task))
+            self.budget.force(key, self._most(task))
             if task["settled"]:
                 self.closed[key] = task["ended"] or task["intended"]
         self._settle()
+
+    def _most(self, task: Task) -> int:
+        """GPU-seconds that a task may hold over all of its starts."""
+        before = int(task["request"].get("before", {}).get(str(task["task"]), 0))
+        if not task["settled"] and not task["request"].get("capped"):  # its starts share nothing: each may hold a limit
+            folder = Path(task["folder"])
+            number, _, silent = last_start(folder, task["task"])
+            over = seconds_held(folder, task["task"], self.accounts.overrun_s)
+            over = over if silent > STALE_S else over[: number - 1]
+            before = max(before, math.ceil(sum(over) * gpus_of(task)))
+        return before + limit_of(task)
 
     # submitting
 
@@ -187,11 +198,6 @@ def cost(cells: list[Ready]) -> int:
     """GPU-seconds that a task with these cells may hold."""
     request = for_all([cells])
     return request.gpus * 60 * (request.minutes or 0)
-
-
-def _most(task: Task) -> int:
-    """GPU-seconds that a task may hold over all of its starts."""
-    return int(task["request"].get("before", {}).get(str(task["task"]), 0)) + limit_of(task)
 
 
 def _started_again(task: Task) -> bool:
