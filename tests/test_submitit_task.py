@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit.files import read_json, write_json
-from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file
+from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file, seconds_held
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """
@@ -171,6 +171,16 @@ def test_a_start_that_fell_silent_is_not_waited_for(tmp_path: Path, monkeypatch:
     assert one.take()
     assert last_start(tmp_path, 0)[0] == 2
     assert not one.superseded()
+
+
+def test_a_start_is_counted_from_its_allocation_on_its_prolog_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(time.time()) - 100))
+    one = Start(tmp_path, 0, "7")
+    assert one.take()
+    one.end()
+    assert 100 <= seconds_held(tmp_path, 0)[0] < 120
 
 
 def test_the_time_limit_of_this_machine_starts_with_the_first_cell(tmp_path: Path) -> None:

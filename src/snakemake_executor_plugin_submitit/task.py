@@ -28,7 +28,7 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit.files import read_json, write_json
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.program import spawn
-from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, granted, seconds_held
+from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, allocated_at, granted, seconds_held
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
 MARGIN_S = 10.0  # before the end of what a task may hold: SLURM counts until its last process is gone
@@ -270,11 +270,6 @@ class Task:
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         print(f"scontrol requeue {job}: {asked.returncode} {asked.stderr.strip()}", file=sys.stderr)
         return asked.returncode == 0 or "completing" in asked.stderr.lower()
-
-
-def allocated_at() -> float:
-    """When SLURM began to count, as a Unix time."""
-    return float(os.environ.get("SLURM_JOB_START_TIME") or psutil.Process().create_time() - LAUNCH_S)
 
 
 def job_id() -> str:
