@@ -18,6 +18,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
+from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, gpus_in
@@ -278,6 +279,20 @@ def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_witho
     os.utime(running, (1230, 1230))
     guard.load()
     assert guard.budget.used == 2 * (40 + 10) * 2 + 2 * (30 + 5 + 10) + 120, "it is silent: a fourth may come"
+
+
+def test_a_gate_that_is_closed_lets_nothing_more_out() -> None:
+    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None)  # type: ignore[arg-type]
+    sent: list[list[list[Ready]]] = []
+
+    def send(tasks: list[list[Ready]]) -> None:
+        sent.append(tasks)
+        gate.close()
+
+    gate = Gate(guard, Submitter(ExecutorSettings(), Memory(), Path(), print, 1), send, print)  # type: ignore[arg-type]
+    gate.offer([Ready(n, {"rule": "cell", "attempt": 1}, {}, Request({}, 2, 1, 1)) for n in range(3)])
+    assert len(sent) == 1
+    assert guard.budget.used == 120, "what did not go out is not reserved"
 
 
 @pytest.mark.parametrize("given", [-1, True, "1", math.nan, math.inf, [1]])
