@@ -242,6 +242,14 @@ def test_a_start_for_which_nothing_is_left_does_not_begin(tmp_path: Path) -> Non
     assert not counted(tmp_path)
 
 
+def test_a_start_for_which_no_cell_is_left_keeps_their_results(tmp_path: Path) -> None:
+    """As where the node fails between the last result and the end of the job."""
+    capped(tmp_path, limit_s=30, earlier_s=29)
+    write_json(tmp_path / "0.0.json", {"exit": 0})
+    assert start(tmp_path).wait(10) == 0
+    assert read_json(tmp_path / "0.0.json") == {"exit": 0}
+
+
 def test_a_start_that_was_granted_the_limit_has_it_again(tmp_path: Path) -> None:
     capped(tmp_path, limit_s=30, earlier_s=29)
     grant(tmp_path, 0, 2)

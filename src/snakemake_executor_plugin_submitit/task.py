@@ -109,7 +109,8 @@ class Task:
         elif self.capped:
             self.held_since = allocated_at()
         self._set_end()
-        if not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
+        left = self._unfinished() is not None
+        if left and not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
             return self._give_up()
         for number, cell in enumerate(self.cells):
             if read_json(self._result_file(number)).get("exit") == 0:
@@ -144,9 +145,16 @@ class Task:
 
     def _give_up(self) -> int:
         """End this start, because what its task may hold is used up; the controller submits the rest anew."""
-        number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
-        self._write_result(number, 1, interrupted=USED_UP)
+        number = self._unfinished()
+        if number is not None:
+            self._write_result(number, 1, interrupted=USED_UP)
         return 1
+
+    def _unfinished(self) -> int | None:
+        """A cell without a result, else one that has failed; none where all have succeeded."""
+        results = [read_json(self._result_file(number)).get("exit") for number in range(len(self.cells))]
+        order = sorted(range(len(results)), key=lambda number: results[number] is not None)
+        return next((number for number in order if results[number] != 0), None)
 
     def _run(self, number: int, cell: dict[str, Any], environment: dict[str, str]) -> None:
         log = Path(cell["log"])
@@ -227,8 +235,9 @@ class Task:
         """End at the time limit, where SLURM does not do it."""
         self._signal_children(signal.SIGKILL)
         if not self.terminated:
-            number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
-            self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
+            number = self._unfinished()
+            if number is not None:
+                self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
         self.start.end()
         os._exit(1)
 
