@@ -104,7 +104,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
         left = self._left()
         if left:
-            self.logger.info(tell(left, self.journal.tasks(), self.limit, guard.budget.used))
+            self.logger.info(tell(left, self.journal.tasks(), study, self.limit, guard.budget.used))
             write_left(self.base, study, left)
 
     def _left(self) -> list[Left]:
