@@ -67,7 +67,8 @@ def test_what_was_asked_for_is_counted_on_every_node_and_read_from_gres(tmp_path
     submit(path, "b", "2", [["y"]], gpus=0, slurm_gres="gpu:h100:4,shard:1")
     submit(path, "c", "3", [["z"]], gpus=0, slurm_gres="gpu")
     submit(path, "d", "4", [["w"]], gpus=0)
-    assert column(read_tasks(path), "asked_gpus") == [6, 4, 1, 0]
+    submit(path, "e", "5", [["v"]], gpus=0, slurm_gres="gres/gpu:2(S:0-1)")
+    assert column(read_tasks(path), "asked_gpus") == [6, 4, 1, 0, 2]
 
 
 def test_without_sacct_the_tasks_own_clock_stands_in(journal: Path) -> None:

@@ -326,6 +326,8 @@ def test_a_corrupted_row_of_the_journal_is_named_and_kept(tmp_path: Path, reques
 def test_what_nobody_could_count_is_refused() -> None:
     with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
         check("cell", Request({}, None, 1, 1), 3600)
+    with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
+        check("cell", Request({"slurm_gres": "gpu:a100:1"}, None, 0, 1), 3600)
     with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
         check("cell", Request({"slurm_additional_parameters": {"exclusive": True}}, 5, 0, 1), 3600)
     check("cell", Request({}, None, 0, 1), 3600)

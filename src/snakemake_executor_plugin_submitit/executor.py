@@ -115,7 +115,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 with suppress(WorkflowError):  # said when it is submitted
                     request = self._request(job)
                     cpus = int(request.parameters["cpus_per_task"])
-                    found.append(Left(rule_of(job), request.minutes, request.gpus, cpus))
+                    found.append(Left(rule_of(job), request.minutes, request.held, cpus))
         return found
 
     def _recover(self) -> list[dict[str, Any]]:
