@@ -95,6 +95,14 @@ def test_a_job_that_sacct_still_calls_running_has_ended_if_the_journal_says_so(j
         assert (late[0]["elapsed_s"], late[0]["source"]) == (61, "sacct")
 
 
+def test_what_its_budget_ended_was_requeued_and_has_not_failed(journal: Path) -> None:
+    change(journal, {"id": 1, "state": "BUDGET"}, {"id": 2, "state": "FAILED"})
+    text = line("12_0", "search-a", "FAILED", 40) + line("12_0", "search-a", "FAILED", 80, start=1100)
+    found = allocations(read_tasks(journal), parse_sacct(text + line("12_1", "search-a", "FAILED")))
+    assert column(found, "state") == ["FAILED", "BUDGET", "FAILED"]
+    assert [waste_kind(row["state"], row["end"]) for row in found] == ["failed", "requeued", "failed"]
+
+
 def test_several_studies_share_a_journal(journal: Path) -> None:
     submit(journal, "other-a", "20", [["x"]], results=RESULTS.with_name("other"))
     submit(journal, "moved-a", "21", [["y"]], results=Path("/elsewhere/results/tiny/cells"))

@@ -147,6 +147,8 @@ def allocations(tasks: Iterable[Row], accounted: Iterable[Row]) -> list[Row]:
         found += [_accounted(task, row) for row in attempts]
         if is_live(attempts[-1]["state"], attempts[-1]["end"]) and task["ended"] and not is_live(task["state"]):
             found[-1] |= _ended(found[-1], task)
+        if task["state"] == "BUDGET" and attempts[-1]["state"] == "FAILED":
+            found[-1]["state"] = "BUDGET"  # it ended itself, to be submitted again: SLURM knows but its exit status
     return found
 
 
