@@ -328,8 +328,10 @@ def test_what_nobody_could_count_is_refused() -> None:
         check("cell", Request({}, None, 1, 1), 3600)
     with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
         check("cell", Request({"slurm_gres": "gpu:a100:1"}, None, 0, 1), 3600)
-    with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
-        check("cell", Request({"slurm_additional_parameters": {"exclusive": True}}, 5, 0, 1), 3600)
+    for option in ("exclusive", "exclus"):
+        with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
+            check("cell", Request({"slurm_additional_parameters": {option: True}}, 5, 0, 1), 3600)
+    check("cell", Request({"slurm_additional_parameters": {"exclude": "gpu1"}}, 5, 1, 1), 3600)
     check("cell", Request({}, None, 0, 1), 3600)
     check("cell", Request({}, None, 1, 1), None)
 

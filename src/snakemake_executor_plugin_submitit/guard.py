@@ -188,7 +188,8 @@ def check(rule: str, request: Request, limit: int | None) -> None:
     """Raises: WorkflowError where there is a budget, and nobody could say what a job will hold at most."""
     if limit is None:
         return
-    if "exclusive" in request.parameters.get("slurm_additional_parameters", {}):
+    extra = request.parameters.get("slurm_additional_parameters", {})
+    if any(len(key) >= 6 and "exclusive".startswith(key) for key in extra):  # sbatch takes abbreviations
         raise WorkflowError(f"rule {rule}: --exclusive holds every GPU of a node, which a budget ({KEY}) cannot count")
     if request.held and request.minutes is None:
         raise WorkflowError(f"rule {rule}: a budget ({KEY}) needs its time limit: give it the resource runtime")
