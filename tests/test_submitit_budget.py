@@ -263,7 +263,7 @@ def test_a_pack_that_does_not_fit_goes_out_smaller() -> None:
     assert [one.job for one in waiting] == [2, 3, 4, 5]
     assert guard.budget.room == 60
     assert "would pass it by 0.02 GPU-hours" in guard.stuck(waiting)
-    assert "to 0.10 or more" in guard.stuck(waiting)
+    assert "to 0.10 or more (for all that wait now: 0.20)" in guard.stuck(waiting)
 
 
 def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_without_one(tmp_path: Path) -> None:

@@ -178,9 +178,9 @@ class Guard:
         over, all_over = hours(least - self.limit), hours(enough - self.limit)
         return (
             f"Budget of {hours(self.limit)} GPU-hours ({KEY}): {hours(used)} are used, and none of the {len(waiting)} "
-            f"jobs that wait fits. The smallest would pass it by {over} GPU-hours, all of them by up to {all_over}. "
-            f"To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more (for all: {hours(enough)}) and run "
-            "the same command."
+            f"jobs that wait now fits. The smallest would pass it by {over} GPU-hours, all {len(waiting)} by up to "
+            f"{all_over}. To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more (for all that wait "
+            f"now: {hours(enough)}) and run the same command."
         )
 
 
