@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
+from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
@@ -293,6 +295,23 @@ def test_a_gate_that_is_closed_lets_nothing_more_out() -> None:
     gate.offer([Ready(n, {"rule": "cell", "attempt": 1}, {}, Request({}, 2, 1, 1)) for n in range(3)])
     assert len(sent) == 1
     assert guard.budget.used == 120, "what did not go out is not reserved"
+
+
+def test_sacct_is_asked_no_more_often_than_squeue() -> None:
+    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None, ask_s=10)  # type: ignore[arg-type]
+    for ago, asked in ((8, False), (12, True)):
+        guard.asked = before = time.monotonic() - ago
+        guard.watch(set())
+        assert (guard.asked > before) is asked
+
+
+def test_a_poll_before_snakemake_has_its_scheduler_waits_for_it() -> None:
+    executor = object.__new__(Executor)
+    executor.limit, executor.over = 3600, set()
+    executor.workflow = SimpleNamespace(scheduler=None)
+    executor.journal = SimpleNamespace(open_ids=dict)  # type: ignore[assignment]
+    executor.gate = Gate(Guard(Memory(), Accounts(0, 0, print), 3600, None), None, print, print)  # type: ignore[arg-type]
+    executor._watch_budget({})
 
 
 @pytest.mark.parametrize("given", [-1, True, "1", math.nan, math.inf, [1]])

@@ -20,7 +20,7 @@ from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.starts import STALE_S, grant, granted, last_start, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, for_all
 
-ASK_S = 3.0  # seconds between two calls of sacct
+ASK_S = 3.0  # seconds between two calls of sacct, at least
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Guard:
     accounts: Accounts
     limit: int | None
     study: str | None
+    ask_s: float = ASK_S
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
     closed: dict[TaskKey, float] = field(default_factory=dict)  # ended, not accounted for yet: when
     asked: float = -math.inf
@@ -123,7 +124,7 @@ class Guard:
         for key in self.budget.reserved:
             if key in self.tasks and key not in open_tasks:
                 self.closed.setdefault(key, time.time())
-        if time.monotonic() - self.asked >= ASK_S:
+        if time.monotonic() - self.asked >= self.ask_s:
             self.asked = time.monotonic()
             self._settle()
             self._grant(open_tasks & self.budget.reserved.keys())
