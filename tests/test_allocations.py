@@ -67,7 +67,8 @@ def test_what_was_asked_for_is_counted_on_every_node_and_read_from_gres(tmp_path
     submit(path, "b", "2", [["y"]], gpus=0, slurm_gres="gpu:h100:4,shard:1")
     submit(path, "c", "3", [["z"]], gpus=0, slurm_gres="gpu")
     submit(path, "d", "4", [["w"]], gpus=0)
-    assert column(read_tasks(path), "asked_gpus") == [6, 4, 1, 0]
+    submit(path, "e", "5", [["v"]], gpus=0, slurm_gres="gres/gpu:2(S:0-1)")
+    assert column(read_tasks(path), "asked_gpus") == [6, 4, 1, 0, 2]
 
 
 def test_without_sacct_the_tasks_own_clock_stands_in(journal: Path) -> None:
@@ -92,6 +93,14 @@ def test_a_job_that_sacct_still_calls_running_has_ended_if_the_journal_says_so(j
     for text in (lagging + ended, ended + lagging):
         late = allocations(read_tasks(journal), parse_sacct(text))
         assert (late[0]["elapsed_s"], late[0]["source"]) == (61, "sacct")
+
+
+def test_what_its_budget_ended_was_requeued_and_has_not_failed(journal: Path) -> None:
+    change(journal, {"id": 1, "state": "BUDGET"}, {"id": 2, "state": "FAILED"})
+    text = line("12_0", "search-a", "FAILED", 40) + line("12_0", "search-a", "FAILED", 80, start=1100)
+    found = allocations(read_tasks(journal), parse_sacct(text + line("12_1", "search-a", "FAILED")))
+    assert column(found, "state") == ["FAILED", "BUDGET", "FAILED"]
+    assert [waste_kind(row["state"], row["end"]) for row in found] == ["failed", "requeued", "failed"]
 
 
 def test_several_studies_share_a_journal(journal: Path) -> None:

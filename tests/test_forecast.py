@@ -38,7 +38,7 @@ def test_what_has_finished_since_is_taken_off(tmp_path: Path) -> None:
     assert before is not None
     assert (before["gpus"].expected, before["gpus"].most, before["gpus"].unknown) == (0, 1200, ("search",))
     submit(journal, "a", cells=4, minutes=5)
-    submit(journal, "b", cells=3, minutes=5, study="another")
+    submit(journal, "b", cells=3, minutes=50, study="another")
     after = forecast_of(tmp_path)
     assert after is not None
     assert (after["gpus"].expected, after["gpus"].most) == (pytest.approx(60), 720), "six cells of ten minutes"

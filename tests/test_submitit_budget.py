@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
+from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, gpus_in
@@ -262,7 +265,53 @@ def test_a_pack_that_does_not_fit_goes_out_smaller() -> None:
     assert [one.job for one in waiting] == [2, 3, 4, 5]
     assert guard.budget.room == 60
     assert "would pass it by 0.02 GPU-hours" in guard.stuck(waiting)
-    assert "to 0.10 or more" in guard.stuck(waiting)
+    assert "to 0.10 or more (for all that wait now: 0.20)" in guard.stuck(waiting)
+
+
+def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_without_one(tmp_path: Path) -> None:
+    one = task(tmp_path, capped=False) | {"settled": 0, "ended": None}
+    write_start(tmp_path, 1, 1000, 1040)
+    write_start(tmp_path, 2, 1100, 1140)
+    write_start(tmp_path, 3, 1200, None)
+    running = run_file(tmp_path, 0, 3)
+    running.touch()
+    guard = Guard(Memory({("s", 0): one}), Accounts(0, 60, print), 10**6, None)  # type: ignore[arg-type]
+    guard.load()
+    assert guard.budget.used == 2 * (40 + 10) * 2 + 120, "and what the third may hold"
+    os.utime(running, (1230, 1230))
+    guard.load()
+    assert guard.budget.used == 2 * (40 + 10) * 2 + 2 * (30 + 5 + 10) + 120, "it is silent: a fourth may come"
+
+
+def test_a_gate_that_is_closed_lets_nothing_more_out() -> None:
+    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None)  # type: ignore[arg-type]
+    sent: list[list[list[Ready]]] = []
+
+    def send(tasks: list[list[Ready]]) -> None:
+        sent.append(tasks)
+        gate.close()
+
+    gate = Gate(guard, Submitter(ExecutorSettings(), Memory(), Path(), print, 1), send, print)  # type: ignore[arg-type]
+    gate.offer([Ready(n, {"rule": "cell", "attempt": 1}, {}, Request({}, 2, 1, 1)) for n in range(3)])
+    assert len(sent) == 1
+    assert guard.budget.used == 120, "what did not go out is not reserved"
+
+
+def test_sacct_is_asked_no_more_often_than_squeue() -> None:
+    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None, ask_s=10)  # type: ignore[arg-type]
+    for ago, asked in ((8, False), (12, True)):
+        guard.asked = before = time.monotonic() - ago
+        guard.watch(set())
+        assert (guard.asked > before) is asked
+
+
+def test_a_poll_before_snakemake_has_its_scheduler_waits_for_it() -> None:
+    executor = object.__new__(Executor)
+    executor.limit, executor.over = 3600, set()
+    executor.workflow = SimpleNamespace(scheduler=None)
+    executor.journal = SimpleNamespace(open_ids=dict)  # type: ignore[assignment]
+    executor.gate = Gate(Guard(Memory(), Accounts(0, 0, print), 3600, None), None, print, print)  # type: ignore[arg-type]
+    executor._watch_budget({})
 
 
 @pytest.mark.parametrize("given", [-1, True, "1", math.nan, math.inf, [1]])
@@ -296,8 +345,12 @@ def test_a_corrupted_row_of_the_journal_is_named_and_kept(tmp_path: Path, reques
 def test_what_nobody_could_count_is_refused() -> None:
     with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
         check("cell", Request({}, None, 1, 1), 3600)
-    with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
-        check("cell", Request({"slurm_additional_parameters": {"exclusive": True}}, 5, 0, 1), 3600)
+    with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
+        check("cell", Request({"slurm_gres": "gpu:a100:1"}, None, 0, 1), 3600)
+    for option in ("exclusive", "exclus"):
+        with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
+            check("cell", Request({"slurm_additional_parameters": {option: True}}, 5, 0, 1), 3600)
+    check("cell", Request({"slurm_additional_parameters": {"exclude": "gpu1"}}, 5, 1, 1), 3600)
     check("cell", Request({}, None, 0, 1), 3600)
     check("cell", Request({}, None, 1, 1), None)
 

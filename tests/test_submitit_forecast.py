@@ -12,8 +12,10 @@ def cells(rule: str, count: int, minutes: int | None = 60, gpus: int = 1) -> lis
     return [Left(rule, minutes, gpus, 4)] * count
 
 
-def row(rule: str, seconds: float, cells: int = 1, completed: int = 1, gpus: int = 1) -> dict[str, object]:
-    request = {"gpus": gpus, "cpus_per_task": 4}
+def row(
+    rule: str, seconds: float, cells: int = 1, completed: int = 1, gpus: int = 1, study: str | None = None
+) -> dict[str, object]:
+    request = {"gpus": gpus, "cpus_per_task": 4, "study": study}
     return {"rule": rule, "cells": cells, "completed": completed, "task_started": 1000.0, "ended": 1000 + seconds} | {
         "request": request
     }
@@ -27,8 +29,15 @@ def test_the_table_is_students_t() -> None:
 
 def test_costs_of_finished_cells_are_those_of_whole_tasks() -> None:
     rows = [row("a", 120), row("a", 240, cells=2, completed=2, gpus=2), row("a", 999, cells=2, completed=1)]
-    assert history(rows, "gpus") == {"a": [2.0, 4.0]}
-    assert history(rows, "cpus") == {"a": [8.0, 8.0]}
+    assert history(rows, "gpus", None) == {"a": [2.0, 4.0]}
+    assert history(rows, "cpus", None) == {"a": [8.0, 8.0]}
+
+
+def test_a_study_is_foretold_by_its_own_cells() -> None:
+    rows = [row("a", 60 * minutes, study=study) for minutes, study in [(1, "mine"), (2, None), (4, "another")]]
+    assert history(rows, "gpus", "mine") == {"a": [1.0, 2.0]}
+    assert history(rows, "gpus", None) == {"a": [1.0, 2.0, 4.0]}
+    assert "1 jobs, 0.02 GPU-hours" in tell(cells("a", 1), rows[::2], "mine", None, 0)
 
 
 @pytest.mark.parametrize(("finished", "left"), [(3, 20), (10, 5), (30, 300)])
@@ -58,12 +67,12 @@ def test_nothing_is_expected_beyond_what_may_be_asked_for() -> None:
 
 
 def test_one_line_says_it_all() -> None:
-    line = tell(cells("a", 12), [row("a", 300), row("a", 300)], 36000, 1800)
+    line = tell(cells("a", 12), [row("a", 300), row("a", 300)], None, 36000, 1800)
     assert line == (
         "What is left: 12 jobs, 1.00 GPU-hours [1.00, 1.00] expected, at most 12.00 GPU-hours requested; "
         "budget (budget.gpu_hours) 10.00 GPU-hours, 0.50 of it used or reserved."
     )
-    assert tell(cells("a", 3, None, gpus=0), [], None, 0) == (
+    assert tell(cells("a", 3, None, gpus=0), [], None, None, 0) == (
         "What is left: 3 jobs, at most ? CPU-hours requested; not known, because none has finished, and bounded by "
         "what is requested: a."
     )

@@ -124,7 +124,7 @@ def test_a_budget_stops_the_sweep_and_raising_it_goes_on(tmp_path: Path) -> None
     assert status == 1
     assert len(list(tmp_path.glob("out/*.txt"))) == 1
     assert "2 jobs wait for room in the budget." in log
-    assert "none of the 2 jobs that wait fits. The smallest would pass it by 0.01 GPU-hours" in log
+    assert "none of the 2 jobs that wait now fits. The smallest would pass it by 0.01 GPU-hours" in log
     assert "Traceback" not in log
     status, log = run(tmp_path, shell, *gpus, "--submitit-gpu-hours", "1", cells=3, gpus=1)
     assert status == 0, log

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.cells import program
+from snakemake_executor_plugin_submitit.cluster import Cluster
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.submission import auto_executor
@@ -47,6 +48,13 @@ def test_settings_stand_in_where_a_rule_says_nothing() -> None:
     assert parameters["slurm_additional_parameters"]["nice"] == "5"
     assert ask(settings=settings, slurm_partition="mine").parameters["slurm_partition"] == "mine"
     assert "slurm_gres" not in ask(settings=settings, gpu=1).parameters
+
+
+def test_gpus_among_generic_resources_are_held_but_need_no_slots_of_this_machine() -> None:
+    request = ask(gres="gpu:a100:2")
+    assert (request.gpus, request.held) == (0, 2)
+    Cluster(1000, gpus=0).check("cell", request)
+    assert (ask(gpu=2, gpu_model="h100").held, ask(gpu=3).held, ask(gres="shard:4").held) == (2, 3, 0)
 
 
 def test_a_rule_that_asks_for_less_memory_than_its_snakemake_needs_gets_enough() -> None:

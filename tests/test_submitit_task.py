@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit.files import read_json, write_json
-from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file
+from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file, seconds_held
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """
@@ -173,6 +173,16 @@ def test_a_start_that_fell_silent_is_not_waited_for(tmp_path: Path, monkeypatch:
     assert not one.superseded()
 
 
+def test_a_start_is_counted_from_its_allocation_on_its_prolog_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(time.time()) - 100))
+    one = Start(tmp_path, 0, "7")
+    assert one.take()
+    one.end()
+    assert 100 <= seconds_held(tmp_path, 0)[0] < 120
+
+
 def test_the_time_limit_of_this_machine_starts_with_the_first_cell(tmp_path: Path) -> None:
     write_task(tmp_path, ["sleep", "60"], limit_s=2, signal_delay_s=1)
     assert start(tmp_path).wait(20) == 1
@@ -230,6 +240,14 @@ def test_a_start_for_which_nothing_is_left_does_not_begin(tmp_path: Path) -> Non
     assert start(tmp_path).wait(10) == 1
     assert read_json(tmp_path / "0.0.json")["interrupted"].startswith("BUDGET, ")
     assert not counted(tmp_path)
+
+
+def test_a_start_for_which_no_cell_is_left_keeps_their_results(tmp_path: Path) -> None:
+    """As where the node fails between the last result and the end of the job."""
+    capped(tmp_path, limit_s=30, earlier_s=29)
+    write_json(tmp_path / "0.0.json", {"exit": 0})
+    assert start(tmp_path).wait(10) == 0
+    assert read_json(tmp_path / "0.0.json") == {"exit": 0}
 
 
 def test_a_start_that_was_granted_the_limit_has_it_again(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
-from snakemake_executor_plugin_submitit.guard import Guard, check
+from snakemake_executor_plugin_submitit.guard import ASK_S, Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
@@ -98,13 +98,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         study = study if isinstance(study, str) else None
         patience = float(self.settings.lost_after or 120)
         accounts = Accounts(self.cluster.overrun_s, patience, self.logger.warning)
-        guard = Guard(self.journal, accounts, self.limit, study)
+        guard = Guard(self.journal, accounts, self.limit, study, max(ASK_S, self.watch.interval))
         guard.load()
         self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
         left = self._left()
         if left:
-            self.logger.info(tell(left, self.journal.tasks(), self.limit, guard.budget.used))
+            self.logger.info(tell(left, self.journal.tasks(), study, self.limit, guard.budget.used))
             write_left(self.base, study, left)
 
     def _left(self) -> list[Left]:
@@ -115,7 +115,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 with suppress(WorkflowError):  # said when it is submitted
                     request = self._request(job)
                     cpus = int(request.parameters["cpus_per_task"])
-                    found.append(Left(rule_of(job), request.minutes, request.gpus, cpus))
+                    found.append(Left(rule_of(job), request.minutes, request.held, cpus))
         return found
 
     def _recover(self) -> list[dict[str, Any]]:
@@ -331,14 +331,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def _watch_budget(self, outcomes: dict[int, Outcome]) -> None:
         """Submit what has room by now; stop where nothing is under way and nothing fits."""
-        if self.limit is None:
+        scheduler = self.workflow.scheduler
+        if self.limit is None or scheduler is None:  # Snakemake makes it after us
             return
         self.over |= {number for number, outcome in outcomes.items() if outcome.ended}
         self.gate.watch({task for number, task in self.journal.open_ids().items() if number not in self.over})
-        why = self.gate.stuck(set(self.workflow.scheduler.running))
+        why = self.gate.stuck(set(scheduler.running))
         if why:
             self.gate.close()
-            self.workflow.scheduler.executor_error_callback(WorkflowError(why))
+            scheduler.executor_error_callback(WorkflowError(why))
 
     def _may_return(self, row: dict[str, Any]) -> bool:
         self.returned[row["key"]] += 1

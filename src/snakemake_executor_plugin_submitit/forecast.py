@@ -66,10 +66,15 @@ def quantile(freedom: int) -> float:
     return T[freedom - 1] if freedom <= len(T) else 1.96 + 2.47 / freedom
 
 
-def history(tasks: Iterable[Mapping[str, Any]], device: str) -> dict[str, list[float]]:
-    """Minutes of `gpus` or `cpus` of finished cells, by rule; of cells in one task their mean. tasks: Journal's."""
+def history(tasks: Iterable[Mapping[str, Any]], device: str, study: str | None) -> dict[str, list[float]]:
+    """Minutes of `gpus` or `cpus` of finished cells, by rule; of cells in one task their mean. tasks: Journal's.
+
+    study: whose tasks count, and those of no study; None: all of the journal's.
+    """
     found: dict[str, list[float]] = defaultdict(list)
     for task in tasks:
+        if study not in (None, task["request"].get("study") or study):
+            continue
         if task["completed"] == task["cells"] and task["task_started"] and task["ended"]:
             held = int(task["request"].get("gpus" if device == "gpus" else "cpus_per_task") or 0)
             minutes = max(0.0, task["ended"] - task["task_started"]) / 60
@@ -112,11 +117,13 @@ def write_left(folder: Path, study: str | None, left: Sequence[Left]) -> None:
     write_json(folder / "left.json", {"time": time.time(), "study": study, "left": counted})
 
 
-def tell(left: Sequence[Left], tasks: Sequence[Mapping[str, Any]], limit: int | None, used: int) -> str:
-    """One line about what is left. limit, used: of the budget, in GPU-seconds."""
+def tell(
+    left: Sequence[Left], tasks: Sequence[Mapping[str, Any]], study: str | None, limit: int | None, used: int
+) -> str:
+    """One line about what is left of a study (see history). limit, used: of the budget, in GPU-seconds."""
     device = "gpus" if any(one.gpus for one in left) else "cpus"
     unit = f"{device[:3].upper()}-hours"
-    found = forecast(left, history(tasks, device), device)
+    found = forecast(left, history(tasks, device, study), device)
     low, high, most = (hours(60 * value) if value < math.inf else "?" for value in (found.low, found.high, found.most))
     text = f"What is left: {len(left)} jobs, "
     if len(found.unknown) < len({one.rule for one in left}):

@@ -47,7 +47,15 @@ class Gate:
                 return
             found, self.waiting = self.guard.admit(self.submitter.chunks(self.waiting))
         for tasks in found:
-            self.submit(tasks)
+            if not self._is_shut(tasks):
+                self.submit(tasks)
+
+    def _is_shut(self, tasks: list[list[Ready]]) -> bool:
+        """Whether the gate was closed while other submissions went out; these are dropped then."""
+        with self.lock:
+            if self.closed:
+                self.guard.dropped(tasks)
+            return self.closed
 
     def submitted(self, tasks: list[list[Ready]], rows: list[dict[str, Any]]) -> None:
         """Tasks are out."""

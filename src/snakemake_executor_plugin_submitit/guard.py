@@ -20,7 +20,7 @@ from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.starts import STALE_S, grant, granted, last_start, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, for_all
 
-ASK_S = 3.0  # seconds between two calls of sacct
+ASK_S = 3.0  # seconds between two calls of sacct, at least
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Guard:
     accounts: Accounts
     limit: int | None
     study: str | None
+    ask_s: float = ASK_S
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
     closed: dict[TaskKey, float] = field(default_factory=dict)  # ended, not accounted for yet: when
     asked: float = -math.inf
@@ -51,10 +52,21 @@ class Guard:
             if task["settled"] and held is not None:
                 self.budget.charge(key, int(held))
                 continue
-            self.budget.force(key, _most(task))
+            self.budget.force(key, self._most(task))
             if task["settled"]:
                 self.closed[key] = task["ended"] or task["intended"]
         self._settle()
+
+    def _most(self, task: Task) -> int:
+        """GPU-seconds that a task may hold over all of its starts."""
+        before = int(task["request"].get("before", {}).get(str(task["task"]), 0))
+        if not task["settled"] and not task["request"].get("capped"):  # its starts share nothing: each may hold a limit
+            folder = Path(task["folder"])
+            number, _, silent = last_start(folder, task["task"])
+            over = seconds_held(folder, task["task"], self.accounts.overrun_s)
+            over = over if silent > STALE_S else over[: number - 1]
+            before = max(before, math.ceil(sum(over) * gpus_of(task)))
+        return before + limit_of(task)
 
     # submitting
 
@@ -84,13 +96,13 @@ class Guard:
     def submitted(self, tasks: list[list[Ready]], rows: list[Task]) -> None:
         """Reserved tasks have names now. rows: of all their cells, in order."""
         request = for_all(tasks)
-        if self.limit is None or not request.gpus:
+        if self.limit is None or not request.held:
             return
         places = iter(rows)
         for cells in tasks:
             row = [next(places) for _ in cells][0]  # noqa: RUF015 - all of them are taken
             key = (row["submission"], row["task"])
-            self.tasks[key] = row | {"request": {"gpus": request.gpus, "minutes": request.minutes, "capped": True}}
+            self.tasks[key] = row | {"request": {"gpus": request.held, "minutes": request.minutes, "capped": True}}
             self.budget.rename(id(cells[0]), key)
             self.budget.reserve(key, limit_of(self.tasks[key]))  # less, where a submission was cut in two
 
@@ -112,7 +124,7 @@ class Guard:
         for key in self.budget.reserved:
             if key in self.tasks and key not in open_tasks:
                 self.closed.setdefault(key, time.time())
-        if time.monotonic() - self.asked >= ASK_S:
+        if time.monotonic() - self.asked >= self.ask_s:
             self.asked = time.monotonic()
             self._settle()
             self._grant(open_tasks & self.budget.reserved.keys())
@@ -167,9 +179,9 @@ class Guard:
         over, all_over = hours(least - self.limit), hours(enough - self.limit)
         return (
             f"Budget of {hours(self.limit)} GPU-hours ({KEY}): {hours(used)} are used, and none of the {len(waiting)} "
-            f"jobs that wait fits. The smallest would pass it by {over} GPU-hours, all of them by up to {all_over}. "
-            f"To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more (for all: {hours(enough)}) and run "
-            "the same command."
+            f"jobs that wait now fits. The smallest would pass it by {over} GPU-hours, all {len(waiting)} by up to "
+            f"{all_over}. To go on, set {KEY} or --submitit-gpu-hours to {hours(least)} or more (for all that wait "
+            f"now: {hours(enough)}) and run the same command."
         )
 
 
@@ -177,21 +189,17 @@ def check(rule: str, request: Request, limit: int | None) -> None:
     """Raises: WorkflowError where there is a budget, and nobody could say what a job will hold at most."""
     if limit is None:
         return
-    if "exclusive" in request.parameters.get("slurm_additional_parameters", {}):
+    extra = request.parameters.get("slurm_additional_parameters", {})
+    if any(len(key) >= 6 and "exclusive".startswith(key) for key in extra):  # sbatch takes abbreviations
         raise WorkflowError(f"rule {rule}: --exclusive holds every GPU of a node, which a budget ({KEY}) cannot count")
-    if request.gpus and request.minutes is None:
+    if request.held and request.minutes is None:
         raise WorkflowError(f"rule {rule}: a budget ({KEY}) needs its time limit: give it the resource runtime")
 
 
 def cost(cells: list[Ready]) -> int:
     """GPU-seconds that a task with these cells may hold."""
     request = for_all([cells])
-    return request.gpus * 60 * (request.minutes or 0)
-
-
-def _most(task: Task) -> int:
-    """GPU-seconds that a task may hold over all of its starts."""
-    return int(task["request"].get("before", {}).get(str(task["task"]), 0)) + limit_of(task)
+    return request.held * 60 * (request.minutes or 0)
 
 
 def _started_again(task: Task) -> bool:

@@ -44,12 +44,20 @@ _PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
 
 @dataclass(frozen=True)
 class Request:
-    """Resources of one task. parameters: of submitit's AutoExecutor; minutes: None for the partition's own limit."""
+    """Resources of one task. parameters: of submitit's AutoExecutor; minutes: None for the partition's own limit.
+
+    gpus: those of the resource `gpu`, which this machine's slots are for.
+    """
 
     parameters: dict[str, Any]
     minutes: int | None
     gpus: int
     pack: int
+
+    @property
+    def held(self) -> int:
+        """GPUs that SLURM hands out for it, among generic resources too."""
+        return self.gpus or gpus_in(str(self.parameters.get("slurm_gres") or ""))
 
 
 def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: ExecutorSettings) -> Request:
@@ -61,7 +69,6 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
     minutes = asked.count("runtime", 1)
     gpus = asked.count("gpu", 0) or 0
     gres = asked.text("gres") or (settings.gres if not gpus else None)
-    allocated = gpus or gpus_in(gres or "")
     if gpus and asked.text("gres"):
         raise asked.error("gres", "give either gpu or gres, not both")
     model = asked.text("gpu_model")
@@ -93,7 +100,7 @@ def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: 
     extra["requeue" if settings.requeue == "always" else "no-requeue"] = True
     parameters["slurm_additional_parameters"] = extra
     pack = asked.count("pack", 1) or settings.pack or 1
-    return Request({key: value for key, value in parameters.items() if value is not None}, minutes, allocated, pack)
+    return Request({key: value for key, value in parameters.items() if value is not None}, minutes, gpus, pack)
 
 
 def gpus_in(gres: str) -> int:

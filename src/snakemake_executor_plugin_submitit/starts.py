@@ -80,14 +80,19 @@ def seconds_held(folder: Path, index: int, overrun_s: float = 0.0) -> list[float
             found.append(0.0)
             continue
         edge = 0.0 if run.get("waits") else LAUNCH_S
-        begin = holds.stat().st_mtime if run.get("waits") else run["created"]
+        begin = holds.stat().st_mtime if run.get("waits") else run.get("allocated", run["created"] - LAUNCH_S)
         if ended.exists():
             end = ended.stat().st_mtime
         else:
             following = read_json(run_file(folder, index, number + 1)).get("created", float("inf"))
             end = min(path.stat().st_mtime + HEARTBEAT_S + overrun_s, following)
-        found.append(max(0.0, end - begin) + 2 * edge)
+        found.append(max(0.0, end - begin) + edge)
     return found
+
+
+def allocated_at() -> float:
+    """When SLURM began to count for this process's job, its prolog included, as a Unix time."""
+    return float(os.environ.get("SLURM_JOB_START_TIME") or psutil.Process().create_time() - LAUNCH_S)
 
 
 def grant(folder: Path, index: int, number: int) -> None:
@@ -111,7 +116,7 @@ class Start:
         """Take the next number, and wait until no earlier start is alive; false where the task is not ours to run."""
         created = psutil.Process().create_time()
         me = {"job_id": self.job_id, "node": socket.gethostname(), "pid": os.getpid(), "created": created}
-        me |= {"waits": True} if self.waits else {}
+        me |= {"waits": True} if self.waits else {"allocated": allocated_at()}
         number = 1
         while True:
             try:

@@ -28,7 +28,7 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit.files import read_json, write_json
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.program import spawn
-from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, granted, seconds_held
+from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, allocated_at, granted, seconds_held
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
 MARGIN_S = 10.0  # before the end of what a task may hold: SLURM counts until its last process is gone
@@ -109,7 +109,8 @@ class Task:
         elif self.capped:
             self.held_since = allocated_at()
         self._set_end()
-        if not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
+        left = self._unfinished() is not None
+        if left and not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
             return self._give_up()
         for number, cell in enumerate(self.cells):
             if read_json(self._result_file(number)).get("exit") == 0:
@@ -144,9 +145,16 @@ class Task:
 
     def _give_up(self) -> int:
         """End this start, because what its task may hold is used up; the controller submits the rest anew."""
-        number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
-        self._write_result(number, 1, interrupted=USED_UP)
+        number = self._unfinished()
+        if number is not None:
+            self._write_result(number, 1, interrupted=USED_UP)
         return 1
+
+    def _unfinished(self) -> int | None:
+        """A cell without a result, else one that has failed; none where all have succeeded."""
+        results = [read_json(self._result_file(number)).get("exit") for number in range(len(self.cells))]
+        order = sorted(range(len(results)), key=lambda number: results[number] is not None)
+        return next((number for number in order if results[number] != 0), None)
 
     def _run(self, number: int, cell: dict[str, Any], environment: dict[str, str]) -> None:
         log = Path(cell["log"])
@@ -227,8 +235,9 @@ class Task:
         """End at the time limit, where SLURM does not do it."""
         self._signal_children(signal.SIGKILL)
         if not self.terminated:
-            number = next((n for n in range(len(self.cells)) if not self._result_file(n).exists()), 0)
-            self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
+            number = self._unfinished()
+            if number is not None:
+                self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
         self.start.end()
         os._exit(1)
 
@@ -270,11 +279,6 @@ class Task:
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         print(f"scontrol requeue {job}: {asked.returncode} {asked.stderr.strip()}", file=sys.stderr)
         return asked.returncode == 0 or "completing" in asked.stderr.lower()
-
-
-def allocated_at() -> float:
-    """When SLURM began to count, as a Unix time."""
-    return float(os.environ.get("SLURM_JOB_START_TIME") or psutil.Process().create_time() - LAUNCH_S)
 
 
 def job_id() -> str:

@@ -13,7 +13,9 @@ import pytest
 from sweeps import Sweep, down, kill, up, wait_for
 from test_outages import ROOT, stop
 
+from scatterproof.cost.account import account
 from scatterproof.cost.allocations import allocations, read_tasks
+from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.sacct import SacctError, read_sacct
 
@@ -80,10 +82,10 @@ def held(tres: str) -> int:
     return sum(int(part.removeprefix("gres/gpu=")) for part in tres.split(",") if part.startswith("gres/gpu="))
 
 
-def ledger(sweep: Sweep, accounted: bool = True) -> pd.DataFrame:
+def ledger(sweep: Sweep) -> pd.DataFrame:
     tasks = read_tasks(sweep.folder / ".submitit/journal.sqlite")
     ids = {task["job_id"].split("_")[0] for task in tasks}
-    said = read_sacct(ids, min(task["submitted"] for task in tasks)) if accounted else []
+    said = read_sacct(ids, min(task["submitted"] for task in tasks))
     return pd.DataFrame(build_ledger([], allocations(tasks, said)))
 
 
@@ -159,11 +161,12 @@ def test_rows_say_where_they_come_from_and_nothing_counts_twice(tmp_path: Path, 
         more(6)
         with pytest.raises(SacctError):
             ledger(sweep)
-        measured = ledger(sweep, accounted=False)
+        found = account(sweep.folder, sweep.folder / ".submitit/journal.sqlite", CostConfig())
     finally:
         up()
-    assert list(measured["source"]) == ["measured"] * 6
-    assert (measured["elapsed_s"] >= 1).all()
+    assert [row["source"] for row in found.costs] == ["measured"] * 6
+    assert all(row["elapsed_s"] >= 1 for row in found.costs)
+    assert any("the jobs' own clocks stand in" in note for note in found.notes)
     wait_for(lambda: len(raw(sweep)) == 6, 60, "record of the time when slurmdbd was away")
     rows, table = raw(sweep), ledger(sweep)
     assert list(table["source"]) == ["requested"] * 2 + ["sacct"] * 4

@@ -5,7 +5,6 @@ Ids are used again when slurmctld loses its memory, and a requeue changes the ti
 """
 
 import json
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +19,7 @@ from scatterproof.cost.sacct import Row
 from scatterproof.cost.states import is_live
 from scatterproof.errors import UserError
 from snakemake_executor_plugin_submitit.journal import JournalError, connect
+from snakemake_executor_plugin_submitit.requests import gpus_in
 
 CELLS = """
 SELECT cells.id, cells.submission AS name, cells.task, cells.job_id, cells.rule, cells.name AS job, cells.outputs,
@@ -99,17 +99,12 @@ def _request(journal: Path, cell: Row) -> Row:
     """GPUs and partition that a submission asked for."""
     try:
         asked = json.loads(cell["request"])
-        gpus = float(asked.get("gpus") or _gpus_of(asked.get("slurm_gres") or "")) * int(asked.get("nodes", 1))
+        gpus = float(asked.get("gpus") or gpus_in(asked.get("slurm_gres") or "")) * int(asked.get("nodes", 1))
         return {"asked_gpus": gpus, "asked_partition": str(asked.get("slurm_partition") or "")}
     except (ValueError, TypeError, AttributeError):
         raise AllocationsError(
             f"{journal}: submissions, row {cell['name']!r}: no readable request; it is left as it is"
         ) from None
-
-
-def _gpus_of(gres: str) -> int:
-    """GPUs in `gpu`, `gpu:2`, `gpu:h100:4,shard:1`."""
-    return sum(int(count or 1) for count in re.findall(r"(?:^|,)gpu(?::[A-Za-z][^:,]*)?(?::(\d+))?(?=,|$)", gres))
 
 
 def _task(cells: list[Row], request: Row) -> Row:
@@ -152,6 +147,8 @@ def allocations(tasks: Iterable[Row], accounted: Iterable[Row]) -> list[Row]:
         found += [_accounted(task, row) for row in attempts]
         if is_live(attempts[-1]["state"], attempts[-1]["end"]) and task["ended"] and not is_live(task["state"]):
             found[-1] |= _ended(found[-1], task)
+        if task["state"] == "BUDGET" and attempts[-1]["state"] == "FAILED":
+            found[-1]["state"] = "BUDGET"  # it ended itself, to be submitted again: SLURM knows but its exit status
     return found
 
 

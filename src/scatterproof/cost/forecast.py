@@ -49,7 +49,7 @@ def forecast_of(folder: Path) -> dict[str, Forecast] | None:
             finished[one.rule] -= 1
         else:
             rest.append(one)
-    return {device: forecast(rest, history(tasks, device), device) for device in ("gpus", "cpus")}
+    return {device: forecast(rest, history(tasks, device, study), device) for device in ("gpus", "cpus")}
 
 
 def _read(path: Path) -> tuple[float, str | None, list[Left]]:

@@ -6,7 +6,7 @@ KINDS = ["failed", "requeued", "preempted", "timed out", "cancelled", "node fail
 
 _WASTE = {
     **dict.fromkeys(("FAILED", "LAUNCH_FAILED", "INTERRUPTED"), "failed"),
-    **dict.fromkeys(("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"), "requeued"),
+    **dict.fromkeys(("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "BUDGET"), "requeued"),
     **dict.fromkeys(("TIMEOUT", "DEADLINE"), "timed out"),
     **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL", "RECONFIG_FAIL"), "node failure"),
     "PREEMPTED": "preempted",
