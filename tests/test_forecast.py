@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scatterproof.cost.forecast import ForecastError, forecast_of
+from scatterproof.cost.forecast import ForecastError, forecast_of, left_words
 from snakemake_executor_plugin_submitit.forecast import Left, write_left
 from snakemake_executor_plugin_submitit.journal import Journal
 
@@ -43,6 +43,11 @@ def test_what_has_finished_since_is_taken_off(tmp_path: Path) -> None:
     assert after is not None
     assert (after["gpus"].expected, after["gpus"].most) == (pytest.approx(60), 720), "six cells of ten minutes"
     assert after["cpus"].expected == pytest.approx(120)
+    assert forecast_of(tmp_path, "another") is None
+    words = (
+        "Left of what the last controller had to run: 1.00 GPU-hours [1.00, 1.00] expected, at most 12.00 requested."
+    )
+    assert left_words(forecast_of(tmp_path, "digits") or {}) == words
     left_at(tmp_path, 10, time.time() + 3600)
     later = forecast_of(tmp_path)
     assert later is not None

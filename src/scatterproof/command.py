@@ -12,6 +12,7 @@ from typing import Any
 
 from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.assumptions import CostConfig
+from scatterproof.cost.forecast import forecast_of, left_words
 from scatterproof.cost.ledger import mean_training
 from scatterproof.cost.sums import SUMMARY_COLUMNS, cost_summary, group_sums, waste_table
 from scatterproof.errors import UserError
@@ -92,6 +93,9 @@ def _cost(asked: argparse.Namespace) -> int:
         return 0
     print(f"{folder}: {len(found.costs)} attempts\n\n{_table(rows, asked.by)}\n")
     print("\n".join(sentences(found.costs, summary[-1], waste_table(found.costs), assumed)))
+    left = forecast_of(asked.journal.parent, folder.name) if asked.journal.exists() else None
+    if left is not None:
+        print(left_words(left))
     return 0
 
 

@@ -7,6 +7,7 @@ taken off. The arithmetic is the executor's own. Imports no torch.
 import json
 import sqlite3
 from collections import Counter
+from math import inf
 from pathlib import Path
 
 from scatterproof.errors import UserError
@@ -25,15 +26,19 @@ class ForecastError(UserError):
     """A journal, or what was written down beside it, that cannot be read; names the file."""
 
 
-def forecast_of(folder: Path) -> dict[str, Forecast] | None:
+def forecast_of(folder: Path, study: str | None = None) -> dict[str, Forecast] | None:
     """GPU-minutes (`gpus`) and CPU-minutes (`cpus`) of what is left by the journal in a folder; see Forecast.
 
-    None where no controller has written down what there was to run. Nothing is written. Raises: ForecastError.
+    None where no controller has written down what there was to run, or the last one's was another study than `study`.
+    Nothing is written. Raises: ForecastError.
     """
     path = folder / "left.json"
     if not path.exists():
         return None
-    since, study, left = _read(path)
+    since, own, left = _read(path)
+    if study is not None and own not in (None, study):
+        return None
+    study = own
     try:
         database = connect(folder / "journal.sqlite", read_only=True)
         try:
@@ -64,3 +69,17 @@ def _read(path: Path) -> tuple[float, str | None, list[Left]]:
         return float(found["time"]), found["study"], left
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ForecastError(f"{path}: not a list of what is left: {type(error).__name__}: {error}") from None
+
+
+def left_words(found: dict[str, Forecast]) -> str:
+    """One line: GPU-hours where any are asked for, else CPU-hours."""
+    device = "gpus" if found["gpus"].most > 0 else "cpus"
+    one, unit = found[device], f"{device[:3].upper()}-hours"
+    if one.most == 0:
+        return "Nothing is left of what the last controller had to run on the cluster."
+    low, high, most = (f"{value / 60:.2f}" if value < inf else "?" for value in (one.low, one.high, one.most))
+    text = f"Left of what the last controller had to run: {one.expected / 60:.2f} {unit} [{low}, {high}] expected, "
+    text += f"at most {most} requested"
+    if one.unknown:
+        text += f"; of {', '.join(one.unknown)} none has finished yet, so the interval ends at what is requested"
+    return text + "."
