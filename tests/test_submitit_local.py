@@ -91,7 +91,7 @@ def test_more_gpus_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_jobs_outlive_a_killed_controller_and_are_taken_up_again(tmp_path: Path) -> None:
-    shell = "echo x >> runs.{wildcards.i}; sleep 12; echo {wildcards.i} > {output}"
+    shell = "echo x >> runs.{wildcards.i}; sleep 25; echo {wildcards.i} > {output}"
     process = start(tmp_path, shell)
     wait_for(lambda: len(list(tmp_path.glob("runs.*"))) == 4)
     os.killpg(process.pid, signal.SIGKILL)
