@@ -26,7 +26,7 @@ rule all:
     localrule: True
 rule cell:
     output: "out/{i}.txt"
-    resources: runtime=10, mem_mb=256, gpu=1, slurm_extra="EXTRA"
+    resources: runtime=10, mem_mb=512, gpu=1, slurm_extra="EXTRA"
     shell: "echo {wildcards.i} > {output}"
 """
 OURS = ["--executor", "submitit", "--submitit-status-interval", "5"]
