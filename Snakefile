@@ -1,11 +1,12 @@
 """Scatterproof: can a pirate reassemble a scattered model for less than it costs to train it?"""
 
+import json
 import os
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from scatterproof.attack_grid import attacks_on
+from scatterproof.attack_grid import NO_HYPERPARAMETERS, attack_jobs, attacks_on
 from scatterproof.cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.files import check_writable

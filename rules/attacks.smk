@@ -1,31 +1,43 @@
-# In:  puzzle (for the attacks), answer and victim (for the scores alone)
-# Out: attacks/<victim>.<seed>.<threat>.safetensors: where the attacks put the blocks, and when
-# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv
+# In:  puzzles (for the attacks), answers and victim (for the scores alone)
+# Out: attacks/<victim>.<seed>.<slice>.safetensors: what the attacks of a job had reached, and when
+# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv; tables/verdict.csv
+
+ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
+
+
+def granted(kind):
+    """The puzzles or answers of a job's threats."""
+    return lambda wildcards: [
+        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{MAIN_SIZE}/{threat}/{kind}.safetensors"
+        for threat in ATTACK_JOBS[int(wildcards.slice)]
+    ]
 
 
 rule attack_puzzle:
     input:
-        rules.grant_puzzle.output.puzzle,
+        puzzles=granted("puzzle"),
     output:
-        f"{RESULTS}/attacks/{{victim}}.{{seed}}.{{threat}}.safetensors",
+        f"{RESULTS}/attacks/{{victim}}.{{seed}}.{{slice}}.safetensors",
     log:
-        f"{RESULTS}/logs/attack_puzzle/{{victim}}.{{seed}}.{{threat}}.log",
+        f"{RESULTS}/logs/attack_puzzle/{{victim}}.{{seed}}.{{slice}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/attack_puzzle/{{victim}}.{{seed}}.{{threat}}.tsv"
+        f"{RESULTS}/benchmarks/attack_puzzle/{{victim}}.{{seed}}.{{slice}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
     resources:
-        runtime=STUDY.run.cell_minutes,
+        runtime=STUDY.run.attack_minutes,
         mem_mb=STUDY.run.mem_mb,
         gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
-        attacks=lambda wildcards: ATTACKS_ON[wildcards.threat][1],
+        attacks=lambda wildcards: json.dumps(ATTACK_JOBS[int(wildcards.slice)]),
+        config=STUDY.attacks.model_dump_json(exclude=NO_HYPERPARAMETERS),
+        seed=STUDY.seed,
         device=STUDY.run.device,
         memory_mb=STUDY.run.mem_mb // 2,
     message:
-        "attacking {wildcards.victim}, seed {wildcards.seed}, under the threat {wildcards.threat}"
+        "attacking {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
     script:
         "../workflow/scripts/attack_puzzle.py"
 
@@ -35,15 +47,15 @@ rule score_attack:
         dataset=rules.prepare_dataset.output[0],
         model=rules.train_victim.output.model,
         training=rules.train_victim.output.training,
-        puzzle=rules.grant_puzzle.output.puzzle,
-        answer=rules.grant_puzzle.output.answer,
+        puzzles=granted("puzzle"),
+        answers=granted("answer"),
         found=rules.attack_puzzle.output[0],
     output:
-        f"{RESULTS}/cells/attacks/{{victim}}.{{seed}}.{{threat}}.csv",
+        f"{RESULTS}/cells/attacks/{{victim}}.{{seed}}.{{slice}}.csv",
     log:
-        f"{RESULTS}/logs/score_attack/{{victim}}.{{seed}}.{{threat}}.log",
+        f"{RESULTS}/logs/score_attack/{{victim}}.{{seed}}.{{slice}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score_attack/{{victim}}.{{seed}}.{{threat}}.tsv"
+        f"{RESULTS}/benchmarks/score_attack/{{victim}}.{{seed}}.{{slice}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
@@ -56,7 +68,7 @@ rule score_attack:
         study=STUDY.study,
         device=STUDY.run.device,
     message:
-        "scoring the attacks on {wildcards.victim}, seed {wildcards.seed}, under the threat {wildcards.threat}"
+        "scoring the attacks on {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
     script:
         "../workflow/scripts/score_attack.py"
 
@@ -64,9 +76,9 @@ rule score_attack:
 rule tabulate_attacks:
     input:
         [
-            f"{RESULTS}/cells/attacks/{name}.{seed}.{threat}.csv"
+            f"{RESULTS}/cells/attacks/{name}.{seed}.{part}.csv"
             for name, seed in STUDY.attacked
-            for threat in ATTACKS_ON
+            for part in range(len(ATTACK_JOBS))
         ],
     output:
         f"{RESULTS}/tables/attacks.csv",
@@ -86,4 +98,63 @@ rule tabulate_attacks:
     message:
         "gathering what the attacks reached"
     script:
-        "../workflow/scripts/concatenate.py"
+        "../workflow/scripts/tabulate_attacks.py"
+
+
+rule control_attacks:
+    input:
+        dataset=rules.prepare_dataset.output[0],
+        model=rules.train_victim.output.model,
+    output:
+        f"{RESULTS}/cells/controls/{{victim}}.{{seed}}.csv",
+    log:
+        f"{RESULTS}/logs/control_attacks/{{victim}}.{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/control_attacks/{{victim}}.{{seed}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=STUDY.run.attack_minutes,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        study=STUDY.study,
+        victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
+        config=STUDY.attacks.model_dump_json(exclude={"victims", "victim_seeds", "threats_per_job"}),
+        scatter=STUDY.scatter,
+        block_size=MAIN_SIZE,
+        seed=STUDY.seed,
+        device=STUDY.run.device,
+        memory_mb=STUDY.run.mem_mb // 2,
+    message:
+        "controls of the attacks on {wildcards.victim}, seed {wildcards.seed}"
+    script:
+        "../workflow/scripts/control_attacks.py"
+
+
+rule tabulate_verdicts:
+    input:
+        attacks=rules.tabulate_attacks.output[0],
+        controls=[f"{RESULTS}/cells/controls/{name}.{seed}.csv" for name, seed in STUDY.controlled],
+    output:
+        controls=f"{RESULTS}/tables/controls.csv",
+        verdict=report(f"{RESULTS}/tables/verdict.csv", caption="../workflow/report/verdict.rst", category="Tables"),
+    log:
+        f"{RESULTS}/logs/tabulate_verdicts.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tabulate_verdicts.tsv"
+    localrule: True
+    conda:
+        "../envs/scatterproof.yaml"
+    resources:
+        runtime=10,
+        mem_mb=2000,
+        gpu=0,
+    params:
+        records=f"{RESULTS}/records",
+    message:
+        "giving the verdicts"
+    script:
+        "../workflow/scripts/tabulate_verdicts.py"

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 import small
 from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.direct import Reached, Snapshot
+from scatterproof.attacks.direct import Copy, Placed, Run, Snapshot
 from scatterproof.attacks.evidence import group_evidence
 from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.scoring import load_found, placed, save_found
+from scatterproof.attacks.found import load_found, save_found
+from scatterproof.attacks.scoring import placed
 from scatterproof.attacks.surroundings import find_surroundings, made_up_images
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Answer, Puzzle
 
-MACHINE = Machine(torch.device("cpu"), 1)
+HERE = Run(Machine(torch.device("cpu"), 1))
 CHANCE_BOUND = 3
 
 
@@ -29,7 +30,7 @@ def planted(seed: int, leak: float, share: float = 1.0, images: int = 100) -> tu
     model = small.network(small.WIDE, seed=seed)
     data = small.dataset(pirate=images)
     empty, _ = small.puzzle(model, small.WIDE, data, 16, seed, images=images)
-    inputs = find_surroundings(empty, "3", MACHINE.device).inputs
+    inputs = find_surroundings(empty, "3", HERE.machine.device).inputs
     layer, after = dense_layers(model)["3"], dense_layers(model)["5"]
     generator = torch.Generator().manual_seed(seed)
     back = torch.randn(len(inputs), after.out_features, generator=generator) @ after.weight.detach()
@@ -39,8 +40,10 @@ def planted(seed: int, leak: float, share: float = 1.0, images: int = 100) -> tu
     return small.puzzle(model, small.WIDE, data, 16, seed, images=images, share=share)
 
 
-def reached(puzzle: Puzzle) -> Reached:
-    return Fingerprint().run(puzzle, MACHINE)[-1].reached
+def reached(puzzle: Puzzle) -> Placed:
+    found = Fingerprint().run(puzzle, HERE)[-1].reached
+    assert isinstance(found, Placed)
+    return found
 
 
 @pytest.mark.parametrize(("share", "least"), [(1.0, 0.99), (0.5, 0.9)])
@@ -106,7 +109,9 @@ def test_blocks_of_other_shapes_stay_where_they_fit(
     config = small.vgg()
     puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 24, images=12)
     attack = Fingerprint(candidates=candidates * len(puzzle.blocks))
-    placement = attack.run(puzzle, MACHINE)[-1].reached.placement
+    found = attack.run(puzzle, HERE)[-1].reached
+    assert isinstance(found, Placed)
+    placement = found.placement
     assert torch.equal(puzzle.layout.shapes()[placement], puzzle.shapes)
     assert sorted(placement.tolist()) == list(range(puzzle.layout.positions))
 
@@ -115,7 +120,7 @@ def test_a_threat_that_grants_too_little_is_refused() -> None:
     config = small.vgg()
     puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 8, scatter="dense")
     with pytest.raises(AttackError, match="fingerprint needs what is scattered to be layer, the threat scatters dense"):
-        Fingerprint().run(puzzle, MACHINE)
+        Fingerprint().run(puzzle, HERE)
 
 
 def test_evidence_tells_groups_of_different_covariance() -> None:
@@ -149,7 +154,7 @@ def test_knowing_nothing_leaves_the_whole_secret() -> None:
     puzzle, answer = planted(0, 1.0)
     count = len(puzzle.blocks)
     candidates = torch.arange(16).expand(count, 16)
-    nothing = Reached(torch.arange(count), candidates, torch.full((count, 16), 1 / count))
+    nothing = Placed(torch.arange(count), candidates, torch.full((count, 16), 1 / count))
     assert placed(nothing, puzzle, answer)["residual_bits"] == pytest.approx(count * 7, rel=1e-3)
 
 
@@ -167,9 +172,14 @@ def test_the_sparse_solver_agrees_with_the_dense_one(monkeypatch: pytest.MonkeyP
 
 def test_what_was_found_survives_its_file(tmp_path: Path) -> None:
     puzzle, _ = planted(0, 1.0)
-    steps = [Snapshot(0.1, reached(puzzle)), Snapshot(0.2, reached(puzzle))]
-    save_found(tmp_path / "found.safetensors", {"fingerprint": steps})
-    back = load_found(tmp_path / "found.safetensors")["fingerprint"]
-    assert [step.minutes for step in back] == [0.1, 0.2]
-    assert torch.equal(back[1].reached.placement, steps[1].reached.placement)
-    assert torch.equal(back[1].reached.beliefs, steps[1].reached.beliefs)
+    copy = Copy({"3.weight": torch.ones(2, 3)}, small.WIDE)
+    steps = [Snapshot(0.1, reached(puzzle)), Snapshot(0.2, copy)]
+    save_found(tmp_path / "found.safetensors", {"layer-1-100-none/fingerprint": steps})
+    first, second = load_found(tmp_path / "found.safetensors")["layer-1-100-none/fingerprint"]
+    assert [first.minutes, second.minutes] == [0.1, 0.2]
+    assert isinstance(first.reached, Placed)
+    assert isinstance(second.reached, Copy)
+    assert torch.equal(first.reached.placement, reached(puzzle).placement)
+    assert torch.equal(first.reached.beliefs, reached(puzzle).beliefs)
+    assert torch.equal(second.reached.tensors["3.weight"], copy.tensors["3.weight"])
+    assert second.reached.config == small.WIDE

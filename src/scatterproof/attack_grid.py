@@ -1,19 +1,66 @@
-"""Which attacks a study runs on which threats: the config, and the jobs that it makes. Imports no torch."""
+"""Which attacks a study runs on which threats: what each needs, the config, and the jobs. Imports no torch."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from scatterproof.strict import PositiveShare, Strict
 from scatterproof.threat import ThreatModel
 
-DirectName = Literal["fingerprint"]
 Known = Literal["none", "labels", "logits"]
+DirectName = Literal["fingerprint", "nothing"]
+Role = Literal["blocks", "withheld", "ceiling"]
+
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a threat must grant for an attack to run, and whether the attack reads the blocks.
+
+    role: `blocks`, or `withheld`: the same pirate without the blocks, which the base class keeps from it; scatter: what
+    may be scattered; images: how many at least; knows: what must be known of the images, any of these; base_model:
+    whether it takes a public base model.
+    """
+
+    role: Role = "blocks"
+    scatter: tuple[str, ...] = ("layer",)
+    images: int = 0
+    knows: tuple[str, ...] = ("none", "labels", "logits")
+    base_model: bool = False
+
+    def missing(self, threat: ThreatModel) -> str:
+        """What the threat doesn't grant, in words; empty where it grants all."""
+        if threat.scatter not in self.scatter:
+            return f"what is scattered to be {' or '.join(self.scatter)}, the threat scatters {threat.scatter}"
+        if threat.images < self.images:
+            return f"at least {self.images} images, the threat grants {threat.images}"
+        if threat.knows not in self.knows:
+            return f"{' or '.join(self.knows)} of its images, the threat grants {threat.knows}"
+        if self.base_model and not threat.base_model:
+            return "a public base model, the threat grants none"
+        return ""
+
+
+KNOWLEDGE: Mapping[str, Knowledge] = {
+    "fingerprint": Knowledge(),
+    NOTHING: Knowledge("withheld", scatter=("layer", "dense")),
+}
+ALWAYS = (NOTHING,)  # so that a verdict always has something to be set against
+NO_HYPERPARAMETERS = {
+    "grids",
+    "victims",
+    "victim_seeds",
+    "threats_per_job",
+    "control_shuffles",
+}  # keys that no running attack reads
 
 
 class AttackGrid(Strict):
-    """Attacks x shares of blocks held x images x what is known of them."""
+    """Attacks x shares of blocks held x images x what is known of them; each attack wherever its needs are granted."""
 
     attacks: list[DirectName] = Field(["fingerprint"], min_length=1, description="attacks to run")
     keep: list[PositiveShare] = Field([1.0], min_length=1, description="shares of the blocks held")
@@ -26,11 +73,17 @@ class AttackGrid(Strict):
 
 
 class AttacksConfig(Strict):
-    """Attacks that compute a copy from the blocks, each on the threats that grant what it needs."""
+    """Attacks that compute a copy of the model, with the blocks or without, and the verdict on each threat."""
 
     grids: list[AttackGrid] = Field([], description="what is run; empty: no attacks")
     victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or controls")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
+    control_shuffles: int = Field(
+        20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
+    )
+    threats_per_job: int = Field(
+        1, ge=1, description="threats per job; a killed job goes on with the attacks that it had not finished"
+    )
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "AttacksConfig":
@@ -47,13 +100,40 @@ class AttacksConfig(Strict):
         return max((max(grid.images) for grid in self.grids), default=0)
 
 
+def hyperparameters(config: AttacksConfig, attack: str) -> dict[str, Any]:
+    """Of an attack by its name, those that the study sets."""
+    return {}
+
+
+def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[ThreatModel]:
+    """The threats of a grid. Without images nothing is known of them."""
+    nothing: Known = "none"
+    return [
+        ThreatModel(share=keep, scatter=scatter, images=images, knows=knows if images else nothing)
+        for keep, images, knows in product(grid.keep, grid.images, grid.knows)
+    ]
+
+
 def attacks_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dict[str, tuple[ThreatModel, list[str]]]:
-    """For each threat, by its name, the threat and the attacks to run on it, each once."""
+    """For each threat, by its name, the threat and the attacks to run on it, each once.
+
+    Raises: ValueError where no threat of its grid grants what an attack needs.
+    """
     found: dict[str, tuple[ThreatModel, list[str]]] = {}
     for grid in config.grids:
-        for keep, images, knows in product(grid.keep, grid.images, grid.knows):
-            nothing: Known = "none"
-            threat = ThreatModel(share=keep, scatter=scatter, images=images, knows=knows if images else nothing)
+        threats = grid_threats(grid, scatter)
+        for attack in grid.attacks:
+            if all(KNOWLEDGE[attack].missing(threat) for threat in threats):
+                raise ValueError(f"attacks.grids: {attack} needs {KNOWLEDGE[attack].missing(threats[-1])}")
+        for threat in threats:
             names = found.setdefault(threat.name, (threat, []))[1]
-            names += [name for name in grid.attacks if name not in names]
+            wanted = [name for name in (*grid.attacks, *ALWAYS) if not KNOWLEDGE[name].missing(threat)]
+            names += [name for name in dict.fromkeys(wanted) if name not in names]
     return found
+
+
+def attack_jobs(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[dict[str, list[str]]]:
+    """The jobs for one seed of one victim: for each the attacks on each of its threats, by the threat's name."""
+    found = [(name, attacks) for name, (_, attacks) in attacks_on(config, scatter).items()]
+    size = config.threats_per_job
+    return [dict(found[first : first + size]) for first in range(0, len(found), size)]

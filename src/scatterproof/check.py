@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from scatterproof.attack_grid import attacks_on
-from scatterproof.attacks import DIRECT
 from scatterproof.attacks.base import AttackError
 from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
@@ -39,11 +38,6 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             make_attack(study.search, run)
         except AttackError as error:
             raise CheckError(f"search.{error}") from None
-    for threat, names in attacks_on(study.attacks, study.scatter).values():
-        for attack in names:
-            missing = DIRECT[attack].knowledge.missing(threat)
-            if missing:
-                raise CheckError(f"attacks.grids: {attack} needs {missing}")
     victims = [study.victim_config(name) for name in study.names]
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size, threat searched, and plateau.

@@ -16,6 +16,7 @@ class RunConfig(Strict):
     images_per_chunk: int = Field(2000, ge=1, description="test images evaluated at once")
     train_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for training a victim")
     search_minutes: int = Field(240, ge=1, description="time limit asked of the cluster for a job of searches")
+    attack_minutes: int = Field(120, ge=1, description="time limit asked of the cluster for a job of attacks")
     cell_minutes: int = Field(60, ge=1, description="time limit asked of the cluster for a slice of a grid")
     mem_mb: int = Field(8000, ge=500, description="memory asked of the cluster for each job")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from scatterproof.attack_grid import AttacksConfig
+from scatterproof.attack_grid import AttacksConfig, attacks_on
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
 from scatterproof.machine import BudgetConfig, RunConfig
@@ -230,6 +230,7 @@ class Study(Strict):
                     expected = " or ".join(self.names)
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
+        attacks_on(self.attacks, self.scatter)
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -301,6 +302,11 @@ class Study(Strict):
     def attacked(self) -> list[tuple[str, int]]:
         """Every (name, seed) that attacks are run on."""
         return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    @property
+    def controlled(self) -> list[tuple[str, int]]:
+        """The (name, seed) whose layer the attacks' controls are made from: the first of each victim's."""
+        return self._chosen(self.attacks.victims, 1)
 
     def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
         return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]

@@ -8,9 +8,18 @@ from typing import Any
 import pandas as pd
 
 from scatterproof.files import write_csv
+from scatterproof.threat import ThreatModel
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
 COST_COLUMNS = ["device", "device_minutes", "gpu_minutes"]
+ATTACK_COLUMNS = [
+    *HEAD,
+    *("attack", "role", "threat", "images", "knows", "params", "defence", "seed", "step", "last"),
+    *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
+    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
+    *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
+    *COST_COLUMNS,
+]
 
 
 def read_table(path: str) -> pd.DataFrame:
@@ -51,29 +60,26 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
 def attack_table(
     rows: Sequence[dict[str, Any]],
     about: dict[str, Any],
-    reads: dict[str, str],
+    threat: ThreatModel,
     retraining: dict[str, Any],
     device: str,
 ) -> pd.DataFrame:
-    """The rows of one puzzle's attacks.
+    """The rows of one puzzle's attacks; `withheld_accuracy` is filled in when all seeds' are at hand.
 
-    reads: what each attack makes use of about its images, whatever the threat grants: none, labels or logits;
-    retraining: the victim's training.json; what was trained on another device is no peer, and the ratio stays empty.
+    rows: each with `used`, what of its images the attack makes use of; retraining: the victim's training.json; what was
+    trained on another device is no peer, and the ratio stays empty.
     """
-    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", evaluations=0)
-    used = found["attack"].map(reads)
+    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
+    found = found.assign(threat=threat.name, keep=threat.share, images=threat.images, knows=threat.knows)
+    used = found.pop("used")
     for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
-        found[column] = about["images"] * (used == read)
+        found[column] = threat.images * (used == read)
     found["device_minutes"] = found.pop("minutes")
     found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
     trained = retraining["device_minutes"] if retraining["device"] == device else 0
     found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
-    found["seed"] = 0
-    columns = [*("attack", "threat", "images", "knows", "params", "defence", "seed", "step", "last")]
-    columns += ["accuracy", "withheld_accuracy"]
-    columns += ["known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy", "row_accuracy"]
-    columns += ["column_accuracy", "residual_bits", "evaluations", "queries", "labelled", "unlabelled"]
-    return found[HEAD + columns + ["cost_over_retraining"] + COST_COLUMNS]
+    found["withheld_accuracy"] = None
+    return found[ATTACK_COLUMNS]
 
 
 def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:

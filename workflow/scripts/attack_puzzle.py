@@ -1,17 +1,26 @@
-"""Run every attack of one threat on one puzzle."""
+"""Run the attacks of one job, each on the puzzle of its threat."""
 
+import json
 from pathlib import Path
 
-from scatterproof.attacks import DIRECT
+from scatterproof.attack_grid import AttacksConfig
+from scatterproof.attacks.attacking import attack
 from scatterproof.attacks.base import Machine
-from scatterproof.attacks.scoring import save_found
+from scatterproof.attacks.found import save_found
 from scatterproof.job import compute_job
 from scatterproof.puzzle import Puzzle
 
-params = snakemake.params
-with compute_job(snakemake, "attacks", params.device, True, params.attacks) as job:
+params, wildcards = snakemake.params, snakemake.wildcards
+names = json.loads(params.attacks)
+distinct = sorted({name for each in names.values() for name in each})
+with compute_job(snakemake, "attacks", params.device, True, distinct) as job:
+    config = AttacksConfig.model_validate_json(params.config)
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
-    puzzle = Puzzle.load(Path(snakemake.input[0]))
-    found = {name: DIRECT[name]().run(puzzle, machine) for name in params.attacks}
-    job.meter.attacks |= {name: steps[-1].minutes for name, steps in found.items()}
-    save_found(Path(snakemake.output[0]), found)
+    output = Path(snakemake.output[0])
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
+    found = {}
+    for path, (threat, attacks) in zip(snakemake.input.puzzles, names.items(), strict=True):
+        work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}.{threat}"
+        each = attack(config, attacks, Puzzle.load(Path(path)), (*key, threat), machine, work, job.meter.attacks)
+        found |= {f"{threat}/{name}": steps for name, steps in each.items()}
+    save_found(output, found)

@@ -6,10 +6,11 @@ from scatterproof.attacks.direct import DirectAttack
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.genetic import Genetic
 from scatterproof.attacks.hill_climbing import HillClimbing
+from scatterproof.attacks.nothing import Nothing
 from scatterproof.attacks.random_search import RandomSearch
 from scatterproof.attacks.reinforce import Reinforce
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 }
-DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint,)}
+DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint, Nothing)}

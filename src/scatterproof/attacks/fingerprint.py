@@ -16,14 +16,14 @@ https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn'
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from scatterproof.attack_grid import Known
 from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Knowledge, Reached
+from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
 from scatterproof.attacks.evidence import group_evidence, slices
 from scatterproof.attacks.prediction import Filters, Prediction
 from scatterproof.attacks.surroundings import Surroundings, find_surroundings
@@ -43,8 +43,7 @@ class Fingerprint(DirectAttack):
     """
 
     name: ClassVar[str] = "fingerprint"
-    knowledge: ClassVar[Knowledge] = Knowledge()
-    reads: ClassVar[Literal["none", "labels", "logits"]] = "none"
+    reads: ClassVar[tuple[Known, ...]] = ("none",)
 
     rounds: int = 10
     candidates: int = 6_000_000
@@ -52,13 +51,13 @@ class Fingerprint(DirectAttack):
     output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     settled: float = 0.002
 
-    def steps(self, puzzle: Puzzle, machine: Machine) -> Iterator[Reached]:
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by each block alone, then after each round."""
         (name,) = puzzle.layout.grids
-        around = find_surroundings(puzzle, name, machine.device)
-        yield from self.placements(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
+        around = find_surroundings(puzzle, name, run.machine.device)
+        yield from self.placements(puzzle.blocks.to(run.machine.device), puzzle.shapes.to(run.machine.device), around)
 
-    def placements(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> Iterator[Reached]:
+    def placements(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
         With more blocks than the dense solver takes, the last round alone is made a placement: that takes long.
@@ -69,7 +68,7 @@ class Fingerprint(DirectAttack):
                 continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
             placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)
-            yield Reached(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
+            yield Placed(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
 
     def _believe(self, evidence: "_Evidence", around: Surroundings) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
         """Candidates and beliefs about where the blocks lie, and whether they are the last, round by round."""

@@ -1,94 +1,126 @@
-"""What an attack's copy is worth, by the answer and images that the attack never saw; and its file in between."""
+"""What an attack's copy is worth, by the answer and images that the attack never saw."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import nn
 
-from scatterproof.attacks.direct import Reached, Snapshot
-from scatterproof.blocks import UNPLACED
+from scatterproof.attack_grid import KNOWLEDGE
+from scatterproof.attacks import DIRECT
+from scatterproof.attacks.direct import Copy, Placed, Reached, Snapshot
+from scatterproof.attacks.found import Found
+from scatterproof.data import Dataset
 from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.files import atomic
-from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.models import build_model, dense_layers, load_weights
+from scatterproof.puzzle import Answer, Puzzle, logits_on
+from scatterproof.targets import Scores
 
 UNBELIEVED = 0.01  # of every belief so much is spread over all positions: no bits are infinite
-
-Found = Mapping[str, Sequence[Snapshot]]
-
-
-def save_found(path: Path, found: Found) -> None:
-    """Write atomically what each attack, by name, had reached when."""
-    tensors: dict[str, torch.Tensor] = {}
-    minutes = {name: [snapshot.minutes for snapshot in snapshots] for name, snapshots in found.items()}
-    for name, snapshots in found.items():
-        for step, snapshot in enumerate(snapshots):
-            reached = snapshot.reached
-            tensors[f"{name}.{step}.placement"] = reached.placement.to(torch.int32).contiguous()
-            tensors[f"{name}.{step}.candidates"] = reached.candidates.to(torch.int32).contiguous()
-            tensors[f"{name}.{step}.beliefs"] = reached.beliefs.contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, {"scatterproof": json.dumps(minutes)})
+CEILING = "whitebox"
 
 
-def load_found(path: Path) -> dict[str, list[Snapshot]]:
-    """Read what `save_found` wrote."""
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["scatterproof"])
+@dataclass(frozen=True)
+class Judge:
+    """Scores what is reached on one puzzle, on the dataset's test images, against labels and the victim's own answers.
 
-        def reached(name: str, step: int) -> Reached:
-            placement, candidates, beliefs = (
-                file.get_tensor(f"{name}.{step}.{part}") for part in ("placement", "candidates", "beliefs")
-            )
-            return Reached(placement.long(), candidates.long(), beliefs)
+    The answer and the victim are the judge's alone.
+    """
 
+    puzzle: Puzzle
+    answer: Answer
+    victim: nn.Module
+    dataset: Dataset
+    device: torch.device
+
+    @cached_property
+    def evaluator(self) -> PlacementEvaluator:
+        """Scores placements; its targets hold the victim's logits."""
+        test = self.dataset.test
+        logits = logits_on(self.victim.to(self.device).eval(), self.puzzle.config, self.dataset, test.images)
+        return PlacementEvaluator(self.puzzle, test.images, test.labels, self.device, logits=logits)
+
+    @property
+    def correction(self) -> str:
+        """Where blocks are missing, the sums of each row are divided by the share held, which the pirate knows."""
+        return "scale" if len(self.puzzle.blocks) < self.puzzle.layout.positions else "none"
+
+    @cached_property
+    def own_accuracy(self) -> float:
+        """The victim's."""
+        targets = self.evaluator.targets
+        assert targets.logits is not None and targets.labels is not None
+        return float((targets.logits.argmax(1) == targets.labels).double().mean())
+
+    @cached_property
+    def known_places(self) -> Scores:
+        """Of the same blocks in their places: what no placement of them is expected to beat."""
+        return self.evaluator.score(self.answer.placement.positions[None], self.correction)
+
+    def score(self, reached: Reached) -> Scores:
+        """Of one step of an attack."""
+        if isinstance(reached, Placed):
+            return self.evaluator.score(reached.placement[None], self.correction)
+        config = reached.config or self.puzzle.config
+        model = copied(reached, self.puzzle).to(self.device)
+        logits = logits_on(model, config, self.dataset, self.dataset.test.images)
+        return self.evaluator.targets.score(logits.to(self.device)[None])
+
+    def rows(self, found: Found) -> list[dict[str, Any]]:
+        """One row for each step of each attack; `last` marks what counts. The last one is the ceiling: the whole
+        victim, which costs the white-box pirate nothing."""
+        rows = [row for name, steps in found.items() for row in self._steps(name, steps)]
+        ceiling = Placed(self.answer.placement.positions, self.answer.placement.positions[:, None], _sure(self.answer))
+        whole = {"accuracy": self.own_accuracy, "fidelity": 1.0, "relative_accuracy": 1.0}
+        row = self._row(CEILING, "ceiling", Snapshot(0.0, ceiling), self.known_places)
+        return [*rows, row | whole | {"step": 0, "last": True, "used": None}]
+
+    def _steps(self, name: str, steps: Sequence[Snapshot]) -> list[dict[str, Any]]:
+        used = DIRECT[name].used(self.puzzle.threat)
+        return [
+            self._row(name, KNOWLEDGE[name].role, snapshot, self.score(snapshot.reached))
+            | {"step": step, "last": step == len(steps) - 1, "used": used}
+            for step, snapshot in enumerate(steps)
+        ]
+
+    def _row(self, name: str, role: str, snapshot: Snapshot, scores: Scores) -> dict[str, Any]:
+        reached = snapshot.reached
         return {
-            name: [Snapshot(minutes, reached(name, step)) for step, minutes in enumerate(steps)]
-            for name, steps in about.items()
+            "attack": name,
+            "role": role,
+            "accuracy": float(scores.accuracy),
+            "known_places_accuracy": float(self.known_places.accuracy),
+            "relative_accuracy": float(scores.accuracy) / self.own_accuracy,
+            "fidelity": float(scores.agreement),
+            **(placed(reached, self.puzzle, self.answer) if isinstance(reached, Placed) else NOT_PLACED),
+            "evaluations": reached.evaluations if isinstance(reached, Placed) else 0,
+            "minutes": snapshot.minutes,
         }
 
 
-def score_found(evaluator: PlacementEvaluator, puzzle: Puzzle, answer: Answer, found: Found) -> list[dict[str, Any]]:
-    """One row for each step of each attack; `last` marks what counts. `evaluator`: on test images, with the victim's
-    logits. Where blocks are missing, the sums of each row are divided by the share held, which the pirate knows.
-
-    withheld_accuracy is that of the same pirate without the blocks: with nothing known of its images it can train
-    nothing, and the layer stays zero.
-    """
-    held = len(puzzle.blocks)
-    correction = "scale" if held < puzzle.layout.positions else "none"
-    withheld = evaluator.score(torch.full((1, held), UNPLACED))
-    victim = evaluator.targets.logits
-    assert victim is not None and evaluator.targets.labels is not None
-    own = float((victim.argmax(1) == evaluator.targets.labels).double().mean())
-    known_places = evaluator.score(answer.placement.positions[None], correction)
-    rows = []
-    for name, snapshots in found.items():
-        for step, snapshot in enumerate(snapshots):
-            reached = snapshot.reached
-            scores = evaluator.score(reached.placement[None], correction)
-            rows.append(
-                {
-                    "attack": name,
-                    "step": step,
-                    "last": step == len(snapshots) - 1,
-                    "accuracy": float(scores.accuracy),
-                    "withheld_accuracy": float(withheld.accuracy) if puzzle.threat.knows == "none" else None,
-                    "known_places_accuracy": float(known_places.accuracy),
-                    "relative_accuracy": float(scores.accuracy) / own,
-                    "fidelity": float(scores.agreement),
-                    **placed(reached, puzzle, answer),
-                    "minutes": snapshot.minutes,
-                }
-            )
-    return rows
+def copied(reached: Copy, puzzle: Puzzle) -> nn.Module:
+    """The network that an attack has made, in eval mode."""
+    if reached.config is not None:
+        model = build_model(reached.config, puzzle.classes)
+        load_weights(model, reached.tensors, "the attack's copy")
+        return model.eval()
+    model = puzzle.model()
+    layers = dense_layers(model)
+    empty = {f"{name}.weight": torch.zeros_like(layers[name].weight) for name in puzzle.layout.grids}
+    load_weights(model, puzzle.state | empty | reached.tensors, "the attack's copy")
+    return model
 
 
-def placed(reached: Reached, puzzle: Puzzle, answer: Answer) -> dict[str, float]:
+def _sure(answer: Answer) -> torch.Tensor:
+    return torch.ones(len(answer.placement), 1)
+
+
+NOT_PLACED = dict.fromkeys(("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"), None)
+
+
+def placed(reached: Placed, puzzle: Puzzle, answer: Answer) -> dict[str, float]:
     """Shares of blocks at the right position, row and column, and the bits that the truth is still away.
 
     Over whole blocks alone: an edge's shape betrays its place. residual_bits: minus the sum of log2 of the attack's own

@@ -1,0 +1,45 @@
+"""The attacks of one job, one after the other; what is finished is not done again."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scatterproof.attack_grid import AttacksConfig, hyperparameters
+from scatterproof.attacks import DIRECT
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.direct import DirectAttack, Run, Snapshot
+from scatterproof.attacks.found import load_found, save_found
+from scatterproof.puzzle import Puzzle
+
+
+def make_direct(config: AttacksConfig, name: str) -> DirectAttack:
+    """The attack of that name with the study's hyperparameters."""
+    return DIRECT[name](**hyperparameters(config, name))
+
+
+def attack(
+    config: AttacksConfig,
+    names: Sequence[str],
+    puzzle: Puzzle,
+    key: tuple[int | str, ...],
+    machine: Machine,
+    work: Path,
+    spent: dict[str, Any],
+) -> dict[str, list[Snapshot]]:
+    """What each attack reaches on one puzzle; `spent` gets the minutes of each, by its name, added.
+
+    In `work` a finished attack leaves its result, named by all that it depends on, and one under way what it needs to
+    go on. Raises: AttackError.
+    """
+    found: dict[str, list[Snapshot]] = {}
+    for name in names:
+        made = make_direct(config, name)
+        run = Run(machine, (*key, name), work)
+        digest = hashlib.blake2b(made.identity(puzzle, run).encode(), digest_size=8).hexdigest()
+        finished = work / f"{name}.{digest}.safetensors"
+        if not finished.exists():
+            save_found(finished, {name: made.run(puzzle, run)})
+        found |= load_found(finished)
+        spent[name] = (spent.get(name) or 0.0) + found[name][-1].minutes
+    return found

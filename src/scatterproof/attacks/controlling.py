@@ -1,0 +1,185 @@
+"""The controls of a study's attacks: a leak planted in the victim's own layer, and weights that hold nothing.
+
+They run each attack as the study runs it, on puzzles made from the victim by other weights, and judge it by their own
+answers. An attack that does not find what is there says nothing by finding nothing, and one that finds what is not
+there says nothing at all: a failed control makes a verdict invalid.
+
+planted   the layer holds what training leaves there, several times as strong: products of its inputs and of what flows
+          back through the next layer; labels are the planted network's own answers. Found: more than 99 % of the whole
+          blocks in their places (places whose inputs are equal on all images are one place); for a network that the
+          attack has made, agreement with the planted one on more than 90 % of the test images.
+random    the layer drawn anew from a secret seed, several times. Nothing found: the upper 95 % bound (Wilson 1927,
+          https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
+          for a network that the attack has made, what the layer's own blocks gain over blocks of another draw has an
+          upper 95 % bound (Student's t) below two points of accuracy.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from scatterproof.attack_grid import KNOWLEDGE, AttacksConfig, attacks_on
+from scatterproof.attacks.attacking import make_direct
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.controls import Key, with_random_layers
+from scatterproof.attacks.direct import Copy, Placed, Run
+from scatterproof.attacks.scoring import Judge
+from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.data import Dataset
+from scatterproof.interrupt import stop_if_asked
+from scatterproof.models import dense_layers
+from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
+from scatterproof.seeds import torch_generator
+from scatterproof.study import VictimConfig
+from scatterproof.threat import ThreatModel
+from scatterproof.verdict import MARGIN, interval
+
+LEAK = 10.0  # times the noise: a control, no experiment
+FOUND, AGREES, CHANCES = 0.99, 0.9, 3
+
+
+def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
+    """The network with a leak in the layer that this puzzle scatters: noise as strong as the layer, and the leak."""
+    model = copy.deepcopy(model)
+    (name,) = puzzle.layout.grids
+    around = find_surroundings(puzzle, name, puzzle.blocks.device)
+    generator = torch_generator("planted leak", *key)
+    inputs = around.inputs - around.inputs.mean(0)
+    outputs = around.grid.outputs
+    after = torch.eye(outputs) if around.following is None else around.following
+    back = torch.randn(len(inputs), len(after), generator=generator) @ after
+    learned = back.T @ inputs
+    weight = dense_layers(model)[name].weight.data
+    noise = torch.randn(weight.shape, generator=generator)
+    found = noise + LEAK * learned / learned.std()
+    weight.copy_(found * (weight.std() / found.std()))
+    return model
+
+
+def right_places(reached: Placed, puzzle: Puzzle, answer: Answer) -> tuple[int, int]:
+    """Whole blocks at their places, and all whole ones; columns that read equal inputs on all images are one place."""
+    (name,) = puzzle.layout.grids
+    grid = puzzle.layout.grids[name]
+    inputs = find_surroundings(puzzle, name, puzzle.blocks.device).inputs
+    width = grid.columns * grid.width
+    padded = torch.nn.functional.pad(inputs, (0, width - inputs.shape[1]), value=torch.nan)
+    slices = padded.view(len(inputs), grid.columns, grid.width).transpose(0, 1).flatten(1).nan_to_num(nan=-1.0)
+    same = torch.unique(slices, dim=0, return_inverse=True)[1]
+    truth = answer.placement.positions
+    counted = puzzle.layout.ambiguous()[truth]
+    at, right = reached.placement[counted], truth[counted]
+    rows = at // grid.columns == right // grid.columns
+    hit = rows & (same[at % grid.columns] == same[right % grid.columns])
+    return int(hit.sum()), int(counted.sum())
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    z = 1.959963984540054
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * (share * (1 - share) / total + spread / (4 * total)) ** 0.5 / (1 + spread)
+    return middle - half, middle + half
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The controls of the attacks on one victim. key: of their draws."""
+
+    config: AttacksConfig
+    victim: nn.Module
+    victim_config: VictimConfig
+    dataset: Dataset
+    block_size: int
+    key: Key
+    machine: Machine
+
+    def rows(self, name: str, threat: ThreatModel) -> list[dict[str, Any]]:
+        """Both controls of an attack under a threat that grants what it needs."""
+        real, _ = self._cut(self.victim, threat)
+        found = [self._planted(name, real), self._random(name, real)]
+        return [{"attack": name, "threat": threat.name} | row for row in found]
+
+    def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
+        model = planted(self.victim, real, self.key)
+        puzzle, answer = self._cut(model, real.threat)
+        if puzzle.labels is not None:
+            own = logits_on(model, self.victim_config, self.dataset, puzzle.images).argmax(1)
+            puzzle = replace(puzzle, labels=own)
+        found = self._reached(name, puzzle, "planted")
+        if isinstance(found, Placed):
+            right, total = right_places(found, puzzle, answer)
+            low, high = wilson(right, total)
+            return _row("planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND)
+        agreement = float(Judge(puzzle, answer, model, self.dataset, self.machine.device).score(found).agreement)
+        return _row("planted", "fidelity", 1, agreement, np.nan, np.nan, AGREES, agreement > AGREES)
+
+    def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
+        right = total = 0
+        gains: list[float] = []
+        for shuffle in range(self.config.control_shuffles):
+            model = with_random_layers(self.victim, real.layout.grids, (*self.key, shuffle))
+            puzzle, answer = self._cut(model, real.threat, shuffle)
+            found = self._reached(name, puzzle, "random", shuffle)
+            if isinstance(found, Placed):
+                one, whole = right_places(found, puzzle, answer)
+                right, total = right + one, total + whole
+            else:
+                judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
+                gains.append(self._gain(name, puzzle, found, judge, shuffle))
+            print(f"{name}: random weights, shuffle {shuffle + 1} of {self.config.control_shuffles}")
+            stop_if_asked(f"after shuffle {shuffle + 1}")
+        shuffles = self.config.control_shuffles
+        if gains:
+            mean, low, high = interval(np.array(gains))
+            return _row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
+        low, high = wilson(right, total)
+        bound = CHANCES * shuffles / total
+        return _row("random", "position_accuracy", shuffles, right / total, low, high, bound, high < bound)
+
+    def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:
+        """What the layer's own blocks add to the accuracy reached with blocks of another draw."""
+        other = with_random_layers(self.victim, puzzle.layout.grids, (*self.key, "other", shuffle))
+        foreign = replace(puzzle, blocks=self._cut(other, puzzle.threat, shuffle)[0].blocks)
+        without = self._reached(name, foreign, "foreign", shuffle)
+        return float(judge.score(found).accuracy) - float(judge.score(without).accuracy)
+
+    def _cut(self, model: nn.Module, threat: ThreatModel, shuffle: int = 0) -> tuple[Puzzle, Answer]:
+        key = ("control", *self.key, shuffle)
+        return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key)
+
+    def _reached(self, name: str, puzzle: Puzzle, *more: int | str) -> Placed | Copy:
+        run = Run(self.machine, ("control", *self.key, name, *more))
+        return make_direct(self.config, name).run(puzzle, run)[-1].reached
+
+
+def _row(
+    control: str, measure: str, shuffles: int, value: float, low: float, high: float, bound: float, passed: bool
+) -> dict[str, Any]:
+    return {
+        "control": control,
+        "measure": measure,
+        "shuffles": shuffles,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "bound": bound,
+        "passed": passed,
+    }
+
+
+def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dict[str, ThreatModel]:
+    """For each attack on the blocks the threat that its controls run under: of its own, that of most blocks and
+    images."""
+    found: dict[str, ThreatModel] = {}
+    for threat, names in attacks_on(config, scatter).values():
+        for name in names:
+            known = found.get(name)
+            more = known is None or (threat.share, threat.images) > (known.share, known.images)
+            if KNOWLEDGE[name].role == "blocks" and more:
+                found[name] = threat
+    return found

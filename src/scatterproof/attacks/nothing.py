@@ -1,0 +1,21 @@
+"""The pirate that does nothing: the layer withheld and left zero. What every copy must beat."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scatterproof.attack_grid import Known
+from scatterproof.attacks.direct import Copy, DirectAttack, Reached, Run
+from scatterproof.puzzle import Puzzle
+
+
+@dataclass(frozen=True)
+class Nothing(DirectAttack):
+    """The network as the puzzle gives it, every scattered weight zero."""
+
+    name: ClassVar[str] = "nothing"
+    reads: ClassVar[tuple[Known, ...]] = ()
+
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Reached]:
+        """The one step."""
+        yield Copy({})

@@ -1,0 +1,120 @@
+"""The verdict on each threat: the best attack on the blocks against the best of the same pirate without them.
+
+On both sides the attack is chosen for each victim seed by its mean accuracy over the other seeds (cross-fitting: Cawley
+& Talbot, JMLR 2010, https://jmlr.org/papers/v11/cawley10a.html, say why not by its own), so a seed never judges what
+was chosen on it. Gains are paired by seed; their interval is Student's t over seeds. Imports no torch.
+
+broken: the gain's lower end exceeds two points of accuracy; protected: its upper end is below; undecided: neither, or
+fewer than five victim seeds; invalid: a control of an attack that was chosen failed.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+MARGIN = 0.02
+SEEDS = 5
+BROKEN, PROTECTED, UNDECIDED, INVALID = "broken", "protected", "undecided", "invalid"
+
+OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"]
+VERDICT_COLUMNS = [
+    *("study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"),
+    *("verdict", "attack", "against", "accuracy", "withheld_accuracy", "victim_accuracy", "gain", "ci_low", "ci_high"),
+    *("seeds", "minutes", "cost_over_retraining", "controls", "device"),
+]
+
+
+def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
+    """`tables/attacks.csv` with `withheld_accuracy`: the same pirate's without the blocks, in every row of a seed."""
+    parts = []
+    for _, rows in attacks.groupby(OF_THREAT, sort=False):
+        withheld = chosen(rows, "withheld").set_index("victim_seed")["accuracy"]
+        parts.append(rows.assign(withheld_accuracy=rows["victim_seed"].map(withheld)))
+    return pd.concat(parts, ignore_index=True) if parts else attacks
+
+
+def chosen(rows: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Of one threat's attacks in a role, one row for each victim seed: that which is best on the other seeds.
+
+    Ties go to the attack that comes first in the table. With one seed alone there are no others: its own best.
+    """
+    last = rows[rows["last"].astype(bool) & (rows["role"] == role)]
+    order = list(dict.fromkeys(last["attack"]))
+    accuracy = last.pivot_table(index="victim_seed", columns="attack", values="accuracy", aggfunc="mean")[order]
+    found = []
+    for seed in accuracy.index:
+        others = accuracy.drop(index=seed) if len(accuracy) > 1 else accuracy
+        name = others.mean().idxmax()
+        found.append(last[(last["attack"] == name) & (last["victim_seed"] == seed)].iloc[0])
+    return pd.DataFrame(found)
+
+
+def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """`tables/verdict.csv`: a row for each victim and threat, from `attacks.csv` and `controls.csv`."""
+    rows = [
+        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls[controls["victim"] == key[4]])
+        for key, threat in attacks.groupby(OF_THREAT, sort=False)
+    ]
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:
+    wrong = controls[~controls["passed"].astype(bool)]
+    failed = {name: ", ".join(sorted(set(rows["control"]))) for name, rows in wrong.groupby("attack")}
+    checked = set(controls["attack"])
+    best, rest = chosen(threat, "blocks"), chosen(threat, "withheld")
+    if best.empty:
+        raise ValueError(f"no attack on the blocks under {threat['threat'].iloc[0]}")
+    paired = best.set_index("victim_seed")["accuracy"] - rest.set_index("victim_seed")["accuracy"]
+    gain, low, high = interval(paired.to_numpy(dtype=float))
+    bad = {name: failed[name] for name in set(best["attack"]) if name in failed}
+    unchecked = sorted(set(best["attack"]) - checked)
+    ceiling = threat[threat["role"] == "ceiling"]
+    return {
+        "verdict": INVALID if bad or unchecked else judged(low, high, len(paired)),
+        "attack": _most(best["attack"]),
+        "against": _most(rest["attack"]),
+        "accuracy": best["accuracy"].mean(),
+        "withheld_accuracy": rest["accuracy"].mean(),
+        "victim_accuracy": ceiling["accuracy"].mean(),
+        "gain": gain,
+        "ci_low": low,
+        "ci_high": high,
+        "seeds": len(paired),
+        "minutes": best["device_minutes"].mean(),
+        "cost_over_retraining": best["cost_over_retraining"].mean(),
+        "controls": _controls(bad, unchecked),
+        "device": best["device"].iloc[0],
+    }
+
+
+def interval(gains: "np.typing.NDArray[np.float64]") -> tuple[float, float, float]:
+    """Mean and its 95 % interval by Student's t; NaN ends for a single value."""
+    mean = float(gains.mean())
+    if len(gains) < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5)
+    return mean, mean - half, mean + half
+
+
+def judged(low: float, high: float, seeds: int) -> str:
+    """The verdict that an interval of gains gives."""
+    if seeds < SEEDS or np.isnan(low):
+        return UNDECIDED
+    if low > MARGIN:
+        return BROKEN
+    return PROTECTED if high < MARGIN else UNDECIDED
+
+
+def _most(names: pd.Series) -> str:
+    """The attack chosen for most seeds."""
+    return str(Counter(names).most_common(1)[0][0])
+
+
+def _controls(failed: dict[Any, str], unchecked: list[str]) -> str:
+    parts = [f"{name} failed: {why}" for name, why in sorted(failed.items())]
+    parts += [f"{name} has none" for name in unchecked]
+    return "; ".join(parts) or "passed"
