@@ -47,7 +47,7 @@ from scatterproof.threat import ThreatModel
 from scatterproof.victim import train_victim
 
 MACHINE = Machine(torch.device("cpu"), 1)
-IMAGES, SOLVED, LEVEL, NO_GAIN = 297, 0.95, 0.01, 0.02
+IMAGES, SOLVED, LEVEL, NO_GAIN, A_FIFTH = 297, 0.95, 0.01, 0.02, 0.002
 PLANTED_SEEDS = range(100, 110)  # none of them used to choose a default
 PLANTED_BUDGET, BUDGET = 20_000, 5_000
 CONFIG = VictimConfig(
@@ -192,7 +192,8 @@ def gain(attack: Attack, network: torch.nn.Module, dataset: Dataset, seed: int) 
 
 
 def nothing_on(npz: str, seeds: int) -> list[str]:
-    """Gains on untrained networks with a hundred labelled images of another dataset: at most a fifth of a point."""
+    """Gains on untrained networks with a hundred labelled images of another dataset: their upper bounds at most a
+    fifth of a point."""
     dataset = read_dataset(DatasetConfig(kind="npz", path=npz))
     missed = []
     for name, attack in SEARCHES.items():
@@ -204,7 +205,7 @@ def nothing_on(npz: str, seeds: int) -> list[str]:
             100 * statistics.mean(gains),
             f"points [{100 * low:.2f}, {100 * high:.2f}]",
         )
-        missed += [f"untrained.{dataset.name}.{name}"] if low > 0 or high > NO_GAIN else []
+        missed += [f"untrained.{dataset.name}.{name}"] if high > A_FIFTH else []
     return missed
 
 

@@ -3,7 +3,7 @@
 
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
-ATTACKED = ["attacks"] if STUDY.attacks.grids else []
+ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
 TRAJECTORY = ["trajectory"] if SEARCHED else []
 FIGURES = {
@@ -16,6 +16,7 @@ FIGURES = {
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
+    **({"verdict": "What having the blocks gains over having none, threat by threat"} if ATTACKED else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

@@ -19,9 +19,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["attacks", "retraining"]
+TABLES += ["attacks", "verdict", "controls", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
-FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks"]
+FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
 FIGURES += ["retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
@@ -69,6 +69,8 @@ TINY: dict[str, Any] = {
     },
     "attacks": {
         "victim_seeds": 1,
+        "control_shuffles": 3,
+        "threats_per_job": 2,
         "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
     },
     "run": {"device": "cpu", "cells_per_job": 6},

@@ -72,7 +72,7 @@ def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:
     gain, low, high = interval(paired.to_numpy(dtype=float))
     bad = {name: failed[name] for name in set(best["attack"]) if name in failed}
     unchecked = sorted(set(best["attack"]) - checked)
-    ceiling = threat[threat["role"] == "ceiling"]
+    ceiling = threat[(threat["role"] == "ceiling") & threat["last"].astype(bool)]
     return {
         "verdict": INVALID if bad or unchecked else judged(low, high, len(paired)),
         "attack": _most(best["attack"]),

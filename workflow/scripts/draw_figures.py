@@ -9,6 +9,7 @@ from scatterproof.report.attacks import draw_attacks
 from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
+from scatterproof.report.verdicts import draw_verdict
 from scatterproof.report.words import names
 from scatterproof.tables import read_table
 
@@ -25,7 +26,9 @@ with light_job(snakemake, "report"):
         draw_search(tables["search"], svg["search"])
         draw_trajectory(tables["search"], tables["victim"], retraining_minutes(tables["victim"]), svg["trajectory"])
     if "attacks" in tables:
-        draw_attacks(tables["attacks"], tables["victim"], svg["attacks"])
+        on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
+        draw_attacks(on_blocks, tables["victim"], svg["attacks"])
+        draw_verdict(tables["verdict"], svg["verdict"])
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import attacks, cost_section, searches, talk_cost, words
+from scatterproof.report import attacks, cost_section, leaderboard, searches, talk_cost, verdicts, words
 from scatterproof.report import retraining as against
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.table import Table
@@ -75,9 +75,10 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     """The page as HTML.
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
-    their CSV files have them, `search`, `plateau`, `attacks` and `breakeven` where the study has them; figures: name of
-    the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`,
-    `attacks`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
+    their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, and `breakeven` where the study has them;
+    figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`,
+    `plateau`, `attacks`, `verdict`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as
+    `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -102,8 +103,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         theory=_theory(tables["theory"], block_size),
         search=_search(tables, retraining),
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
-        attacks=_attacks(tables),
-        attacks_words=attacks.sentences(tables["attacks"]) if "attacks" in tables else [],
+        **_attacks(tables),
         plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
         cost=cost_section.summary_table(tables["cost_summary"]),
@@ -234,11 +234,23 @@ def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | No
     return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining))
 
 
-def _attacks(tables: Mapping[str, pd.DataFrame]) -> Table | None:
+def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the part on attacks shows; nothing where the study has none."""
     if "attacks" not in tables:
-        return None
+        return {"attacks": None, "attacks_words": [], "verdict_words": []}
+    on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
     caption = "What each attack made of the blocks, on test images that it never saw [95 % interval over victims]"
-    return Table(caption, attacks.TABLE_HEAD, attacks.table_rows(tables["attacks"]))
+    everyone = (
+        "Every attack under every threat, the best first; without the blocks: the same pirate, the layer withheld"
+    )
+    return {
+        "attacks": Table(caption, attacks.TABLE_HEAD, attacks.table_rows(on_blocks)),
+        "attacks_words": attacks.sentences(on_blocks),
+        "verdict_words": verdicts.sentences(tables["verdict"]),
+        "verdicts": Table("The verdict on each threat", verdicts.TABLE_HEAD, verdicts.table_rows(tables["verdict"])),
+        "leaderboard": Table(everyone, leaderboard.HEAD, leaderboard.rows(tables["attacks"])),
+        "reported": Table("Reported in the literature", leaderboard.REPORTED_HEAD, leaderboard.reported_rows()),
+    }
 
 
 def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

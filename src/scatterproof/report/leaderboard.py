@@ -1,0 +1,72 @@
+"""Every attack under every threat, and what the literature reports of its kin, from tables/attacks.csv."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from scatterproof.report.attacks import final, granted
+from scatterproof.report.statistics import curve
+from scatterproof.report.words import percent, percent_interval, victim_label
+
+ROLES = {"blocks": "with the blocks", "withheld": "without the blocks", "ceiling": "ceiling"}
+HEAD = ("victim", "blocks held", "the pirate's images", "place", "attack", "", "accuracy", "of the victim's",
+        "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
+SHARES = ("relative_accuracy", "fidelity", "position_accuracy")
+REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", "source")
+
+
+class Reported(NamedTuple):
+    """A published figure. kin: our attack of that kind; reached, whole: accuracy of the copy and of the whole model."""
+
+    kin: str
+    setting: str
+    reached: float
+    whole: float | None
+    source: str
+
+
+_HIDDEN = "No Privacy Left Outside, S&P 2024: VGG16-BN on CIFAR-100"
+REPORTED = (
+    Reported("layer", "the last layer hidden, 50 queries", 0.255, 0.728, _HIDDEN),
+    Reported("layer", "the last layer hidden, 500 queries", 0.637, 0.728, _HIDDEN),
+    Reported("surrogate", "black box, 500 queries", 0.289, 0.728, _HIDDEN),
+    Reported("surrogate", "black box, 10,000 queries", 0.734, 0.728, _HIDDEN),
+    Reported("whitebox", "white box", 0.728, 0.728, _HIDDEN),
+    Reported("prior", "permuted weights, a public base model: weights recovered", 0.98, None,
+             "Game of Arrows (ArrowMatch), USENIX Security 2025"),
+)  # fmt: skip
+
+
+def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
+    """For each victim and threat its attacks, the best first."""
+    last = final(attacks).assign(repeat=0)
+    of = ["victim", "images", "knows", "threat"]
+    found = []
+    for (victim, images, knows, _), threat in last.groupby(of, sort=False):
+        means = curve(threat, ["attack", "role"])
+        for place, row in enumerate(_rows(means.sort_values("mean", ascending=False, kind="stable")), 1):
+            mine = threat[(threat["attack"] == row.attack) & (threat["role"] == row.role)]
+            found.append(
+                (
+                    *(victim_label(str(victim)), f"{100 * row.keep:g} %", granted(images, knows), str(place)),
+                    *(row.attack, ROLES[row.role], percent_interval(row, "mean")),
+                    *(
+                        percent(mine[column].mean())
+                        for column in ("relative_accuracy", "fidelity", "position_accuracy")
+                    ),
+                    f"{mine['device_minutes'].mean():.3g}",
+                )
+            )
+    return found
+
+
+def reported_rows() -> list[tuple[str, ...]]:
+    """The literature's figures; of other victims, to be read beside ours as shares of the whole model's."""
+    return [
+        (each.kin, each.setting, percent(each.reached), percent(each.whole and each.reached / each.whole), each.source)
+        for each in REPORTED
+    ]
+
+
+def _rows(frame: pd.DataFrame) -> Any:
+    return frame.itertuples(index=False)
