@@ -5,7 +5,6 @@ SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
-TRAJECTORY = ["trajectory"] if SEARCHED else []
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
     "prune": "P1: accuracy against the share of blocks held in known places",
@@ -48,7 +47,7 @@ rule tabulate_thresholds:
 
 rule draw_figures:
     input:
-        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, *TRAJECTORY, "threshold", "retraining"]},
+        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, "trajectory", "threshold", "retraining"]},
     output:
         svg=[
             report(

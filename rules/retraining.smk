@@ -1,6 +1,7 @@
-# In:  dataset.safetensors; the victims' and the searches' tables
+# In:  dataset.safetensors; the victims', the searches' and the attacks' tables
 # Out: cells/retraining/...csv, one file a job: accuracy against minutes of trainings from nothing
 # Out: retraining/<victim>.<seed>/: each finished training and each checkpoint, named by all that it depends on
+# Out: tables/trajectory.csv: what every search and attack had reached when
 # Out: tables/retraining.csv, breakeven.csv (minutes to each level) and crossing.csv (where an attack is overtaken)
 
 RETRAINING_JOBS = retraining_jobs(STUDY.retraining)
@@ -45,13 +46,15 @@ rule tabulate_retraining:
         dataset=rules.prepare_dataset.output[0],
         victim=rules.tabulate_victims.output.victims,
         curve=rules.tabulate_victims.output.curves,
-        trajectory=[rules.tabulate_search.output.trajectory] if STUDY.search.grids else [],
+        search=rules.tabulate_search.output if STUDY.search.grids else [],
+        attacks=rules.tabulate_attacks.output if STUDY.attacks.grids else [],
         cells=[
             f"{RESULTS}/cells/retraining/{name}.{seed}.{part}.csv"
             for name, seed in STUDY.retrained
             for part in range(len(RETRAINING_JOBS))
         ],
     output:
+        trajectory=f"{RESULTS}/tables/trajectory.csv",
         retraining=f"{RESULTS}/tables/retraining.csv",
         breakeven=report(
             f"{RESULTS}/tables/breakeven.csv", caption="../workflow/report/breakeven.rst", category="Tables"

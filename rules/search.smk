@@ -1,7 +1,7 @@
 # In:  a victim, the dataset
 # Out: puzzles/<victim>/seed<k>/b<size>/<threat>/puzzle.safetensors and answer.safetensors: what the threat grants
 # Out: search/<victim>.<seed>.<threat>.<slice>.safetensors: what the searches of a job had reached, and when
-# Out: cells/search/...csv, their accuracy on test images; tables/search.csv and trajectory.csv (P2)
+# Out: cells/search/...csv, their accuracy on test images; tables/search.csv (P2)
 # Out: cells/plateau/...csv; tables/plateau.csv (L)
 
 MAIN_SIZE = STUDY.block_sizes[0]
@@ -114,8 +114,7 @@ rule tabulate_search:
             for threat, part in SEARCH_JOBS
         ],
     output:
-        search=f"{RESULTS}/tables/search.csv",
-        trajectory=f"{RESULTS}/tables/trajectory.csv",
+        f"{RESULTS}/tables/search.csv",
     log:
         f"{RESULTS}/logs/tabulate_search.log",
     benchmark:
@@ -132,7 +131,7 @@ rule tabulate_search:
     message:
         "gathering what the searches reached"
     script:
-        "../workflow/scripts/tabulate_search.py"
+        "../workflow/scripts/concatenate.py"
 
 
 rule measure_plateau:

@@ -238,33 +238,33 @@ def test_what_is_cheaper_dearer_and_not_reached_is_said_of_each_curve() -> None:
     dear = training((0.3, 0.75), epoch=0.05, source="pirate", recipe="longer", images=8)
     table = levels(dear, training((0.1,)), searches=attack())
     first, by_own, by_recipe, by_pirate = sentences(table)
-    assert first.startswith("In 6 of 15 comparisons below a search is shown to be cheaper")
+    assert first.startswith("In 6 of 15 comparisons below an attack is shown to be cheaper")
     assert by_own.startswith(
-        "victim, 50 % of the blocks held, against the victim's own recipe: a search is cheaper to "
+        "victim, 50 % of the blocks held, against the victim's own recipe: an attack is cheaper to "
     )
     assert "cheaper to 25, 50, 75 % (75 %: simulated annealing by cross-entropy on 12 images in 0.303 [" in by_own
-    assert "the own recipe in 3 [" in by_own and "no search reached 90, 95 %" in by_own
-    assert "against the cheapest recipe tried: a search is cheaper to 25, 50, 75 %" in by_recipe
-    assert "the cheapest search is dearer to 25, 50, 75 % (25 %:" in by_pirate
+    assert "the own recipe in 3 [" in by_own and "no attack reached 90, 95 %" in by_own
+    assert "against the cheapest recipe tried: an attack is cheaper to 25, 50, 75 %" in by_recipe
+    assert "the cheapest attack is dearer to 25, 50, 75 % (25 %:" in by_pirate
     assert "'longer' on 8 images in 0.05 [" in by_pirate
 
 
 def test_none_is_said_where_none_is_cheaper() -> None:
     table = levels(searches=attack(minute=10))
-    assert sentences(table)[0] == "No search is shown to be cheaper than any of these trainings to any level."
-    assert sentences(levels()) == ["No search was made: there is nothing to set against retraining here."]
+    assert sentences(table)[0] == "No attack is shown to be cheaper than any of these trainings to any level."
+    assert sentences(levels()) == ["No attack was made: there is nothing to set against retraining here."]
 
 
 def test_without_intervals_nothing_is_told_apart() -> None:
     single = attack(seeds=1).query("seed == 0")
     text = " ".join(sentences(levels(searches=single)))
-    assert "search and training are not told apart to 25, 50, 75 %" in text and "is cheaper to" not in text
+    assert "attack and training are not told apart to 25, 50, 75 %" in text and "is cheaper to" not in text
 
 
 def test_only_an_attack_may_reach_a_level() -> None:
     pirate = training((0.25,), source="pirate", recipe="longer", images=8)
     text = sentences(levels(pirate, searches=attack()))[3]
-    assert "only a search reached 50, 75 %" in text and "neither reached 90, 95 %" in text
+    assert "only an attack reached 50, 75 %" in text and "neither reached 90, 95 %" in text
 
 
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:

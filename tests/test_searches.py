@@ -300,8 +300,8 @@ def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path)
 
 def test_the_trajectory_table_has_the_documented_columns() -> None:
     search_rows = search_table([ROW], ABOUT, "cpu: x", False)
-    table = trajectory_table(search_rows)
+    table = trajectory_table(search_rows, None)
     about = ["attack", "threat", "fitness", "population", "images", "budget", "seed"]
     assert list(table) == [*HEAD, *about, "minutes", "evaluations", "accuracy", "device"]
     expected = search_rows.rename(columns={"device_minutes": "minutes"})[list(table)]
-    pd.testing.assert_frame_equal(table, expected)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)

@@ -1,5 +1,6 @@
 """What a rule asks for: the slurm plugin's names, checked, and cut into submissions that ask for one thing each."""
 
+import shlex
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
 
-from snakemake_executor_plugin_submitit.cells import program
+from snakemake_executor_plugin_submitit.cells import program, split
 from snakemake_executor_plugin_submitit.cluster import Cluster
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
@@ -162,3 +163,19 @@ def test_a_command_is_run_as_words_and_only_a_precommand_by_a_shell() -> None:
     prepared = program(command, {}, "module load cuda")
     assert prepared["argv"][:4] == ["bash", "-c", 'module load cuda && exec "$@"', "bash"]
     assert prepared["argv"][4:] == ["/bin/python", "-m", "snakemake", *plain["snakemake"]]
+
+
+@given(st.text(st.sampled_from(" \t\n'\"\\ab$=*#;é"), max_size=30))
+def test_words_are_those_of_a_shell(command: str) -> None:
+    try:
+        expected = shlex.split(command)
+    except ValueError:
+        with pytest.raises(ValueError):
+            split(command)
+        return
+    assert split(command) == expected
+
+
+@given(st.lists(st.text(max_size=8), max_size=6))
+def test_quoted_words_come_back(words: list[str]) -> None:
+    assert split(shlex.join(words)) == words

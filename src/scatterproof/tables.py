@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.attack_grid import NOTHING
 from scatterproof.files import write_csv
 from scatterproof.threat import ThreatModel
 
@@ -82,22 +83,21 @@ def attack_table(
     return found[ATTACK_COLUMNS]
 
 
-def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:
-    """What each search had reached at log-spaced costs, the training of nothing but itself included."""
-    found = search.rename(columns={"device_minutes": "minutes"})
-    columns = [
-        "attack",
-        "threat",
-        "fitness",
-        "population",
-        "images",
-        "budget",
-        "seed",
-        "minutes",
-        "evaluations",
-        "accuracy",
-    ]
-    return found[HEAD + columns + ["device"]]
+def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:
+    """What each search and each attack had reached at which cost, the training of nothing but itself included.
+
+    Of an attack that computes, the columns of a search stay empty. The pirate that does nothing, and the ceiling, which
+    cost nothing, are left out.
+    """
+    columns = [*HEAD, *("attack", "threat", "fitness", "population", "images", "budget", "seed")]
+    columns += ["minutes", "evaluations", "accuracy", "device"]
+    parts = [] if search is None else [search]
+    if attacks is not None:
+        parts.append(attacks[(attacks["role"] != "ceiling") & (attacks["attack"] != NOTHING)])
+    found = [part.rename(columns={"device_minutes": "minutes"}).reindex(columns=columns) for part in parts]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    return pd.concat([part.astype({"population": "Int64", "budget": "Int64"}) for part in found], ignore_index=True)
 
 
 def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence[str]) -> pd.DataFrame:

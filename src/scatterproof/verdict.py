@@ -15,15 +15,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scatterproof.tables import HEAD
+
 MARGIN = 0.02
 SEEDS = 5
 BROKEN, PROTECTED, UNDECIDED, INVALID = "broken", "protected", "undecided", "invalid"
 
 OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"]
 VERDICT_COLUMNS = [
-    *("study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"),
+    *(*HEAD, "threat", "images", "knows", "defence"),
     *("verdict", "attack", "against", "accuracy", "withheld_accuracy", "victim_accuracy", "gain", "ci_low", "ci_high"),
     *("seeds", "minutes", "cost_over_retraining", "controls", "device"),
+]
+CONTROL_COLUMNS = [
+    *(*HEAD, "attack", "threat", "control", "measure", "shuffles", "value", "ci_low", "ci_high", "bound", "passed"),
 ]
 
 
@@ -53,7 +58,8 @@ def chosen(rows: pd.DataFrame, role: str) -> pd.DataFrame:
 
 
 def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """`tables/verdict.csv`: a row for each victim and threat, from `attacks.csv` and `controls.csv`."""
+    """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty), from
+    `attacks.csv` and `controls.csv`."""
     rows = [
         dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls[controls["victim"] == key[4]])
         for key, threat in attacks.groupby(OF_THREAT, sort=False)

@@ -12,6 +12,8 @@ from typing import Any
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_WORD = re.compile(r"""(?:[^ \t\r\n'"\\]|'[^']*')+""")
+_LEFT_OVER = re.compile(r"[^ \t\r\n]")
 
 
 def describe(job: JobExecutorInterface, logdir: Path) -> dict[str, Any]:
@@ -61,12 +63,20 @@ def program(command: str, envvars: Mapping[str, str], precommand: str) -> dict[s
 
     Only a `--precommand`, which is the user's own shell text, goes through a shell.
     """
-    words = shlex.split(command)
+    words = split(command)
     module = words.index("snakemake")
     if precommand:
         return {"argv": ["bash", "-c", f'{precommand} && exec "$@"', "bash", *words], "env": dict(envvars)}
     assert words[module - 1] == "-m", command
     return {"snakemake": words[module + 1 :], "env": dict(envvars)}
+
+
+def split(command: str) -> list[str]:
+    """`shlex.split`, done at once where all quotes are single ones, as Snakemake's are: shlex's loop over letters was
+    a third of what submitting a thousand cells cost."""
+    if _LEFT_OVER.search(_WORD.sub("", command)):
+        return shlex.split(command)
+    return [word.replace("'", "") for word in _WORD.findall(command)]
 
 
 def _what_it_does(one: Any) -> Any:

@@ -54,6 +54,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.returned: Counter[str] = Counter()
         self.over: set[int] = set()  # cells that have ended
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
+        self.requests: dict[tuple[Any, ...], Request] = {}  # by what is asked for: a sweep's jobs ask for the same
         self.limit = seconds(gpu_hours(self.settings.gpu_hours, self.workflow.config))
         self.cluster = reach_cluster(self.settings, self.logger)
         self._check_rules()
@@ -87,10 +88,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     def _request(self, job: JobExecutorInterface) -> Request:
         # what depends on files that are still to be made is looked at when it is known
         resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
-        request = request_of(rule_of(job), job.threads, resources, self.settings)
-        self.cluster.check(rule_of(job), request)
-        check(rule_of(job), request, self.limit)
-        return request
+        asked = (rule_of(job), job.threads, *((name, repr(value)) for name, value in resources.items()))
+        if asked not in self.requests:
+            request = request_of(rule_of(job), job.threads, resources, self.settings)
+            self.cluster.check(rule_of(job), request)
+            check(rule_of(job), request, self.limit)
+            self.requests[asked] = request
+        return self.requests[asked]
 
     def _keep_budget(self) -> None:
         """Take stock of what earlier controllers have spent and left to do, and say so."""

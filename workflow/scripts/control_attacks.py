@@ -10,6 +10,7 @@ from scatterproof.files import write_csv
 from scatterproof.job import compute_job
 from scatterproof.models import build_model, load_weights, read_checkpoint
 from scatterproof.study import VictimConfig
+from scatterproof.verdict import CONTROL_COLUMNS
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 config = AttacksConfig.model_validate_json(params.config)
@@ -23,4 +24,5 @@ with compute_job(snakemake, "attacks", params.device, True, sorted(threats)) as 
     controls = Controls(config, victim.eval(), about, dataset, params.block_size, key, machine)
     rows = [row for name, threat in threats.items() for row in controls.rows(name, threat)]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
-    write_csv(snakemake.output[0], pd.DataFrame(rows).assign(**head)[[*head, *rows[0]]])
+    table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
+    write_csv(snakemake.output[0], table[CONTROL_COLUMNS])

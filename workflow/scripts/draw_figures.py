@@ -32,4 +32,4 @@ with light_job(snakemake, "report"):
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])
-    draw_retraining(tables["retraining"], tables.get("trajectory"), tables["victim"], svg["retraining"])
+    draw_retraining(tables["retraining"], tables["trajectory"], tables["victim"], svg["retraining"])

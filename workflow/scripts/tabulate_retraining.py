@@ -1,17 +1,19 @@
-"""tables/retraining.csv, breakeven.csv and crossing.csv."""
+"""tables/trajectory.csv, retraining.csv, breakeven.csv and crossing.csv."""
 
 from scatterproof.cost.crossing import crossing_table
 from scatterproof.cost.retraining import breakeven_table, retraining_table, victim_images
 from scatterproof.files import write_csv
 from scatterproof.job import light_job
-from scatterproof.tables import read_table
+from scatterproof.tables import read_table, trajectory_table
 
 inputs, output = snakemake.input, snakemake.output
 with light_job(snakemake, "retraining"):
     victims, curves = read_table(inputs.victim), read_table(inputs.curve)
     parts = [read_table(path) for path in inputs.get("cells", [])]
-    trajectory = read_table(inputs.trajectory[0]) if inputs.get("trajectory") else None
+    search, attacks = (read_table(inputs[name]) if inputs.get(name) else None for name in ("search", "attacks"))
+    trajectory = trajectory_table(search, attacks)
     retraining = retraining_table(victims, curves, parts, victim_images(inputs.dataset))
+    write_csv(output.trajectory, trajectory)
     write_csv(output.retraining, retraining)
     write_csv(output.breakeven, breakeven_table(retraining, trajectory, victims))
     write_csv(output.crossing, crossing_table(retraining, trajectory, victims))

@@ -102,7 +102,8 @@ class Controls:
         """Both controls of an attack under a threat that grants what it needs."""
         real, _ = self._cut(self.victim, threat)
         found = [self._planted(name, real), self._random(name, real)]
-        return [{"attack": name, "threat": threat.name} | row for row in found]
+        about = {"attack": name, "threat": threat.name, "layer": "+".join(real.layout.grids), "keep": threat.share}
+        return [about | row for row in found]
 
     def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
         model = planted(self.victim, real, self.key)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from scatterproof.attack_grid import KNOWLEDGE
 from scatterproof.recipes import OWN
 from scatterproof.report.searches import kinds
 from scatterproof.report.statistics import bootstrap_means, percentile_interval
@@ -94,13 +95,19 @@ def training_runs(retraining: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
-    """Every point of every search, likewise."""
-    if trajectory is None:
+    """Every point of every attack on the blocks, likewise; where it evaluates no placements, its steps are counted."""
+    withheld = [name for name in KNOWLEDGE if KNOWLEDGE[name].role == "withheld"]
+    if trajectory is None or trajectory["attack"].isin(withheld).all():
         return pd.DataFrame(columns=[*HEAD, *KIND, "run", "step", "minutes", "accuracy"])
-    found = kinds(trajectory)
+    found = kinds(trajectory[~trajectory["attack"].isin(withheld)])
+    found["fitness"] = found["fitness"].fillna("")
+    steps = found.groupby([*HEAD, "attack", "threat", "seed", "device"]).cumcount()
+    found["evaluations"] = found["evaluations"].where(found["budget"].notna(), steps)
     keys = ["fitness", "population", "images", "budget"]
     params = [
-        " ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True) if value != "")
+        " ".join(
+            f"{key}={value}" for key, value in zip(keys, values, strict=True) if value != "" and not pd.isna(value)
+        )
         for values in found[keys].itertuples(index=False)
     ]
     found = found.assign(what="attack", name=found["attack"], params=params, run=found["seed"])

@@ -13,17 +13,17 @@ from scatterproof.report.searches import FITNESS, label
 from scatterproof.report.words import minutes, number, victim_label
 
 TABLE_HEAD = (
-    *("victim", "blocks held", "level", "cheapest search", "its minutes", "runs that reached it"),
+    *("victim", "blocks held", "level", "cheapest attack", "its minutes", "runs that reached it"),
     *("own recipe", "cheapest recipe tried", "pirate's images alone"),
-    *("search over own recipe", "over cheapest recipe", "over pirate's images"),
+    *("attack over own recipe", "over cheapest recipe", "over pirate's images"),
 )
 
 _WORDS = {
-    "cheaper": "a search is cheaper to {}",
-    "open": "search and training are not told apart to {}",
-    "dearer": "the cheapest search is dearer to {}",
-    "alone": "only a search reached {}",
-    "no attack": "no search reached {}",
+    "cheaper": "an attack is cheaper to {}",
+    "open": "attack and training are not told apart to {}",
+    "dearer": "the cheapest attack is dearer to {}",
+    "alone": "only an attack reached {}",
+    "no attack": "no attack reached {}",
     "neither": "neither reached {}",
     "elsewhere": "such trainings ran on another device, and minutes of different devices are not compared",
     "untried": "there was no such training",
@@ -97,13 +97,13 @@ def sentences(breakeven: pd.DataFrame) -> list[str]:
     """Which attack is cheaper than which retraining to which level, or that none is; for each victim, share, curve."""
     found = comparisons(breakeven)
     if not found:
-        return ["No search was made: there is nothing to set against retraining here."]
+        return ["No attack was made: there is nothing to set against retraining here."]
     cheaper = sum(each.outcome == "cheaper" for each in found)
     texts = [
-        f"In {cheaper} of {len(found)} comparisons below a search is shown to be cheaper: its interval lies below "
+        f"In {cheaper} of {len(found)} comparisons below an attack is shown to be cheaper: its interval lies below "
         "that of the training."
         if cheaper
-        else "No search is shown to be cheaper than any of these trainings to any level."
+        else "No attack is shown to be cheaper than any of these trainings to any level."
     ]
     by_curve: dict[tuple[str, float, str], list[Comparison]] = {}
     for each in found:

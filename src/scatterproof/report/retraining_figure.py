@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from scatterproof.attack_grid import KNOWLEDGE
 from scatterproof.cost.crossing import crossing, envelope, mean_curves
 from scatterproof.cost.retraining import SOURCES, candidates
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
@@ -47,7 +48,7 @@ def draw_retraining(
             axis.set_xscale("log")
             axis.set_ylim(0, 103 * max(float(own["accuracy"].mean()), float(curves["mean"].max())))
             axis.set_ylabel("best accuracy so far\non test images (%)")
-        finish(axes, "minutes of one device: training, or search with its set-up")
+        finish(axes, "minutes of one device: training, or attack with its set-up")
     return svg
 
 
@@ -102,7 +103,9 @@ def _furthest(attacks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _styles(attacks: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """(attack, label, colour, marker) of each attack that occurs, the same in every study."""
-    for (name, label), colour, marker in zip(ATTACKS.items(), COLOURS, MARKERS, strict=False):
-        if (attacks["name"] == name).any():
-            yield name, label, colour, marker
+    """(attack, label, colour, marker) of each attack that occurs: those that read the blocks first, then searches."""
+    names = [*(name for name in KNOWLEDGE if KNOWLEDGE[name].role == "blocks"), *ATTACKS]
+    looks = [(colour, marker) for marker in MARKERS for colour in COLOURS]
+    occur = [name for name in names if (attacks["name"] == name).any()]
+    for name, (colour, marker) in zip(occur, looks, strict=False):
+        yield name, ATTACKS.get(name, name), colour, marker
