@@ -1,6 +1,7 @@
-"""The command `scatterproof`: what a study has cost so far. It reads, and never writes.
+"""The command `scatterproof`: what a study has cost so far, and a finished study as a folder to keep.
 
-It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller.
+It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller. `cost` reads
+and never writes.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     asked = _parser().parse_args(arguments)
     try:
-        return _cost(asked)
+        return int(asked.run(asked))
     except UserError as error:
         print(f"scatterproof: error: {error}", file=sys.stderr)
         return 1
@@ -66,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     cost.add_argument("--by", choices=["stage", "rule", "attack", "victim"], default="stage", help="what to sum by")
     cost.add_argument("--csv", action="store_true", help="the sums as CSV, all columns")
+    cost.set_defaults(run=_cost)
+    keep = commands.add_parser("publish", help="tables, figures and page of a finished study, and how they were made")
+    keep.add_argument(
+        "--configfile", type=Path, metavar="FILE", default=DEFAULT, help="the study's file; default %(default)s"
+    )
+    keep.add_argument("--folder", type=Path, metavar="FOLDER", help="the study's folder; default results/<study>")
+    keep.add_argument("target", type=Path, metavar="TARGET", help="the folder to write, such as docs/results/NAME")
+    keep.set_defaults(run=_publish)
     return parser
 
 
@@ -99,6 +108,27 @@ def _cost(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _publish(asked: argparse.Namespace) -> int:
+    from scatterproof.report.publish import publish
+
+    study = _read(asked.configfile)
+    folder = asked.folder or Path("results") / study.study
+    command = f"snakemake --configfile {asked.configfile}"
+    for path in publish(folder, asked.target, study, command, Path.cwd()):
+        print(asked.target / path)
+    return 0
+
+
+def _read(file: Path) -> Any:
+    """The study in a file. Raises: CommandError, StudyError."""
+    from scatterproof.study import read_study
+
+    try:
+        return read_study(file)
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
 def _study(asked: argparse.Namespace) -> tuple[Path, CostConfig, list[str]]:
     """The study's folder, its assumptions, and what could not be had of them."""
     file = asked.configfile
@@ -111,12 +141,8 @@ def _study(asked: argparse.Namespace) -> tuple[Path, CostConfig, list[str]]:
         if folder is None:
             raise CommandError(f"{DEFAULT}: no such file; name a study by --study, --configfile or --folder")
         return folder, CostConfig(), [f"{file or '--configfile'}: not given, so no watts and prices are assumed"]
-    from scatterproof.study import read_study
-
-    try:
-        study = read_study(file)
-    except OSError as error:
-        raise CommandError(f"{file}: cannot be read: {error.strerror or error}") from None
+    assert file is not None
+    study = _read(file)
     if asked.study is not None and study.study != asked.study:
         raise CommandError(f"{file}: its study is '{study.study}', not '{asked.study}'; name its file by --configfile")
     return asked.folder or Path("results") / study.study, study.cost, []

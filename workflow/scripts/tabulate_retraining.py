@@ -10,7 +10,7 @@ inputs, output = snakemake.input, snakemake.output
 with light_job(snakemake, "retraining"):
     victims, curves = read_table(inputs.victim), read_table(inputs.curve)
     parts = [read_table(path) for path in inputs.get("cells", [])]
-    search, attacks = (read_table(inputs[name]) if inputs.get(name) else None for name in ("search", "attacks"))
+    search, attacks = (read_table(*inputs[name]) if inputs[name] else None for name in ("search", "attacks"))
     trajectory = trajectory_table(search, attacks)
     retraining = retraining_table(victims, curves, parts, victim_images(inputs.dataset))
     write_csv(output.trajectory, trajectory)

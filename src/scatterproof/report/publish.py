@@ -1,0 +1,58 @@
+"""A finished study as a folder to keep: its tables, figures and page, and how they were made."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from scatterproof.errors import UserError
+from scatterproof.files import write_text
+from scatterproof.report.page import provenance
+from scatterproof.report.words import minutes
+from scatterproof.study import Study
+from scatterproof.tables import read_table
+
+MADE = "made.md"
+
+
+class PublishError(UserError):
+    """A study that is not finished, or a target that is something else."""
+
+
+def publish(results: Path, target: Path, study: Study, command: str, repository: Path) -> list[Path]:
+    """Copy a study's tables, figures and page to `target`, and write `made.md` beside them; the files, sorted.
+
+    Files of an earlier publication that this study has not are removed from `tables` and `figures`; a README of your
+    own is left alone. Raises: PublishError.
+    """
+    page = results / "report" / "index.html"
+    if not page.exists():
+        raise PublishError(f"{page}: no such file: run the study to its end first")
+    if target.exists() and not target.is_dir():
+        raise PublishError(f"{target}: not a folder")
+    tables = {path.stem: read_table(str(path)) for path in sorted((results / "tables").glob("*.csv"))}
+    for name in ("tables", "figures"):
+        shutil.rmtree(target / name, ignore_errors=True)
+        shutil.copytree(results / name, target / name)
+    shutil.copyfile(page, target / "report.html")
+    write_text(target / MADE, how_made(study, tables, command, repository))
+    return sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
+
+
+def how_made(study: Study, tables: Mapping[str, pd.DataFrame], command: str, repository: Path) -> str:
+    """`made.md`: the command, the commit, the machine, what each stage took, and the whole study."""
+    made = provenance(study, tables, command, repository)
+    facts = "\n".join(f"- {key}: {value}" for key, value in made["facts"].items() if value)
+    summary = tables["cost_summary"]
+    used = summary[["stage", "jobs", "device_minutes", "gpu_minutes", "allocated_gpu_minutes"]]
+    rows = "\n".join(
+        f"| {row.stage} | {row.jobs} | " + " | ".join(minutes(value) for value in row[3:]) + " |"
+        for row in used.itertuples()
+    )
+    return (
+        f"# How {study.study} was made\n\n{facts}\n\n"
+        "Minutes of the jobs that ended well, and of the GPUs that were allocated to any:\n\n"
+        "| stage | jobs | device-minutes | GPU-minutes | allocated GPU-minutes |\n|---|---|---|---|---|\n"
+        f"{rows}\n\n```yaml\n{made['config']}```\n"
+    )
