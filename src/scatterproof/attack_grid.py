@@ -78,6 +78,9 @@ class AttacksConfig(Strict):
     grids: list[AttackGrid] = Field([], description="what is run; empty: no attacks")
     victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or controls")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
+    block_size: int | None = Field(
+        None, ge=1, description="side of the blocks attacked, one of `block_sizes`; default the study's main one"
+    )
     control_shuffles: int = Field(
         20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
     )

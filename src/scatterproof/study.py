@@ -231,6 +231,8 @@ class Study(Strict):
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
         attacks_on(self.attacks, self.scatter)
+        if self.attacked_size not in self.block_sizes:
+            raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -302,6 +304,11 @@ class Study(Strict):
     def attacked(self) -> list[tuple[str, int]]:
         """Every (name, seed) that attacks are run on."""
         return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    @property
+    def attacked_size(self) -> int:
+        """Side of the blocks that are attacked."""
+        return self.attacks.block_size or self.block_sizes[0]
 
     @property
     def controlled(self) -> list[tuple[str, int]]:
