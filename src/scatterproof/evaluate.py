@@ -24,7 +24,7 @@ from scatterproof.errors import UserError
 from scatterproof.models import dense_layers
 from scatterproof.moves import CurrentPlacement, PlainPlacement
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.split import split_at, whole
+from scatterproof.split import features, split_at, whole
 from scatterproof.targets import Scores, Targets
 
 
@@ -66,12 +66,12 @@ class PlacementEvaluator:
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
         self._split = split_at(model, list(self.layout.grids))
-        features = self._head(puzzle, images)
-        if features is None:
+        kept = self._head(puzzle, images)
+        if kept is None:
             self._split = whole(model)
-            features = self._head(puzzle, images)
-            assert features is not None
-        self._features = features
+            kept = self._head(puzzle, images)
+            assert kept is not None
+        self._features = kept
         self.copies = copies(self._features[0]) if self._split.first else 1
         if self.copies > 1:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
@@ -162,14 +162,7 @@ class PlacementEvaluator:
 
         None where something else than one row per image passes around it (a batch size, say): that can't be kept.
         """
-        parts = []
-        with torch.inference_mode():
-            for part in images.split(500):
-                found = self._split.head(puzzle.inputs(part.to(self.device)))
-                if not all(isinstance(value, torch.Tensor) and value.shape[:1] == part.shape[:1] for value in found):
-                    return None
-                parts.append(found)
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return features(self._split, (puzzle.inputs(part.to(self.device)) for part in images.split(500)))
 
     @cached_property
     def _mean_input(self) -> torch.Tensor | None:
