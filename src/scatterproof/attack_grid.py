@@ -93,7 +93,7 @@ class BlocksConfig(TrainingConfig):
         description="learning rates that images held out choose from, as shares of the weights' own size",
     )
     decays: list[Annotated[float, Field(ge=0)]] = Field(
-        [0.0, 0.3], min_length=1, description="likewise: weight decay towards the start, per step at rate 1"
+        [0.0, 3.0], min_length=1, description="likewise: weight decay towards the start, per step at rate 1"
     )
 
 

@@ -130,7 +130,7 @@ class Blocks(Trained):
     name: ClassVar[str] = "blocks"
 
     rates: tuple[float, ...] = (0.01, 0.05)
-    decays: tuple[float, ...] = (0.0, 0.3)
+    decays: tuple[float, ...] = (0.0, 3.0)
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
         """The start, then what training made of it."""
