@@ -210,15 +210,26 @@ class PlacementEvaluator:
         corrected = [self._correct(weights, block_at, correction)]
         return torch.cat([next(self._forward(part, weights, corrected)) for part in self._chunks()])
 
+    def score_weights(self, weights: Mapping[str, torch.Tensor]) -> Scores:
+        """Scores of the network with weights [outputs, inputs] of its scattered layers, by path, that no placement
+        makes."""
+        held = self._folded({name: weight.to(self.device) for name, weight in weights.items()})
+        ones = {name: torch.ones_like(bias) for name, bias in self._bias.items()}
+        parts = [next(self._forward(part, held, [_Corrected(ones, self._bias)])) for part in self._chunks()]
+        return self.targets.score(torch.cat(parts)[None])
+
     def _weights(self, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
         """The scattered layers' weights, the first one folded, with block `block_at[p]` at position p."""
         empty = len(self._lines) // self.layout.block_shape[0] - 1
-        found = self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at))
+        return self._folded(self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at)))
+
+    def _folded(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The first layer's summed over the copies of its inputs."""
         if self.copies > 1:
             assert self._split.first is not None
-            weight = found[self._split.first]
-            found[self._split.first] = weight.view(weight.shape[0], -1, self.copies).sum(-1)
-        return found
+            weight = weights[self._split.first]
+            weights = weights | {self._split.first: weight.view(weight.shape[0], -1, self.copies).sum(-1)}
+        return weights
 
     def _correct(self, weights: Mapping[str, torch.Tensor], block_at: torch.Tensor, kind: str) -> "_Corrected":
         """What each output's sum is multiplied by, and its bias, for every scattered layer."""

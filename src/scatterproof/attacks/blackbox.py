@@ -22,7 +22,7 @@ from scatterproof.seeds import seed_of
 from scatterproof.study import VictimConfig
 from scatterproof.victim import Trained, measure, train_victim
 
-EPOCHS = 8  # at least so many, each of as many passes over few images as it takes: a checkpoint is written after each
+EPOCHS = 4  # at least so many, each of as many passes over few images as it takes: a checkpoint is written after each
 
 
 @dataclass(frozen=True)
