@@ -26,7 +26,7 @@ from scatterproof.attacks.scoring import Judge, copied
 from scatterproof.data import Dataset
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.study import VictimConfig
+from scatterproof.study import StudyError, VictimConfig, parse_study
 from scatterproof.threat import ThreatModel
 
 CPU = torch.device("cpu")
@@ -332,3 +332,22 @@ def test_the_layer_is_retrained_wherever_something_is_known_of_enough_images() -
     found = attacks_on(AttacksConfig(grids=[grid]), "layer")
     with_layer = {name for name, (_, attacks) in found.items() if "layer" in attacks}
     assert with_layer == {"layer-1-100-labels", "layer-1-100-logits"}
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "named"),
+    [
+        ({"train": {"lr": -1.0}}, "attacks.surrogate.train.lr"),
+        ({"train": {"speed": 1.0}}, "attacks.surrogate.train.speed: unknown key"),
+        ({"train": {"epochs": 3}}, "attacks.surrogate.train.epochs: they follow from attacks.surrogate.updates"),
+        ({"models": [{"model": "resnet"}]}, "victim.model 'resnet': expected"),
+        ({"models": []}, "attacks.surrogate.models"),
+    ],
+)
+def test_a_surrogate_that_cannot_be_trained_is_refused_before_anything_runs(
+    surrogate: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(StudyError) as error:
+        parse_study({"study": "wrong", "attacks": {"surrogate": surrogate}}, "wrong.yaml")
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
