@@ -255,15 +255,27 @@ def test_the_copy_computes_what_was_trained_where_channels_are_copied() -> None:
         assert torch.allclose(copied(copy, puzzle)(inputs), expected, atol=1e-3)
 
 
+class Repeating(nn.Module):
+    """Its second layer reads each input four times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(192, 32), nn.Linear(128, 32), nn.Linear(32, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        repeated = torch.tanh(self.first(images.flatten(1))).repeat_interleave(4, 1)
+        logits: torch.Tensor = self.third(torch.relu(self.second(repeated)))
+        return logits
+
+
 @pytest.mark.parametrize("name", ["probe", "layer", "finetune", "blocks"])
-def test_they_run_where_channels_are_copied(name: str) -> None:
-    puzzle, answer = copying()
-    victim_model = copied(
-        Copy({"classifier.0.weight": assembled(puzzle, answer.placement.positions)["classifier.0"]}), puzzle
-    )
-    judge = Judge(puzzle, answer, victim_model, small.dataset(), CPU)
+def test_they_learn_where_channels_are_copied(name: str) -> None:
+    config = VictimConfig(model="test_retrain_attacks:Repeating", input_size=8, layer="second")
+    model, dataset = small.network(config, 10), trained_victim()[1]
+    puzzle, answer = small.puzzle(model, config, dataset, 8, images=150, knows="labels")
+    assert cached(puzzle, CPU).copies == 4
     found = light(name).run(puzzle, HERE)[-1].reached
-    assert float(judge.score(found).accuracy) > 0.5, "five classes that differ by their pattern"
+    assert float(Judge(puzzle, answer, model, dataset, CPU).score(found).accuracy) > 0.6
 
 
 def test_rows_are_rescaled_by_the_share_of_their_inputs_held() -> None:

@@ -100,7 +100,7 @@ class BlocksConfig(TrainingConfig):
 class FinetuneConfig(TrainingConfig):
     """`finetune`: all layers trained, after the missing one as `layer` trains it."""
 
-    updates: int = Field(100, ge=8, description="steps of each training of all layers")
+    updates: int = Field(60, ge=8, description="steps of each training of all layers")
     rates: list[Rate] = Field(
         [0.003],
         min_length=1,

@@ -7,7 +7,7 @@ own architecture, so several are trained, and the best on images held out counts
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -42,17 +42,18 @@ class Surrogate(DirectAttack):
     held_out: float = 0.1
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
-        """The best so far, whenever another is better. Raises: DivergenceError."""
+        """The best, once all are trained: the pirate pays for each. Raises: DivergenceError."""
         dataset = self.dataset(puzzle, run)
-        best, earlier = (-1.0, 0.0), 0.0
+        best, copy, earlier = (-1.0, 0.0), Copy({}), 0.0
         for config in self.configs(puzzle):
             trained = self._train(config, dataset, puzzle, run)
             earlier += trained.minutes_before
             accuracy, loss = measure(trained.model, dataset, dataset.test, config.input_size, run.machine.device)
             print(f"{self.name}: {config.model}, width {config.width:g}: {100 * accuracy:.1f} % of the images held out")
             if (accuracy, -loss) > best:
-                best = (accuracy, -loss)
-                yield Copy({name: value.cpu() for name, value in trained.model.state_dict().items()}, config, earlier)
+                tensors = {name: value.cpu() for name, value in trained.model.state_dict().items()}
+                best, copy = (accuracy, -loss), Copy(tensors, config)
+        yield replace(copy, earlier=earlier)
 
     def configs(self, puzzle: Puzzle) -> list[VictimConfig]:
         """The surrogates, each trained for at least so many updates, and for as many epochs as that is."""

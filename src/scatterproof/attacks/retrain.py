@@ -29,7 +29,7 @@ from scatterproof.seeds import torch_generator
 
 
 @dataclass(frozen=True)
-class Trained(DirectAttack):
+class Training(DirectAttack):
     """What the attacks here share: how they train. See `fitting.Recipe`."""
 
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
@@ -58,7 +58,7 @@ class Trained(DirectAttack):
 
 
 @dataclass(frozen=True)
-class Probe(Trained):
+class Probe(Training):
     """A linear probe: one new dense layer from the withheld layer's inputs to the classes, nothing after it used.
 
     Alain & Bengio 2016, https://arxiv.org/abs/1610.01644.
@@ -72,15 +72,13 @@ class Probe(Trained):
         inputs = task.seen[0].flatten(1)
         spread = inputs.shape[1] ** -0.5
         weight = spread * torch.randn(puzzle.classes, inputs.shape[1], generator=torch_generator(*self.key(run)))
-        start = Start.fresh({"weight": weight.to(inputs), "bias": inputs.new_zeros(puzzle.classes)})
-        fit = Fit(
-            _Linear(inputs, task.targets), {"fresh": start}, self.recipe, self.key(run), self.finished(puzzle, run)
-        )
+        starts = {"fresh": Start.fresh({"weight": weight.to(inputs), "bias": inputs.new_zeros(puzzle.classes)})}
+        task_of_it = _Linear(inputs, task.targets)
+        fit = Fit(task_of_it, starts, self.recipe, self.key(run), self.finished(puzzle, run))
         _, found = fit.run()
         own = found["weight"].repeat_interleave(task.copies, 1) / task.copies
-        yield Copy(
-            probe_tensors(puzzle, own.cpu(), found["bias"].cpu()), probe_config(puzzle, own.shape[1]), fit.minutes
-        )
+        tensors = probe_tensors(puzzle, own.cpu(), found["bias"].cpu())
+        yield Copy(tensors, probe_config(puzzle, own.shape[1]), fit.minutes)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class _Linear:
 
 
 @dataclass(frozen=True)
-class Layer(Trained):
+class Layer(Training):
     """The missing layers alone are trained, all others frozen; their biases are known.
 
     No Privacy Left Outside (Zhang et al., S&P 2024, https://arxiv.org/abs/2310.07152) measures the same.
@@ -109,19 +107,14 @@ class Layer(Trained):
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
         """The one step."""
         task = cache(puzzle, run.machine.device)
-        fit = Fit(
-            task,
-            {"fresh": fresh_start(puzzle, task, self.key(run))},
-            self.recipe,
-            self.key(run),
-            self.finished(puzzle, run),
-        )
+        starts = {"fresh": fresh_start(puzzle, task, self.key(run))}
+        fit = Fit(task, starts, self.recipe, self.key(run), self.finished(puzzle, run))
         _, found = fit.run()
         yield Copy(named(task.unfolded(found)), earlier=fit.minutes)
 
 
 @dataclass(frozen=True)
-class Blocks(Trained):
+class Blocks(Training):
     """As `layer`, but from the fingerprint's placement, the sums rescaled where blocks are missing.
 
     Of the images held out none was trained on, and training that makes them worse is not made: the start stays.
@@ -151,7 +144,7 @@ class Blocks(Trained):
 
 
 @dataclass(frozen=True)
-class Finetune(Trained):
+class Finetune(Training):
     """Everything is trained, first the missing layers alone, then all from there: so the known ones are not spoilt by a
     layer that is still wrong (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
 
@@ -161,7 +154,7 @@ class Finetune(Trained):
 
     name: ClassVar[str] = "finetune"
 
-    updates: int = 100
+    updates: int = 60
     rates: tuple[float, ...] = (0.003,)
     layer: Mapping[str, Any] = field(default_factory=dict)
 
@@ -221,7 +214,7 @@ def assembled(puzzle: Puzzle, placement: torch.Tensor) -> dict[str, torch.Tensor
     share of its inputs that is held."""
     height, width = puzzle.layout.block_shape
     lines = torch.cat([puzzle.blocks.reshape(-1, width), puzzle.blocks.new_zeros(height, width)])
-    block_at = invert(placement, puzzle.layout.positions)
+    block_at = invert(placement.cpu(), puzzle.layout.positions)
     weights = puzzle.layout.assemble(lines, torch.where(block_at == UNPLACED, len(puzzle.blocks), block_at))
     shares = input_shares(puzzle.layout, block_at)
     return {name: weight / shares[name].where(shares[name] > 0, 1.0)[:, None] for name, weight in weights.items()}
