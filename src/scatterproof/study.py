@@ -230,6 +230,7 @@ class Study(Strict):
                     expected = " or ".join(self.names)
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
+        self._check_surrogates()
         attacks_on(self.attacks, self.scatter)
         if self.attacked_size not in self.block_sizes:
             raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
@@ -264,6 +265,16 @@ class Study(Strict):
                 )
             for run in retraining_runs(self.retraining):
                 self.retraining_config(name, run)
+
+    def _check_surrogates(self) -> None:
+        surrogate = self.attacks.surrogate
+        for name in self.attacks.victims:
+            victim = self.victim_config(name).model_dump() | {"kind": "train", "checkpoint": None}
+            for each in surrogate.models:
+                try:
+                    VictimConfig.model_validate(victim | each.keys | {"train": victim["train"] | surrogate.train})
+                except ValidationError as error:
+                    raise ValueError("; ".join(problems(error, "attacks.surrogate."))) from None
 
     def retraining_config(self, name: str, run: RetrainingRun) -> VictimConfig:
         """The victim `name` as a run of retraining trains it: from nothing, by its recipe."""
