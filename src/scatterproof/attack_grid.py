@@ -11,7 +11,7 @@ from scatterproof.strict import PositiveShare, Strict
 from scatterproof.threat import ThreatModel
 
 Known = Literal["none", "labels", "logits"]
-DirectName = Literal["fingerprint", "nothing"]
+DirectName = Literal["fingerprint", "nothing", "refine"]
 Role = Literal["blocks", "withheld", "ceiling"]
 
 NOTHING = "nothing"
@@ -47,6 +47,7 @@ class Knowledge:
 
 KNOWLEDGE: Mapping[str, Knowledge] = {
     "fingerprint": Knowledge(),
+    "refine": Knowledge(images=20, knows=("labels", "logits")),
     NOTHING: Knowledge("withheld", scatter=("layer", "dense")),
 }
 ALWAYS = (NOTHING,)  # so that a verdict always has something to be set against
@@ -57,6 +58,15 @@ NO_HYPERPARAMETERS = {
     "threats_per_job",
     "control_shuffles",
 }  # keys that no running attack reads
+
+
+class RefineConfig(Strict):
+    """Moves from the fingerprint's placement."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
+    proposals: int = Field(256, ge=1, description="exchanges of two blocks, and likewise of three, that a sweep scores")
+    sweeps: int = Field(40, ge=1, description="sweeps at most")
+    patience: int = Field(3, ge=1, description="sweeps without a gain on the held-out images after which it ends")
 
 
 class AttackGrid(Strict):
@@ -81,6 +91,7 @@ class AttacksConfig(Strict):
     control_shuffles: int = Field(
         20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
     )
+    refine: RefineConfig = Field(RefineConfig(), description="hyperparameters")
     threats_per_job: int = Field(
         1, ge=1, description="threats per job; a killed job goes on with the attacks that it had not finished"
     )
@@ -102,7 +113,8 @@ class AttacksConfig(Strict):
 
 def hyperparameters(config: AttacksConfig, attack: str) -> dict[str, Any]:
     """Of an attack by its name, those that the study sets."""
-    return {}
+    families = {"refine": config.refine}
+    return families[attack].model_dump() if attack in families else {}
 
 
 def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[ThreatModel]:

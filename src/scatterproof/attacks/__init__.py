@@ -8,9 +8,10 @@ from scatterproof.attacks.genetic import Genetic
 from scatterproof.attacks.hill_climbing import HillClimbing
 from scatterproof.attacks.nothing import Nothing
 from scatterproof.attacks.random_search import RandomSearch
+from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.reinforce import Reinforce
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 }
-DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint, Nothing)}
+DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint, Nothing, Refine)}
