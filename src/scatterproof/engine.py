@@ -52,8 +52,8 @@ class Engine:
         self._grid, self._device = grid, features[0].device
         self._batch_bytes = min(BATCH_BYTES[self._device.type], memory // 4)
         self._moves_bytes = min(MOVES_BYTES[self._device.type], memory // 4)
-        self._tail = _frozen(tail)
-        self._fast_tail = self._tail if dtype == torch.float32 else copy.deepcopy(self._tail).to(dtype)
+        self.tail = _frozen(tail)
+        self._fast_tail = self.tail if dtype == torch.float32 else copy.deepcopy(self.tail).to(dtype)
         with self.matmuls(), torch.no_grad():
             flat = features[0].reshape(-1, features[0].shape[-1])
             self.products = Products(grid, blocks, flat, copies, dtype, memory - self._moves_bytes)
@@ -129,7 +129,7 @@ class Engine:
         """Mean losses [placements] of the layer's outputs, and their sum's gradient by the rows' uncorrected sums."""
         with self.matmuls():
             output.requires_grad_()
-            losses = self.targets.loss(self._through(self._tail, output).flatten(0, 1)).view(len(output), -1).mean(1)
+            losses = self.targets.loss(self._through(self.tail, output).flatten(0, 1)).view(len(output), -1).mean(1)
             (gradient,) = torch.autograd.grad(losses.sum(), output)
         return losses.detach(), gradient * factors[..., None, None]
 

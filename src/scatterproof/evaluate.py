@@ -183,6 +183,24 @@ class PlacementEvaluator:
         again = (key[:, None] == key).tril(-1).any(1)
         return turned[~again]
 
+    def trainable(self, block_at: torch.Tensor) -> "Trainable":
+        """The one scattered layer with block `block_at[p]` at position p, to be trained on, and what lies around it.
+
+        Raises: ValueError where placements cannot be scored in batches.
+        """
+        name = self._split.first
+        if self.engine is None or name is None:
+            raise ValueError("training the layer alone needs one scattered layer in a network that torch.fx can trace")
+        weight = self._weights(block_at)[name]
+        corrected = self._correct({name: weight}, block_at, self._correction)
+        scale = corrected.scales[name]
+        return Trainable(self._features, weight * scale[:, None], corrected.biases[name], scale, self.engine.tail)
+
+    def cut(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight of the one scattered layer, folded, spread evenly over the copies: [positions, height * width]."""
+        (grid,) = self.layout.grids.values()
+        return grid.cut((weight / self.copies).repeat_interleave(self.copies, 1)).flatten(1)
+
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.
 
@@ -285,6 +303,19 @@ class PlacementEvaluator:
             if first is not None and product is not None:
                 inputs = (product * scales[first] + biases[first], *part[1:])
             yield functional_call(self._split.tail, replaced, inputs) if replaced else self._split.tail(*inputs)
+
+
+class Trainable(NamedTuple):
+    """A scattered layer to be trained, everything else frozen: `tail(linear(features[0], weight, bias), *features[1:])`.
+
+    weight [outputs, channels], folded over the copies, already times `scale` [outputs], the correction.
+    """
+
+    features: tuple[torch.Tensor, ...]
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    tail: nn.Module
 
 
 class _Corrected(NamedTuple):

@@ -57,31 +57,38 @@ class Fingerprint(DirectAttack):
         around = find_surroundings(puzzle, name, run.machine.device)
         yield from self.placements(puzzle.blocks.to(run.machine.device), puzzle.shapes.to(run.machine.device), around)
 
-    def placements(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> Iterator[Placed]:
+    def placements(
+        self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings, guide: torch.Tensor | None = None
+    ) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
+        guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
         With more blocks than the dense solver takes, the last round alone is made a placement: that takes long.
         """
         evidence = _Evidence(blocks, shapes, around)
-        for candidates, belief, last in self._believe(evidence, around):
+        for candidates, belief, last in self._believe(evidence, around, guide):
             if not last and len(blocks) * around.grid.count > DENSE:
                 continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
             placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)
             yield Placed(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
 
-    def _believe(self, evidence: "_Evidence", around: Surroundings) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
+    def _believe(
+        self, evidence: "_Evidence", around: Surroundings, guide: torch.Tensor | None
+    ) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
         """Candidates and beliefs about where the blocks lie, and whether they are the last, round by round."""
         slots = around.grid.count
         filters = Filters(around, self.input_widths, self.output_widths)
         count = max(1, min(slots, self.candidates // len(evidence.flat)))
         energy = float(evidence.flat.square().sum(dtype=torch.float64))
-        candidates, before = evidence.candidates(None, energy, count), 0.0
+        known = None if guide is None else Prediction(guide, 1.0, float(guide.square().sum(dtype=torch.float64)))
+        candidates, before = evidence.candidates(known, energy, count), 0.0
         for _ in range(self.rounds):
             belief = beliefs(candidates, slots)
             yield candidates, belief, False
             candidates = evidence.relabelled(candidates, belief)
-            prediction = filters.predict(_expected(evidence.flat, candidates, belief, slots))
+            expected = _expected(evidence.flat, candidates, belief, slots)
+            prediction = filters.predict(expected) if guide is None else filters.guided(expected, guide)
             candidates = evidence.candidates(prediction, energy, count)
             if abs(prediction.explained - before) <= self.settled * prediction.explained:
                 break
