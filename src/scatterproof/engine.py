@@ -79,8 +79,10 @@ class Engine:
         return found + self.bias.to(self._fast_dtype)
 
     def factors(self, occupied: torch.Tensor) -> torch.Tensor:
-        """What multiplies each row's sums [placements, rows], positions occupied to these shares [placements, positions];
-        1 for an empty row."""
+        """What multiplies each row's sums [placements, rows], 1 for an empty row.
+
+        occupied [placements, positions]: to which share each position is.
+        """
         grid = self._grid
         if self.correction == "none":
             return self.bias.new_ones(len(occupied), grid.rows)

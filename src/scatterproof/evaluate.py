@@ -306,7 +306,7 @@ class PlacementEvaluator:
 
 
 class Trainable(NamedTuple):
-    """A scattered layer to be trained, everything else frozen: `tail(linear(features[0], weight, bias), *features[1:])`.
+    """A layer to be trained, everything else frozen: `tail(linear(features[0], weight, bias), *features[1:])`.
 
     weight [outputs, channels], folded over the copies, already times `scale` [outputs], the correction.
     """

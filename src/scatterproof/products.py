@@ -70,7 +70,7 @@ class Products:
         return self._made(self._folded[self._phase, held].flatten(1, 2))
 
     def mixed(self, shares: torch.Tensor) -> torch.Tensor:
-        """The same where position p holds the mixture of the blocks by `shares[:, :, p]`: [mixtures, held, positions]."""
+        """The same where position p holds the blocks mixed by `shares[:, :, p]`, [mixtures, held, positions]."""
         weights = shares.new_empty(len(shares), self.grid.rows, self.grid.columns, self._folded[0, 0].numel())
         shares = shares.view(len(shares), self.held, self.grid.rows, self.grid.columns).to(self._folded.dtype)
         for phase in range(len(self._folded)):

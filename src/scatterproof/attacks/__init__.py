@@ -2,16 +2,21 @@
 
 from scatterproof.attacks.annealing import Annealing
 from scatterproof.attacks.base import Attack
+from scatterproof.attacks.borrow import Borrow
 from scatterproof.attacks.direct import DirectAttack
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.genetic import Genetic
 from scatterproof.attacks.hill_climbing import HillClimbing
 from scatterproof.attacks.nothing import Nothing
+from scatterproof.attacks.prior import Prior
 from scatterproof.attacks.random_search import RandomSearch
 from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.reinforce import Reinforce
+from scatterproof.attacks.relax import Relax
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 }
-DIRECT: dict[str, type[DirectAttack]] = {attack.name: attack for attack in (Fingerprint, Nothing, Refine)}
+DIRECT: dict[str, type[DirectAttack]] = {
+    attack.name: attack for attack in (Borrow, Fingerprint, Nothing, Prior, Refine, Relax)
+}

@@ -75,7 +75,9 @@ class Filters:
         rest = expected - _fit(guide, expected)[0] * guide
         parts = torch.stack([guide.flatten(), self.predict(rest).weight.flatten()]).double()
         products = parts @ parts.T
-        ridge = 1e-9 * products.diagonal().mean().clamp(min=1e-30) * torch.eye(2, dtype=parts.dtype, device=parts.device)
+        ridge = (
+            1e-9 * products.diagonal().mean().clamp(min=1e-30) * torch.eye(2, dtype=parts.dtype, device=parts.device)
+        )
         shares = torch.linalg.solve(products + ridge, parts @ expected.flatten().double()).clamp(min=0)
         weight = (shares @ parts).view_as(guide).float()
         gain, explained = _fit(weight, expected)

@@ -1,4 +1,8 @@
-"""Refinement: from the fingerprint's placement by moves that lower the loss on the pirate's own images.
+"""Refinement: the fingerprint guided by the pirate's own training, then moves that lower the loss on its images.
+
+The fingerprint is taken twice: as it is, and with a guide, what a training of the layer on the pirate's images adds to
+it (guide.py), at the rate whose placement does best. The better of the two on the images is the start: where training
+left little in the layer, the guide is what leads the beliefs out of chance.
 
 In each sweep one backward pass ranks every exchange of two places and the best moves of three around, to first order;
 the most promising are scored truly, one by one; those that lower the loss and concern different places are made
@@ -19,44 +23,74 @@ import torch
 from scatterproof.attack_grid import Known
 from scatterproof.attacks.direct import DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
+from scatterproof.attacks.guide import trained_change
 from scatterproof.attacks.images import scorers
+from scatterproof.attacks.space import PlacementSpace
+from scatterproof.attacks.surroundings import find_surroundings
 from scatterproof.blocks import invert, placements_of
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.moves import moved
 from scatterproof.puzzle import Puzzle
+from scatterproof.seeds import torch_generator
 
 MOVED = 0.5  # of a moved block's belief goes to its new place
 
 
 @dataclass(frozen=True)
 class Refine(DirectAttack):
-    """Swaps and cycles of three from the fingerprint's placement.
+    """Swaps and cycles of three from a fingerprint.
 
-    held_out: the share of the images that the stop is decided on; proposals: moves of each kind that a sweep scores;
-    sweeps: at most so many; patience: sweeps without a gain on the held-out images after which it ends.
+    held_out: the share of the images that the stop is decided on; rates: of the guide's training, each tried; steps: of
+    that training; proposals: moves of each kind that a sweep scores; sweeps: at most so many; patience: sweeps without
+    a gain on the held-out images after which it ends.
     """
 
     name: ClassVar[str] = "refine"
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
 
     held_out: float = 0.3
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    steps_trained: int = 100
     proposals: int = 256
     sweeps: int = 40
     patience: int = 3
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
-        """The fingerprint's placement, then the best so far after 1, 2, 4, ... sweeps."""
+        """The fingerprint's placement, the guided one, then the best so far after 1, 2, 4, ... sweeps."""
         *_, start = Fingerprint().steps(puzzle, run)
         yield start
-        yield from self.refined(puzzle, run, start)
-
-    def refined(self, puzzle: Puzzle, run: Run, start: Placed) -> Iterator[Placed]:
-        """The same from any placement of every block."""
         learn, held = scorers(puzzle, run, self.name, self.held_out)
+        if learn.engine is None:
+            print("refine: the network can't be cut at the layer, the fingerprint's placement stays")
+            return
+        guided = self._guided(puzzle, run, learn)
+        yield guided
+        losses = learn.score_population(torch.stack([start.placement, guided.placement])).loss
+        yield from self._refined(learn, held, guided if losses[1] < losses[0] else start)
+
+    def _guided(self, puzzle: Puzzle, run: Run, learn: PlacementEvaluator) -> Placed:
+        """The fingerprint with the guide whose first placement does best."""
+        generator = torch_generator("attack", self.name, *run.key, "guide")
+        space = PlacementSpace(puzzle, torch.device("cpu"))
+        anywhere = space.placements(space.random(1, generator)[0])
+        (name,) = puzzle.layout.grids
+        device = run.machine.device
+        around = find_surroundings(puzzle, name, device)
+        blocks, shapes = puzzle.blocks.to(device), puzzle.shapes.to(device)
+        found = []
+        for rate in self.rates:
+            guide = trained_change(learn, anywhere, self.steps_trained, rate, generator)
+            steps = Fingerprint().placements(blocks, shapes, around, guide)
+            found.append((float(learn.score_population(next(steps).placement[None]).loss), steps))
+        *_, last = min(found, key=lambda one: one[0])[1]
+        return last
+
+    def _refined(self, learn: PlacementEvaluator, held: PlacementEvaluator, start: Placed) -> Iterator[Placed]:
+        """Moves from a placement of every block."""
         placement = best = start.placement
         least = float(held.score_population(placement[None]).loss)
-        evaluations, waited = 1, 0
+        evaluations, waited = len(self.rates) + 3, 0
         for sweep in range(1, self.sweeps + 1):
             placement, scored = self._sweep(learn, placement)
             loss = float(held.score_population(placement[None]).loss)
@@ -64,8 +98,8 @@ class Refine(DirectAttack):
             waited += 1
             if loss < least:
                 best, least, waited = placement, loss, 0
-            over = waited >= self.patience or scored == 0
-            if over or sweep == self.sweeps or sweep & (sweep - 1) == 0:
+            over = waited >= self.patience or scored == 0 or sweep == self.sweeps
+            if over or sweep & (sweep - 1) == 0:
                 yield _placed(best, start, evaluations)
             if over:
                 break
