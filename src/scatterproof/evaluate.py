@@ -63,7 +63,7 @@ class PlacementEvaluator:
         self.targets = Targets(
             None if labels is None else labels.to(device), None if logits is None else logits.to(device)
         )
-        self._precision, self._memory, self._correction = precision, memory_mb * 2**20, correction
+        self._precision, self._memory, self.correction = precision, memory_mb * 2**20, correction
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
         self._split = split_at(model, list(self.layout.grids))
@@ -102,7 +102,7 @@ class PlacementEvaluator:
             targets=self.targets,
             precision=self._precision,
             memory=self._memory,
-            correction=self._correction,
+            correction=self.correction,
         )
 
     def prepare(self) -> float:
@@ -116,7 +116,7 @@ class PlacementEvaluator:
     def score_population(self, placements: torch.Tensor) -> Scores:
         """Scores of placements int64 [p, blocks], -1 where a block is not placed: batched, rounding as batches do."""
         if self.engine is None:
-            return self.score(placements, self._correction)
+            return self.score(placements, self.correction)
         return self.engine.score(invert(placements.to(self.device), self.layout.positions))
 
     def at(self, placement: torch.Tensor) -> CurrentPlacement | PlainPlacement:
@@ -192,7 +192,7 @@ class PlacementEvaluator:
         if self.engine is None or name is None:
             raise ValueError("training the layer alone needs one scattered layer in a network that torch.fx can trace")
         weight = self._weights(block_at)[name]
-        corrected = self._correct({name: weight}, block_at, self._correction)
+        corrected = self._correct({name: weight}, block_at, self.correction)
         scale = corrected.scales[name]
         return Trainable(self._features, weight * scale[:, None], corrected.biases[name], scale, self.engine.tail)
 

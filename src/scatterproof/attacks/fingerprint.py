@@ -86,7 +86,8 @@ class Fingerprint(DirectAttack):
         for _ in range(self.rounds):
             belief = beliefs(candidates, slots)
             yield candidates, belief, False
-            candidates = evidence.relabelled(candidates, belief)
+            if guide is None:  # which says by itself which row is which
+                candidates = evidence.relabelled(candidates, belief)
             expected = _expected(evidence.flat, candidates, belief, slots)
             prediction = filters.predict(expected) if guide is None else filters.guided(expected, guide)
             candidates = evidence.candidates(prediction, energy, count)

@@ -35,3 +35,14 @@ def _scorer(puzzle: Puzzle, run: Run, chosen: torch.Tensor) -> PlacementEvaluato
         memory_mb=run.machine.memory_mb // 2,
         correction="scale" if missing else "none",
     )
+
+
+def image_losses(scorer: PlacementEvaluator, placement: torch.Tensor) -> torch.Tensor:
+    """The loss on each of the scorer's images, float [images]."""
+    return scorer.targets.loss(scorer.logits(placement, scorer.correction))
+
+
+def clearly_lower(losses: torch.Tensor, than: torch.Tensor) -> bool:
+    """Whether these losses are lower than others on the same images by more than the mean difference's error."""
+    gain = (than - losses).double()
+    return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5

@@ -7,8 +7,8 @@ left little in the layer, the guide is what leads the beliefs out of chance.
 In each sweep one backward pass ranks every exchange of two places and the best moves of three around, to first order;
 the most promising are scored truly, one by one; those that lower the loss and concern different places are made
 together, or the best half of them, or of that, whichever ends lowest. A part of the images takes no part in this: the
-placement that does best on it is kept, and the sweeps end when it gains no more. A prototype without it had overfitted
-400 images after one sweep.
+placement that does best on it, by more than chance, is kept, and the sweeps end when it gains no more. A prototype
+without it had overfitted 400 images after one sweep.
 
 The loss is the cross-entropy against the labels or, where the threat grants the victim's logits, against those. Missing
 blocks are corrected for as the judge does, by each row's share held; a block may move to an empty place.
@@ -24,7 +24,7 @@ from scatterproof.attack_grid import Known
 from scatterproof.attacks.direct import DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.guide import trained_change
-from scatterproof.attacks.images import scorers
+from scatterproof.attacks.images import clearly_lower, image_losses, scorers
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.attacks.surroundings import find_surroundings
 from scatterproof.blocks import invert, placements_of
@@ -64,12 +64,12 @@ class Refine(DirectAttack):
         if learn.engine is None:
             print("refine: the network can't be cut at the layer, the fingerprint's placement stays")
             return
-        guided = self._guided(puzzle, run, learn)
+        guided = self._guided(puzzle, run, learn, held)
         yield guided
-        losses = learn.score_population(torch.stack([start.placement, guided.placement])).loss
-        yield from self._refined(learn, held, guided if losses[1] < losses[0] else start)
+        better = clearly_lower(image_losses(held, guided.placement), image_losses(held, start.placement))
+        yield from self._refined(learn, held, guided if better else start)
 
-    def _guided(self, puzzle: Puzzle, run: Run, learn: PlacementEvaluator) -> Placed:
+    def _guided(self, puzzle: Puzzle, run: Run, learn: PlacementEvaluator, held: PlacementEvaluator) -> Placed:
         """The fingerprint with the guide whose first placement does best."""
         generator = torch_generator("attack", self.name, *run.key, "guide")
         space = PlacementSpace(puzzle, torch.device("cpu"))
@@ -82,22 +82,22 @@ class Refine(DirectAttack):
         for rate in self.rates:
             guide = trained_change(learn, anywhere, self.steps_trained, rate, generator)
             steps = Fingerprint().placements(blocks, shapes, around, guide)
-            found.append((float(learn.score_population(next(steps).placement[None]).loss), steps))
+            found.append((float(image_losses(held, next(steps).placement).mean()), steps))
         *_, last = min(found, key=lambda one: one[0])[1]
         return last
 
     def _refined(self, learn: PlacementEvaluator, held: PlacementEvaluator, start: Placed) -> Iterator[Placed]:
         """Moves from a placement of every block."""
         placement = best = start.placement
-        least = float(held.score_population(placement[None]).loss)
+        least = image_losses(held, placement)
         evaluations, waited = len(self.rates) + 3, 0
         for sweep in range(1, self.sweeps + 1):
             placement, scored = self._sweep(learn, placement)
-            loss = float(held.score_population(placement[None]).loss)
+            losses = image_losses(held, placement)
             evaluations += scored + 1
             waited += 1
-            if loss < least:
-                best, least, waited = placement, loss, 0
+            if clearly_lower(losses, least):
+                best, least, waited = placement, losses, 0
             over = waited >= self.patience or scored == 0 or sweep == self.sweeps
             if over or sweep & (sweep - 1) == 0:
                 yield _placed(best, start, evaluations)
