@@ -45,4 +45,4 @@ def image_losses(scorer: PlacementEvaluator, placement: torch.Tensor) -> torch.T
 def clearly_lower(losses: torch.Tensor, than: torch.Tensor) -> bool:
     """Whether these losses are lower than others on the same images by more than the mean difference's error."""
     gain = (than - losses).double()
-    return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
+    return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
