@@ -67,8 +67,8 @@ class RefineConfig(Strict):
     """Moves from the fingerprint's placement."""
 
     held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.003, 0.01, 0.03),
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.003, 0.01, 0.03],
         min_length=1,
         description="of the training of the layer that guides the fingerprint, each tried: the change of its outputs "
         "by the first step, as a share of their spread",

@@ -14,7 +14,7 @@ The loss is the cross-entropy against the labels or, where the threat grants the
 blocks are corrected for as the judge does, by each row's share held; a block may move to an empty place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,7 +50,7 @@ class Refine(DirectAttack):
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
 
     held_out: float = 0.3
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    rates: Sequence[float] = (0.003, 0.01, 0.03)
     steps_trained: int = 100
     proposals: int = 256
     sweeps: int = 40
