@@ -19,7 +19,7 @@ MOMENTUM, BATCH = 0.9, 128
 def trained_change(
     evaluator: PlacementEvaluator, placement: torch.Tensor, steps: int, rate: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """What `steps` of SGD on the evaluator's images add to the layer as placed [blocks]: [positions, height * width].
+    """What `steps` of SGD on the evaluator's images add to the layer as placed [blocks]: [outputs, channels], folded.
 
     rate: the change of the layer's outputs by the first step, as a share of their spread.
     """
@@ -43,7 +43,15 @@ def trained_change(
         optimizer.step()
         if step % 10 == 0:
             stop_if_asked("while training a guide")
-    return evaluator.cut(change.detach() / layer.scale[:, None])
+    return change.detach() / layer.scale[:, None]
+
+
+@torch.inference_mode()
+def trained_losses(evaluator: PlacementEvaluator, placement: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """The loss on each of the evaluator's images with the layer as placed and so changed, float [images]."""
+    layer = evaluator.trainable(invert(placement.to(evaluator.device), evaluator.layout.positions))
+    output = F.linear(layer.features[0], layer.weight + change * layer.scale[:, None], layer.bias)
+    return evaluator.targets.loss(layer.tail(output, *layer.features[1:]).flatten(0, -2))
 
 
 def _chosen(targets: Targets, batch: torch.Tensor) -> Targets:

@@ -1,8 +1,8 @@
 """Refinement: the fingerprint guided by the pirate's own training, then moves that lower the loss on its images.
 
-The fingerprint is taken twice: as it is, and with a guide, what a training of the layer on the pirate's images adds to
-it (guide.py), at the rate whose placement does best. The better of the two on the images is the start: where training
-left little in the layer, the guide is what leads the beliefs out of chance.
+Where the fingerprint's placement does not clearly beat a layer that the pirate trains on its images, it is taken once
+more, guided by what that training added to the layer (guide.py), at the rate whose placement does best; the better of
+the two is the start. Where the victim's training left little in the layer, the guide leads the beliefs out of chance.
 
 In each sweep one backward pass ranks every exchange of two places and the best moves of three around, to first order;
 the most promising are scored truly, one by one; those that lower the loss and concern different places are made
@@ -15,7 +15,7 @@ blocks are corrected for as the judge does, by each row's share held; a block ma
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,7 @@ import torch
 from scatterproof.attack_grid import Known
 from scatterproof.attacks.direct import DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.guide import trained_change
+from scatterproof.attacks.guide import trained_change, trained_losses
 from scatterproof.attacks.images import clearly_lower, image_losses, scorers
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.attacks.surroundings import find_surroundings
@@ -34,6 +34,7 @@ from scatterproof.moves import moved
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 
+FINGERPRINTED = 300  # images: more of them cost it time and tell it little
 MOVED = 0.5  # of a moved block's belief goes to its new place
 
 
@@ -57,30 +58,40 @@ class Refine(DirectAttack):
     patience: int = 3
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
-        """The fingerprint's placement, the guided one, then the best so far after 1, 2, 4, ... sweeps."""
-        *_, start = Fingerprint().steps(puzzle, run)
+        """The fingerprint's placement, where needed the guided one, then the best so far after 1, 2, 4, ... sweeps."""
+        *_, start = Fingerprint().steps(_fewer(puzzle), run)
         yield start
         learn, held = scorers(puzzle, run, self.name, self.held_out)
         if learn.engine is None:
             print("refine: the network can't be cut at the layer, the fingerprint's placement stays")
             return
-        guided = self._guided(puzzle, run, learn, held)
-        yield guided
-        better = clearly_lower(image_losses(held, guided.placement), image_losses(held, start.placement))
-        yield from self._refined(learn, held, guided if better else start)
+        losses = image_losses(held, start.placement)
+        changes, trained = self._trained(puzzle, run, learn, held)
+        if not clearly_lower(losses, trained):
+            yield (guided := self._guided(_fewer(puzzle), run, held, [learn.cut(change) for change in changes]))
+            if clearly_lower(image_losses(held, guided.placement), losses):
+                start = guided
+        yield from self._refined(learn, held, start)
 
-    def _guided(self, puzzle: Puzzle, run: Run, learn: PlacementEvaluator, held: PlacementEvaluator) -> Placed:
-        """The fingerprint with the guide whose first placement does best."""
+    def _trained(
+        self, puzzle: Puzzle, run: Run, learn: PlacementEvaluator, held: PlacementEvaluator
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What training adds to the layer, its blocks in any order, at each rate; the least held-out losses."""
         generator = torch_generator("attack", self.name, *run.key, "guide")
         space = PlacementSpace(puzzle, torch.device("cpu"))
         anywhere = space.placements(space.random(1, generator)[0])
+        changes = [trained_change(learn, anywhere, self.steps_trained, rate, generator) for rate in self.rates]
+        losses = [trained_losses(held, anywhere, change) for change in changes]
+        return changes, min(losses, key=lambda one: float(one.mean()))
+
+    def _guided(self, puzzle: Puzzle, run: Run, held: PlacementEvaluator, guides: Sequence[torch.Tensor]) -> Placed:
+        """The fingerprint with the guide whose first placement does best."""
         (name,) = puzzle.layout.grids
         device = run.machine.device
         around = find_surroundings(puzzle, name, device)
         blocks, shapes = puzzle.blocks.to(device), puzzle.shapes.to(device)
         found = []
-        for rate in self.rates:
-            guide = trained_change(learn, anywhere, self.steps_trained, rate, generator)
+        for guide in guides:
             steps = Fingerprint().placements(blocks, shapes, around, guide)
             found.append((float(image_losses(held, next(steps).placement).mean()), steps))
         *_, last = min(found, key=lambda one: one[0])[1]
@@ -126,6 +137,11 @@ class Refine(DirectAttack):
         tried = placements_of(torch.stack(fillings), len(placement)).cpu()
         losses = learn.score_population(tried).loss
         return tried[int(losses.argmin())], len(moves) + len(tried) + 1
+
+
+def _fewer(puzzle: Puzzle) -> Puzzle:
+    """The puzzle with as many images as the fingerprint makes good use of."""
+    return replace(puzzle, images=puzzle.images[:FINGERPRINTED])
 
 
 def _disjoint(moves: list[list[int]]) -> list[list[int]]:
