@@ -39,6 +39,7 @@ rule grant_puzzle:
     params:
         records=f"{RESULTS}/records",
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
+        base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
         threat=lambda wildcards: GRANTED[wildcards.threat].model_dump_json(),
         block_size=lambda wildcards: int(wildcards.size),
         seed=STUDY.seed,

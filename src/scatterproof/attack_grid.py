@@ -11,10 +11,12 @@ from scatterproof.strict import PositiveShare, Strict
 from scatterproof.threat import ThreatModel
 
 Known = Literal["none", "labels", "logits"]
-DirectName = Literal["fingerprint", "nothing", "probe", "layer", "finetune", "blocks", "surrogate"]
+OnBlocks = Literal["fingerprint", "prior", "relax", "refine", "blocks"]
+Withheld = Literal["nothing", "borrow", "probe", "layer", "finetune", "surrogate"]
+DirectName = OnBlocks | Withheld
 Role = Literal["blocks", "withheld", "ceiling"]
 
-NOTHING = "nothing"
+NOTHING, BORROW = "nothing", "borrow"
 TAUGHT = ("labels", "logits")
 
 
@@ -48,14 +50,18 @@ class Knowledge:
 
 KNOWLEDGE: Mapping[str, Knowledge] = {
     "fingerprint": Knowledge(),
+    "prior": Knowledge(base_model=True),
+    "relax": Knowledge(images=20, knows=("labels", "logits")),
+    "refine": Knowledge(images=20, knows=("labels", "logits")),
     NOTHING: Knowledge("withheld", scatter=("layer", "dense")),
+    BORROW: Knowledge("withheld", scatter=("layer", "dense"), base_model=True),
     "probe": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
     "layer": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
     "finetune": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
     "blocks": Knowledge(images=5, knows=TAUGHT),
     "surrogate": Knowledge("withheld", ("layer", "dense"), images=50, knows=TAUGHT),
 }
-ALWAYS = (NOTHING, "layer")  # so that a verdict always has something to be set against
+ALWAYS = (NOTHING, BORROW, "layer")  # so that a verdict always has something to be set against
 NO_HYPERPARAMETERS = {
     "grids",
     "victims",
@@ -140,6 +146,35 @@ class SurrogateConfig(Strict):
         return self
 
 
+class RefineConfig(Strict):
+    """Moves from the fingerprint's placement."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.003, 0.01, 0.03],
+        min_length=1,
+        description="of the training of the layer that guides the fingerprint, each tried: the change of its outputs "
+        "by the first step, as a share of their spread",
+    )
+    steps_trained: int = Field(100, ge=1, description="steps of that training")
+    proposals: int = Field(256, ge=1, description="exchanges of two blocks, and likewise of three, that a sweep scores")
+    sweeps: int = Field(40, ge=1, description="sweeps at most")
+    patience: int = Field(3, ge=1, description="sweeps without a gain on the held-out images after which it ends")
+
+
+class RelaxConfig(Strict):
+    """Gumbel-Sinkhorn over the placement."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
+    steps_taken: int = Field(60, ge=1, description="steps of Adam at most")
+    samples: int = Field(2, ge=1, description="Gumbel samples of a step")
+    rate: float = Field(0.1, gt=0, description="learning rate of the logits")
+    hot: float = Field(1.0, gt=0, description="first temperature")
+    cold: float = Field(0.2, gt=0, description="last temperature")
+    noise: float = Field(0.3, ge=0, description="size of the Gumbel noise")
+    start: Literal["fingerprint", "nothing"] = Field("fingerprint", description="the first logits: its scores, or zero")
+
+
 class AttackGrid(Strict):
     """Attacks x shares of blocks held x images x what is known of them; each attack wherever its needs are granted."""
 
@@ -150,6 +185,9 @@ class AttackGrid(Strict):
     )
     knows: list[Known] = Field(
         ["none"], min_length=1, description="of its images: nothing, their labels, or the victim's logits"
+    )
+    base_model: list[bool] = Field(
+        [False], min_length=1, description="whether the public model that the victim started from is at hand"
     )
 
 
@@ -165,6 +203,8 @@ class AttacksConfig(Strict):
     control_shuffles: int = Field(
         20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
     )
+    refine: RefineConfig = Field(RefineConfig(), description="hyperparameters")
+    relax: RelaxConfig = Field(RelaxConfig(), description="hyperparameters")
     threats_per_job: int = Field(
         1, ge=1, description="threats per job; a killed job goes on with the attacks that it had not finished"
     )
@@ -192,13 +232,12 @@ def hyperparameters(config: AttacksConfig, attack: str) -> dict[str, Any]:
     """Of an attack by its name, those that the study sets."""
     if attack in ("probe", "layer"):
         return _fields(config.layer)
-    if attack == "blocks":
-        return _fields(config.blocks)
     if attack == "finetune":
         return _fields(config.finetune) | {"layer": _fields(config.layer)}
     if attack == "surrogate":
         return _fields(config.surrogate) | {"models": tuple(each.keys for each in config.surrogate.models)}
-    return {}
+    families: dict[str, Strict] = {"blocks": config.blocks, "refine": config.refine, "relax": config.relax}
+    return _fields(families[attack]) if attack in families else {}
 
 
 def _fields(config: Strict) -> dict[str, Any]:
@@ -210,8 +249,8 @@ def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[T
     """The threats of a grid. Without images nothing is known of them."""
     nothing: Known = "none"
     return [
-        ThreatModel(share=keep, scatter=scatter, images=images, knows=knows if images else nothing)
-        for keep, images, knows in product(grid.keep, grid.images, grid.knows)
+        ThreatModel(share=keep, scatter=scatter, images=images, knows=knows if images else nothing, base_model=base)
+        for keep, images, knows, base in product(grid.keep, grid.images, grid.knows, grid.base_model)
     ]
 
 

@@ -12,10 +12,10 @@ from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
-from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
+from scatterproof.models import build_model, dense_layers, load_base, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
-from scatterproof.study import Study, VictimConfig
+from scatterproof.study import INITIALISATION, Study, VictimConfig
 
 
 class CheckError(UserError):
@@ -61,6 +61,11 @@ def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[
             model = build_model(config, dataset.classes)
     else:
         model = build_model(config, dataset.classes)
+    if config.base not in (None, INITIALISATION):
+        for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
+            load_base(
+                build_model(config, dataset.classes), read_checkpoint(path, "victim.base"), f"victim.base '{path}'"
+            )
     names = scattered_layers(model, config, scatter)
     if config.model not in ("vgg16", "vgg16_bn"):
         _check_output(model, config, dataset)

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from scatterproof.blocks import BlockGrid
+from scatterproof.blocks import UNPLACED, BlockGrid
 from scatterproof.moves import NextSums
 from scatterproof.products import Products
 from scatterproof.split import next_layer
@@ -30,6 +30,7 @@ class Engine:
     """Scores block_at int64 [placements, positions] (-1 an empty place) by the tail behind one scattered layer.
 
     features: the layer's input [images, ..., channels], folded over `copies`, then what passes around the layer.
+    correction: `none`, or `scale`: each row's sums are divided by the share of its inputs whose block is held.
     """
 
     def __init__(
@@ -43,19 +44,20 @@ class Engine:
         targets: Targets,
         precision: str,
         memory: int,
+        correction: str = "none",
     ) -> None:
-        self.precision, self.targets = precision, targets
+        self.precision, self.targets, self.correction = precision, targets, correction
         dtype = DTYPES[precision]
         self._shape, self._around = features[0].shape[1:-1], features[1:]
         self._grid, self._device = grid, features[0].device
         self._batch_bytes = min(BATCH_BYTES[self._device.type], memory // 4)
         self._moves_bytes = min(MOVES_BYTES[self._device.type], memory // 4)
-        self._tail = _frozen(tail)
-        self._fast_tail = self._tail if dtype == torch.float32 else copy.deepcopy(self._tail).to(dtype)
+        self.tail = _frozen(tail)
+        self._fast_tail = self.tail if dtype == torch.float32 else copy.deepcopy(self.tail).to(dtype)
         with self.matmuls(), torch.no_grad():
             flat = features[0].reshape(-1, features[0].shape[-1])
             self.products = Products(grid, blocks, flat, copies, dtype, memory - self._moves_bytes)
-            self._bias = F.pad(bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, 1, grid.height)
+            self.bias = F.pad(bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, 1, grid.height)
             found = next_layer(self._fast_tail)
             self.next = None if found is None else NextSums(found, grid, self._shape, dtype)
 
@@ -71,7 +73,26 @@ class Engine:
 
     def output(self, block_at: torch.Tensor) -> torch.Tensor:
         """The scattered layer's output [placements, rows, images, height]."""
-        return self.products.outputs(block_at) + self._bias.to(self._fast_dtype)
+        found = self.products.outputs(block_at)
+        if self.correction == "scale":
+            found = found * self.factors(block_at != UNPLACED).to(found.dtype)[..., None, None]
+        return found + self.bias.to(self._fast_dtype)
+
+    def factors(self, occupied: torch.Tensor) -> torch.Tensor:
+        """What multiplies each row's sums [placements, rows], 1 for an empty row.
+
+        occupied [placements, positions]: to which share each position is.
+        """
+        grid = self._grid
+        if self.correction == "none":
+            return self.bias.new_ones(len(occupied), grid.rows)
+        held = occupied.view(-1, grid.rows, grid.columns).to(self.bias.dtype) @ self.widths / grid.inputs
+        return torch.where(held > 0, 1 / held.clamp(min=1e-9), 1.0)
+
+    @property
+    def widths(self) -> torch.Tensor:
+        """Inputs that each column of blocks reads."""
+        return self._grid.shapes()[: self._grid.columns, 1].to(self.bias)
 
     def logits(self, block_at: torch.Tensor) -> Iterator[torch.Tensor]:
         """Logits [placements, images, classes], a batch at a time."""
@@ -84,24 +105,35 @@ class Engine:
         """Scores of each placement."""
         return Scores.joined(self.targets.score(logits) for logits in self.logits(block_at))
 
-    def swap_changes(self, block_at: torch.Tensor) -> torch.Tensor:
-        """First-order change of the loss by the exchange of each two positions: [positions, positions].
+    def move_changes(self, block_at: torch.Tensor) -> torch.Tensor:
+        """First-order change of the loss if what lies at position p replaced what lies at q: [positions, positions].
 
-        From one backward pass through the layers after the scattered one; block_at [positions].
+        From one backward pass through the layers after the scattered one, `correction` as it is; block_at [positions].
         """
+        with self.matmuls(), torch.no_grad():
+            output = self.output(block_at[None]).float()
+        _, gradient = self._backward(output, self.factors(block_at[None] != UNPLACED))
+        with self.matmuls(), torch.no_grad():
+            added = self.products.gradient(gradient[0])[block_at]  # row p: what lies at p, put at each position
+        return added - added.diagonal()
+
+    def mixed(self, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses [mixtures] where position p holds the mixture of blocks by `shares[:, :, p]`, and their sum's gradient
+        by the shares [mixtures, held, positions], the rows' `correction` taken as fixed."""
+        with self.matmuls(), torch.no_grad():
+            factors = self.factors(shares.sum(1))
+            output = self.products.mixed(shares).float() * factors[..., None, None] + self.bias
+        losses, gradient = self._backward(output, factors)
+        with self.matmuls(), torch.no_grad():
+            return losses, torch.stack([self.products.gradient(each)[:-1] for each in gradient])
+
+    def _backward(self, output: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean losses [placements] of the layer's outputs, and their sum's gradient by the rows' uncorrected sums."""
         with self.matmuls():
-            with torch.no_grad():
-                output = self.output(block_at[None]).float()
             output.requires_grad_()
-            loss = self.targets.loss(self._through(self._tail, output).flatten(0, 1)).mean()
-            (gradient,) = torch.autograd.grad(loss, output)
-            with torch.no_grad():
-                added = self.products.gradient(gradient[0])[block_at]  # row p: what lies at p, put at each position
-        here = added.diagonal().clone()
-        changes = added + added.T
-        changes -= here[:, None]
-        changes -= here
-        return changes
+            losses = self.targets.loss(self._through(self.tail, output).flatten(0, 1)).view(len(output), -1).mean(1)
+            (gradient,) = torch.autograd.grad(losses.sum(), output)
+        return losses.detach(), gradient * factors[..., None, None]
 
     @property
     def placements_at_once(self) -> int:

@@ -51,6 +51,7 @@ class PlacementEvaluator:
         logits: torch.Tensor | None = None,
         precision: str = "fp32",
         memory_mb: int = 2000,
+        correction: str = "none",
     ) -> None:
         if precision not in DTYPES or (precision == "tf32" and device.type != "cuda"):
             raise PrecisionError(f"precision '{precision}' on {device.type}: expected fp32, bf16, or tf32 on cuda")
@@ -62,7 +63,7 @@ class PlacementEvaluator:
         self.targets = Targets(
             None if labels is None else labels.to(device), None if logits is None else logits.to(device)
         )
-        self._precision, self._memory = precision, memory_mb * 2**20
+        self._precision, self._memory, self.correction = precision, memory_mb * 2**20, correction
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
         self._split = split_at(model, list(self.layout.grids))
@@ -101,6 +102,7 @@ class PlacementEvaluator:
             targets=self.targets,
             precision=self._precision,
             memory=self._memory,
+            correction=self.correction,
         )
 
     def prepare(self) -> float:
@@ -114,32 +116,37 @@ class PlacementEvaluator:
     def score_population(self, placements: torch.Tensor) -> Scores:
         """Scores of placements int64 [p, blocks], -1 where a block is not placed: batched, rounding as batches do."""
         if self.engine is None:
-            return self.score(placements)
+            return self.score(placements, self.correction)
         return self.engine.score(invert(placements.to(self.device), self.layout.positions))
 
     def at(self, placement: torch.Tensor) -> CurrentPlacement | PlainPlacement:
         """A placement int64 [blocks] to score moves on."""
         block_at = invert(placement.to(self.device), self.layout.positions)
         if self.engine is None:
-            return PlainPlacement(self.score, block_at, len(placement))
+            return PlainPlacement(self.score_population, block_at, len(placement))
         return CurrentPlacement(self.engine, block_at)
 
-    def swap_changes(self, placement: torch.Tensor) -> torch.Tensor:
-        """First-order change of the loss by the exchange of each two positions [positions, positions], inf where the
-        shapes of the two differ. From one backward pass; placement int64 [blocks].
+    def move_changes(self, placement: torch.Tensor) -> torch.Tensor:
+        """First-order change of the loss if what lies at one position replaced what lies at another [positions,
+        positions], inf where the shapes of the two differ. From one backward pass; placement int64 [blocks].
 
         Raises: ValueError where placements cannot be scored in batches.
         """
         if self.engine is None:
             raise ValueError("first-order changes need one scattered layer in a network that torch.fx can trace")
-        found = self.engine.swap_changes(invert(placement.to(self.device), self.layout.positions))
+        found = self.engine.move_changes(invert(placement.to(self.device), self.layout.positions))
         shapes = self.layout.shape_classes().to(self.device)
         return found.masked_fill_(shapes[:, None] != shapes, torch.inf)
+
+    def swap_changes(self, placement: torch.Tensor) -> torch.Tensor:
+        """The same by the exchange of each two positions. Raises: as `move_changes`."""
+        found = self.move_changes(placement)
+        return found.add_(found.T.clone())
 
     def best_swaps(self, placement: torch.Tensor, count: int) -> torch.Tensor:
         """Up to `count` exchanges of two positions [n, 2] that promise the most to first order, the best first.
 
-        Holds two matrices of positions x positions. Raises: as `swap_changes`, and where no block has another place.
+        Holds two matrices of positions x positions. Raises: as `move_changes`, and where no block has another place.
         """
         changes = self.swap_changes(placement)
         empty = invert(placement.to(self.device), self.layout.positions) < 0
@@ -156,6 +163,43 @@ class PlacementEvaluator:
         if len(found) == 0:
             raise ValueError("no block has another position of its own shape")
         return found
+
+    def best_cycles(self, placement: torch.Tensor, count: int) -> torch.Tensor:
+        """Up to `count` moves of three positions around [n, 3] that promise the most to first order, the best first:
+        for each of the `count` best replacements of one by another the third that closes it best.
+
+        May be none. Raises: as `move_changes`.
+        """
+        changes = self.move_changes(placement).fill_diagonal_(torch.inf)
+        empty = invert(placement.to(self.device), self.layout.positions) < 0
+        changes.masked_fill_(empty[:, None] & empty, torch.inf)
+        value, at = changes.flatten().topk(min(count, changes.numel()), largest=False)
+        first, second = at // len(changes), at % len(changes)
+        closing, third = (changes[second] + changes[:, first].T).min(1)
+        value, order = (value + closing).sort(stable=True)
+        moves = torch.stack([first, second, third], 1)[order[value.isfinite()]]
+        turned = moves.gather(1, (moves.argmin(1, keepdim=True) + torch.arange(3, device=moves.device)) % 3)
+        key = (turned[:, 0] * len(changes) + turned[:, 1]) * len(changes) + turned[:, 2]
+        again = (key[:, None] == key).tril(-1).any(1)
+        return turned[~again]
+
+    def trainable(self, block_at: torch.Tensor) -> "Trainable":
+        """The one scattered layer with block `block_at[p]` at position p, to be trained on, and what lies around it.
+
+        Raises: ValueError where placements cannot be scored in batches.
+        """
+        name = self._split.first
+        if self.engine is None or name is None:
+            raise ValueError("training the layer alone needs one scattered layer in a network that torch.fx can trace")
+        weight = self._weights(block_at)[name]
+        corrected = self._correct({name: weight}, block_at, self.correction)
+        scale = corrected.scales[name]
+        return Trainable(self._features, weight * scale[:, None], corrected.biases[name], scale, self.engine.tail)
+
+    def cut(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight of the one scattered layer, folded, spread evenly over the copies: [positions, height * width]."""
+        (grid,) = self.layout.grids.values()
+        return grid.cut((weight / self.copies).repeat_interleave(self.copies, 1)).flatten(1)
 
     def _head(self, puzzle: Puzzle, images: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """The scattered layer's input, and whatever passes around it, for all images.
@@ -263,6 +307,19 @@ class PlacementEvaluator:
             if first is not None and product is not None:
                 inputs = (product * scales[first] + biases[first], *part[1:])
             yield functional_call(self._split.tail, replaced, inputs) if replaced else self._split.tail(*inputs)
+
+
+class Trainable(NamedTuple):
+    """A layer to be trained, everything else frozen: `tail(linear(features[0], weight, bias), *features[1:])`.
+
+    weight [outputs, channels], folded over the copies, already times `scale` [outputs], the correction.
+    """
+
+    features: tuple[torch.Tensor, ...]
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    tail: nn.Module
 
 
 class _Corrected(NamedTuple):

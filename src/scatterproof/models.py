@@ -90,29 +90,29 @@ def find_layer(model: nn.Module, path: str) -> str:
     return path
 
 
-def read_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
-    """A state dict from safetensors, or from what torch.load(weights_only=True) accepts.
+def read_checkpoint(path: Path | str, key: str = "victim.checkpoint") -> dict[str, torch.Tensor]:
+    """A state dict from safetensors, or from what torch.load(weights_only=True) accepts. key: of the study, for errors.
 
     Raises: ModelError where the file is missing, damaged, holds other objects, or no tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"victim.checkpoint '{path}': no such file")
+        raise ModelError(f"{key} '{path}': no such file")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"victim.checkpoint '{path}': not readable: {_first_line(error)}") from None
+        raise ModelError(f"{key} '{path}': not readable: {_first_line(error)}") from None
     except Exception as error:  # pickle.UnpicklingError and its kin: anything but plain tensors
-        raise ModelError(f"victim.checkpoint '{path}': refused: {_first_line(error)}") from None
+        raise ModelError(f"{key} '{path}': refused: {_first_line(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     if not tensors or not all(isinstance(key, str) for key in state):
-        raise ModelError(f"victim.checkpoint '{path}': expected a state dict of tensors")
+        raise ModelError(f"{key} '{path}': expected a state dict of tensors")
     parallel = all(key.startswith("module.") for key in state)  # saved from nn.DataParallel
     return {key.removeprefix("module.") if parallel else key: value for key, value in state.items()}
 
@@ -138,3 +138,20 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ModelError(f"{source}: checkpoint of another architecture: {shown}")
     model.load_state_dict(state)
+
+
+def load_base(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load a public model's weights, its last dense layer left out where it has another shape: other classes.
+
+    Raises: ModelError where anything else does not fit.
+    """
+    layers = dense_layers(model)
+    last = list(layers)[-1] if layers else ""
+    own = model.state_dict()
+    other = {
+        name
+        for name in own
+        if name.rpartition(".")[0] == last and name in state and state[name].shape != own[name].shape
+    }
+    head = {name for name in own if other and name.rpartition(".")[0] == last}
+    load_weights(model, {**state, **{name: own[name] for name in head}}, source)

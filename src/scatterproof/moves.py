@@ -155,5 +155,20 @@ class CurrentPlacement:
         first = same.int().argmax(2) == torch.arange(moves.shape[1], device=rows.device)
         if not bool(first.all()):
             difference = torch.einsum("kij,kjnh->kinh", same.float(), difference)
+        if self._engine.correction == "scale":
+            more = (new >= 0).float() - (old >= 0).float()
+            more = torch.einsum("kij,kj->ki", same.float(), more * self._engine.widths[columns])
+            difference = self._corrected(rows, difference, more)
         change = self._next.activation(self._output[rows] + difference) - self._hidden[rows]
         return rows, first, difference, change * first[:, :, None, None]
+
+    def _corrected(self, rows: torch.Tensor, difference: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+        """The output's change in these rows [moves, m] where their sums change by `difference`, and they hold blocks
+        for `more` inputs [moves, m]."""
+        engine, grid = self._engine, self._engine.products.grid
+        now = engine.factors((self.block_at >= 0)[None])[0]
+        held = (self.block_at >= 0).view(grid.rows, grid.columns).float() @ engine.widths
+        after = held[rows] + more
+        factor = torch.where(after > 0, grid.inputs / after.clamp(min=1e-6), 1.0)
+        scaled = (self._output - engine.bias)[rows] * (factor / now[rows] - 1)[..., None, None]
+        return difference * factor[..., None, None] + scaled

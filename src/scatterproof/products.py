@@ -67,11 +67,25 @@ class Products:
             index = held + torch.arange(self.grid.columns, device=held.device) * (self.held + 1)
             summed = F.embedding_bag(index, self._cache, mode="sum")
             return summed.view(count, self.grid.rows, self.images, self.grid.height)
-        weights = self._folded[self._phase, held].flatten(1, 2)  # [placements * rows, columns * spans, height]
+        return self._made(self._folded[self._phase, held].flatten(1, 2))
+
+    def mixed(self, shares: torch.Tensor) -> torch.Tensor:
+        """The same where position p holds the blocks mixed by `shares[:, :, p]`, [mixtures, held, positions]."""
+        weights = shares.new_empty(len(shares), self.grid.rows, self.grid.columns, self._folded[0, 0].numel())
+        shares = shares.view(len(shares), self.held, self.grid.rows, self.grid.columns).to(self._folded.dtype)
+        for phase in range(len(self._folded)):
+            at = (self._phase == phase).nonzero().flatten()
+            here = shares[..., at].flatten(2).transpose(1, 2) @ self._folded[phase, :-1].flatten(1)
+            weights[:, :, at] = here.view(len(shares), self.grid.rows, len(at), -1).to(weights.dtype)
+        lines = (-1, self.grid.columns * self.spans, self.grid.height)
+        return self._made(weights.to(self._folded.dtype).view(lines))
+
+    def _made(self, weights: torch.Tensor) -> torch.Tensor:
+        """Outputs of weights [placements * rows, columns * spans, height]."""
         if self._fold_back is not None:
             weights = self._fold_back @ weights
         made = self._inputs @ weights
-        return made.view(count, self.grid.rows, self.images, self.grid.height)
+        return made.view(-1, self.grid.rows, self.images, self.grid.height)
 
     def exchange(self, new: torch.Tensor, old: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """What block `new[j]` adds in column `columns[j]` less what `old[j]` adds: [moves, images, height]."""

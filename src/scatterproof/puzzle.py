@@ -36,7 +36,8 @@ class Puzzle:
 
     blocks [held, height, width] in shuffled order, edges padded with zeros; shapes int64 [held, 2]; state: every
     tensor of the network but the scattered weights; images uint8 [n, C, H, W]; labels int64 [n] or logits
-    [n, classes] where the threat grants them; mean, std: the network's input normalisation.
+    [n, classes] where the threat grants them; base: the scattered weights of the public model that the victim started
+    from, by the layer's name, where the threat grants it; mean, std: the network's input normalisation.
     """
 
     blocks: torch.Tensor
@@ -51,6 +52,7 @@ class Puzzle:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     threat: ThreatModel
+    base: dict[str, torch.Tensor] | None = None
 
     def model(self) -> nn.Module:
         """The network in eval mode, the scattered weights zero."""
@@ -70,6 +72,7 @@ class Puzzle:
         tensors |= {"blocks": self.blocks, "shapes": self.shapes, "images": self.images}
         optional = {"labels": self.labels, "logits": self.logits}
         tensors |= {name: value for name, value in optional.items() if value is not None}
+        tensors |= {f"base/{name}": value for name, value in (self.base or {}).items()}
         meta = {
             "config": self.config.model_dump(),
             "classes": self.classes,
@@ -83,7 +86,10 @@ class Puzzle:
     def load(cls, path: Path) -> "Puzzle":
         """Read a puzzle. Raises: PuzzleError."""
         tensors, layout, meta = _load(path, "puzzle")
-        state = {name.removeprefix("state/"): value for name, value in tensors.items() if name.startswith("state/")}
+        state, base = (
+            {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+            for start in ("state/", "base/")
+        )
         return cls(
             blocks=tensors["blocks"],
             shapes=tensors["shapes"],
@@ -97,6 +103,7 @@ class Puzzle:
             mean=tuple(meta["mean"]),
             std=tuple(meta["std"]),
             threat=ThreatModel.model_validate(meta["threat"]),
+            base=base or None,
         )
 
 
@@ -140,11 +147,16 @@ def make_puzzle(
     threat: ThreatModel,
     block_size: int,
     seed: tuple[int | str, ...],
+    base: nn.Module | None = None,
 ) -> tuple[Puzzle, Answer]:
     """Cut, draw the blocks held, shuffle them, and split what the pirate gets from what it must not see.
 
-    Raises: ValueError where the block is larger than the layer, or the pirate has fewer images than granted.
+    base: the public model that the victim started from, given where the threat grants it alone.
+    Raises: ValueError where the block is larger than the layer, the pirate has fewer images than granted, or the threat
+    grants a base model and there is none.
     """
+    if threat.base_model and base is None:
+        raise ValueError("the threat grants a base model, and none is given")
     if threat.images > len(dataset.pirate.labels):
         raise ValueError(f"the threat grants {threat.images} images, the pirate has {len(dataset.pirate.labels)}")
     names = scattered_layers(model, config, threat.scatter)
@@ -165,11 +177,16 @@ def make_puzzle(
         images=images,
         labels=dataset.pirate.labels[: threat.images] if threat.knows == "labels" else None,
         logits=logits_on(model, config, dataset, images) if threat.knows == "logits" else None,
-        config=config.model_copy(update={"kind": "train", "checkpoint": None}),  # not where the whole model lies
+        config=config.model_copy(
+            update={"kind": "train", "checkpoint": None, "base": None}
+        ),  # not where the whole model lies
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
         threat=threat,
+        base={name: dense_layers(base)[name].weight.detach().cpu() for name in names}
+        if base is not None and threat.base_model
+        else None,
     )
     return puzzle, Answer(Placement(order, layout.positions), layout)
 

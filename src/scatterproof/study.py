@@ -91,6 +91,9 @@ class TrainConfig(Strict):
     channels_last: bool = Field(True, description="memory layout of the convolutions")
 
 
+INITIALISATION = "initialisation"  # as `victim.base`
+
+
 class VictimConfig(Strict):
     """The network whose layer is scattered."""
 
@@ -113,13 +116,20 @@ class VictimConfig(Strict):
     checkpoint: str | None = Field(
         None, description="safetensors, or a state dict torch.load(weights_only=True) reads; `{seed}` is filled in"
     )
+    base: str | None = Field(
+        None,
+        description="the public model that the victim started from: `initialisation`, its random start, whose seed may "
+        "be guessed; or a checkpoint, from which a `train` victim then starts (all but a last dense layer of another "
+        "shape); `{seed}` is filled in. A pirate gets it under `base_model` alone",
+    )
     layer: str = Field("largest", description="path of the dense layer, such as `classifier.0`, or `largest`")
     seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
     train: TrainConfig = Field(TrainConfig(), description="training recipe")
 
     def stamp(self, seed: int) -> str:
-        """What shows that the checkpoint has changed."""
-        return file_stamp(self.checkpoint and self.checkpoint.replace("{seed}", str(seed)))
+        """What shows that the checkpoint, or the base's, has changed."""
+        named = (self.checkpoint, None if self.base == INITIALISATION else self.base)
+        return " ".join(filter(None, (file_stamp(path and path.replace("{seed}", str(seed))) for path in named)))
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
@@ -129,6 +139,10 @@ class VictimConfig(Strict):
             raise ValueError(f"victim.checkpoint '{self.checkpoint}': several seeds, but no {{seed}} in the path")
         if self.kind == "train" and self.checkpoint is not None:
             raise ValueError("victim.checkpoint is given, but victim.kind is 'train'")
+        if self.kind == "checkpoint" and self.base == INITIALISATION:
+            raise ValueError(
+                "victim.base is 'initialisation', which needs victim.kind 'train'; expected a path or none"
+            )
         if self.model not in ("vgg16", "vgg16_bn") and ":" not in self.model:
             raise ValueError(
                 f"victim.model '{self.model}': expected vgg16, vgg16_bn, torchvision:NAME or MODULE:FUNCTION"
@@ -234,6 +248,12 @@ class Study(Strict):
         attacks_on(self.attacks, self.scatter)
         if self.attacked_size not in self.block_sizes:
             raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
+        for name in self.attacks.victims if any(True in grid.base_model for grid in self.attacks.grids) else []:
+            if self.victim_config(name).base is None:
+                raise ValueError(
+                    f"attacks.grids.base_model: true, but the victim '{name}' has no base: expected victim.base, "
+                    "'initialisation' or a checkpoint's path"
+                )
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -283,7 +303,7 @@ class Study(Strict):
             train = TrainConfig.model_validate(victim.train.model_dump() | dict(self.retraining.keys_of(run)))
         except ValidationError as error:
             raise ValueError("; ".join(problems(error, f"{run.key}."))) from None
-        return victim.model_copy(update={"kind": "train", "checkpoint": None, "train": train})
+        return victim.model_copy(update={"kind": "train", "checkpoint": None, "base": None, "train": train})
 
     @property
     def images_needed(self) -> dict[str, int]:

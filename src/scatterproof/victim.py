@@ -19,9 +19,9 @@ from scatterproof.device import has_fast_bf16
 from scatterproof.errors import UserError
 from scatterproof.files import atomic
 from scatterproof.interrupt import stop_if_asked
-from scatterproof.models import build_model, find_layer, load_weights, read_checkpoint
+from scatterproof.models import build_model, find_layer, load_base, load_weights, read_checkpoint
 from scatterproof.seeds import seed_of
-from scatterproof.study import TrainConfig, VictimConfig
+from scatterproof.study import INITIALISATION, TrainConfig, VictimConfig
 
 
 class DivergenceError(UserError):
@@ -81,12 +81,12 @@ def train_victim(
     checkpoint: Path,
     key: str = "victim.train",
 ) -> Trained:
-    """Train from random weights. Bit-identical for one seed, device and thread count, however often interrupted.
+    """Train from random weights, or from a public base model.
 
-    key: where the study has the recipe, for what is wrong with it. Raises: DivergenceError, ResumeError, Interrupted.
+    Bit-identical for one seed, device and thread count, however often interrupted. key: where the study has the recipe,
+    for what is wrong with it. Raises: DivergenceError, ResumeError, Interrupted.
     """
-    torch.manual_seed(seed_of("weights", seed))
-    model = build_model(config, dataset.classes)
+    model = start_of(config, seed, dataset.classes)
     find_layer(model, config.layer)
     recipe = config.train
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -114,6 +114,19 @@ def train_victim(
         progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
         _save(checkpoint, identity, model, optimizer, schedule, curve)
     return Trained(model.eval(), curve, curve[-1].minutes, before)
+
+
+def start_of(config: VictimConfig, seed: int, classes: int) -> nn.Module:
+    """The network as its training starts: random weights, a public base model's laid over them where there is one.
+
+    Raises: ModelError where the base does not fit.
+    """
+    torch.manual_seed(seed_of("weights", seed))
+    model = build_model(config, classes)
+    if config.base not in (None, INITIALISATION):
+        path = config.base.replace("{seed}", str(seed))
+        load_base(model, read_checkpoint(path, "victim.base"), f"victim.base '{path}'")
+    return model
 
 
 def _resident(dataset: Dataset, device: torch.device) -> Dataset:

@@ -8,6 +8,7 @@ from scatterproof.models import build_model, load_weights, read_checkpoint
 from scatterproof.puzzle import make_puzzle
 from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim import start_of
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "blocks", params.device):
@@ -17,6 +18,7 @@ with compute_job(snakemake, "blocks", params.device):
     load_weights(model, read_checkpoint(inputs.model), inputs.model)
     threat = ThreatModel.model_validate_json(params.threat)
     key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.scatter, threat.share)
-    puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, params.block_size, key)
+    base = start_of(config, int(wildcards.seed), dataset.classes) if threat.base_model else None
+    puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, params.block_size, key, base)
     answer.save(Path(output.answer))
     puzzle.save(Path(output.puzzle))

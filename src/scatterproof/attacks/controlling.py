@@ -61,6 +61,16 @@ def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
     return model
 
 
+def _near(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
+    """A base model: the same network, its scattered layers under noise of their own strength."""
+    near = copy.deepcopy(model)
+    generator = torch_generator("planted base", *key)
+    for name in puzzle.layout.grids:
+        weight = dense_layers(near)[name].weight.data
+        weight += weight.std() * torch.randn(weight.shape, generator=generator)
+    return near
+
+
 def right_places(reached: Placed, puzzle: Puzzle, answer: Answer) -> tuple[int, int]:
     """Whole blocks at their places, and all whole ones; columns that read equal inputs on all images are one place."""
     (name,) = puzzle.layout.grids
@@ -108,7 +118,7 @@ class Controls:
 
     def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
         model = planted(self.victim, real, self.key)
-        puzzle, answer = self._cut(model, real.threat)
+        puzzle, answer = self._cut(model, real.threat, base=_near(model, real, self.key))
         if puzzle.labels is not None:
             own = logits_on(model, self.victim_config, self.dataset, puzzle.images).argmax(1)
             puzzle = replace(puzzle, labels=own)
@@ -151,9 +161,13 @@ class Controls:
         without = self._reached(name, foreign, "foreign", shuffle)
         return float(judge.score(found).accuracy) - float(judge.score(without).accuracy)
 
-    def _cut(self, model: nn.Module, threat: ThreatModel, shuffle: int = 0) -> tuple[Puzzle, Answer]:
+    def _cut(
+        self, model: nn.Module, threat: ThreatModel, shuffle: int = 0, base: nn.Module | None = None
+    ) -> tuple[Puzzle, Answer]:
+        """Where a base model is granted it is the victim's, whose layer says nothing of one drawn anew."""
         key = ("control", *self.key, shuffle)
-        return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key)
+        base = self.victim if base is None else base
+        return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key, base)
 
     def _reached(self, name: str, puzzle: Puzzle, *more: int | str) -> Placed | Copy:
         run = Run(self.machine, ("control", *self.key, name, *more))

@@ -127,6 +127,8 @@ class DirectAttack(ABC):
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
         for name in sorted(puzzle.state):
             digest.update(puzzle.state[name].cpu().contiguous().numpy().tobytes())
+        for name in sorted(puzzle.base or {}):
+            digest.update((puzzle.base or {})[name].cpu().contiguous().numpy().tobytes())
         what = {
             "attack": self.name,
             **asdict(self),

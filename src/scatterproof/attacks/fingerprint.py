@@ -61,36 +61,47 @@ class Fingerprint(DirectAttack):
         """The last of these alone: to make each round a placement takes longer than the rounds."""
         (name,) = puzzle.layout.grids
         around = find_surroundings(puzzle, name, device)
-        *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, 0)
+        *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
         return found
 
     def placements(
-        self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings, dense: int = DENSE
+        self,
+        blocks: torch.Tensor,
+        shapes: torch.Tensor,
+        around: Surroundings,
+        guide: torch.Tensor | None = None,
+        dense: int = DENSE,
     ) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
+        guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
         With more blocks times positions than `dense` the last round alone is made a placement: that takes long.
         """
         evidence = _Evidence(blocks, shapes, around)
-        for candidates, belief, last in self._believe(evidence, around):
+        for candidates, belief, last in self._believe(evidence, around, guide):
             if not last and len(blocks) * around.grid.count > dense:
                 continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
             placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)
             yield Placed(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
 
-    def _believe(self, evidence: "_Evidence", around: Surroundings) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
+    def _believe(
+        self, evidence: "_Evidence", around: Surroundings, guide: torch.Tensor | None
+    ) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
         """Candidates and beliefs about where the blocks lie, and whether they are the last, round by round."""
         slots = around.grid.count
         filters = Filters(around, self.input_widths, self.output_widths)
         count = max(1, min(slots, self.candidates // len(evidence.flat)))
         energy = float(evidence.flat.square().sum(dtype=torch.float64))
-        candidates, before = evidence.candidates(None, energy, count), 0.0
+        known = None if guide is None else Prediction(guide, 1.0, float(guide.square().sum(dtype=torch.float64)))
+        candidates, before = evidence.candidates(known, energy, count), 0.0
         for _ in range(self.rounds):
             belief = beliefs(candidates, slots)
             yield candidates, belief, False
-            candidates = evidence.relabelled(candidates, belief)
-            prediction = filters.predict(_expected(evidence.flat, candidates, belief, slots))
+            if guide is None:  # which says by itself which row is which
+                candidates = evidence.relabelled(candidates, belief)
+            expected = _expected(evidence.flat, candidates, belief, slots)
+            prediction = filters.predict(expected) if guide is None else filters.guided(expected, guide)
             candidates = evidence.candidates(prediction, energy, count)
             if abs(prediction.explained - before) <= self.settled * prediction.explained:
                 break

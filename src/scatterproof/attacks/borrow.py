@@ -1,0 +1,24 @@
+"""The pirate that puts the public base model's layer where the victim's was withheld: what `prior` must beat."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scatterproof.attack_grid import Known
+from scatterproof.attacks.base import AttackError
+from scatterproof.attacks.direct import Copy, DirectAttack, Reached, Run
+from scatterproof.puzzle import Puzzle
+
+
+@dataclass(frozen=True)
+class Borrow(DirectAttack):
+    """The network as the puzzle gives it, every scattered weight the base model's."""
+
+    name: ClassVar[str] = "borrow"
+    reads: ClassVar[tuple[Known, ...]] = ()
+
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Reached]:
+        """The one step."""
+        if puzzle.base is None:
+            raise AttackError("borrow needs a public base model, and the puzzle holds none")
+        yield Copy({f"{name}.weight": weight for name, weight in puzzle.base.items()})
