@@ -22,11 +22,7 @@ TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search"
 TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
-<<<<<<< HEAD
-FIGURES += ["retrain", "retraining", "cost"]
-=======
-FIGURES += ["fineness", "retraining", "cost"]
->>>>>>> f152bbb (Measure what is recovered against the size of the blocks)
+FIGURES += ["retrain", "fineness", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
 
