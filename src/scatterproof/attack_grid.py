@@ -47,7 +47,7 @@ class Knowledge:
 
 
 KNOWLEDGE: Mapping[str, Knowledge] = {
-    "fingerprint": Knowledge(),
+    "fingerprint": Knowledge(scatter=("layer", "dense")),
     NOTHING: Knowledge("withheld", scatter=("layer", "dense")),
     "probe": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
     "layer": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
