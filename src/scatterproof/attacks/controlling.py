@@ -29,7 +29,7 @@ from scatterproof.attacks.base import Machine
 from scatterproof.attacks.controls import Key, with_random_layers
 from scatterproof.attacks.direct import Copy, Placed, Run
 from scatterproof.attacks.scoring import Judge
-from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.attacks.surroundings import find_surroundings, in_order
 from scatterproof.data import Dataset
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.models import dense_layers
@@ -39,25 +39,35 @@ from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
 from scatterproof.verdict import MARGIN, interval
 
-LEAK = 10.0  # times the noise: a control, no experiment
+LEAK, LEAK_OF_SEVERAL = 10.0, 3.0  # times the noise: a control, no experiment
 FOUND, AGREES, CHANCES = 0.99, 0.9, 3
 
 
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
-    """The network with a leak in the layer that this puzzle scatters: noise as strong as the layer, and the leak."""
+    """The network with a leak in each layer that this puzzle scatters: noise as strong as the layer, and the leak.
+
+    Of several layers each gets a leak of what those before it now give it. Besides, each is ten times as large as the
+    one before it, and its units learn more or less, as their biases say: what tells layers and rows apart where what
+    follows is scattered as well. The leak is weaker there: a strong one makes blocks of a layer too unlike each other.
+    """
     model = copy.deepcopy(model)
-    (name,) = puzzle.layout.grids
-    around = find_surroundings(puzzle, name, puzzle.blocks.device)
+    layers, names = dense_layers(model), in_order(puzzle, puzzle.blocks.device)
     generator = torch_generator("planted leak", *key)
-    inputs = around.inputs - around.inputs.mean(0)
-    outputs = around.grid.outputs
-    after = torch.eye(outputs) if around.following is None else around.following
-    back = torch.randn(len(inputs), len(after), generator=generator) @ after
-    learned = back.T @ inputs
-    weight = dense_layers(model)[name].weight.data
-    noise = torch.randn(weight.shape, generator=generator)
-    found = noise + LEAK * learned / learned.std()
-    weight.copy_(found * (weight.std() / found.std()))
+    several = len(names) > 1
+    for number, name in enumerate(names):
+        others = {other: layers[other].weight.data for other in names if other != name}
+        around = find_surroundings(puzzle, name, puzzle.blocks.device, others)
+        inputs = around.inputs - around.inputs.mean(0)
+        outputs = around.grid.outputs
+        after = torch.eye(outputs) if several or around.following is None else around.following
+        back = torch.randn(len(inputs), len(after), generator=generator) @ after
+        if several and around.bias is not None:
+            back = back * (around.bias / (2 * around.bias.std())).exp()
+        learned = back.T @ inputs
+        weight = layers[name].weight.data
+        noise = torch.randn(weight.shape, generator=generator)
+        found = noise + (LEAK_OF_SEVERAL if several else LEAK) * learned / learned.std()
+        weight.copy_(found * (10**number * layers[names[0]].weight.std() / found.std()))
     return model
 
 
@@ -73,19 +83,24 @@ def _near(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
 
 def right_places(reached: Placed, puzzle: Puzzle, answer: Answer) -> tuple[int, int]:
     """Whole blocks at their places, and all whole ones; columns that read equal inputs on all images are one place."""
-    (name,) = puzzle.layout.grids
+    place = torch.cat([_places(puzzle, name) + first for name, first in puzzle.layout.offsets.items()])
+    truth = answer.placement.positions
+    counted = puzzle.layout.ambiguous()[truth]
+    hit = place[reached.placement[counted]] == place[truth[counted]]
+    return int(hit.sum()), int(counted.sum())
+
+
+def _places(puzzle: Puzzle, name: str) -> torch.Tensor:
+    """A number for each position of a layer, equal where the row is and the columns read equal inputs."""
     grid = puzzle.layout.grids[name]
     inputs = find_surroundings(puzzle, name, puzzle.blocks.device).inputs
     width = grid.columns * grid.width
     padded = torch.nn.functional.pad(inputs, (0, width - inputs.shape[1]), value=torch.nan)
     slices = padded.view(len(inputs), grid.columns, grid.width).transpose(0, 1).flatten(1).nan_to_num(nan=-1.0)
     same = torch.unique(slices, dim=0, return_inverse=True)[1]
-    truth = answer.placement.positions
-    counted = puzzle.layout.ambiguous()[truth]
-    at, right = reached.placement[counted], truth[counted]
-    rows = at // grid.columns == right // grid.columns
-    hit = rows & (same[at % grid.columns] == same[right % grid.columns])
-    return int(hit.sum()), int(counted.sum())
+    position = torch.arange(grid.count)
+    found: torch.Tensor = position // grid.columns * grid.columns + same[position % grid.columns]
+    return found
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -151,7 +166,7 @@ class Controls:
             mean, low, high = interval(np.array(gains))
             return _row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
         low, high = wilson(right, total)
-        bound = CHANCES * shuffles / total
+        bound = CHANCES * len(real.layout.grids) * shuffles / total  # layers may differ in spread: not what is tested
         return _row("random", "position_accuracy", shuffles, right / total, low, high, bound, high < bound)
 
     def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:

@@ -7,7 +7,9 @@ beliefs held so far, filtered to those directions, predicts each block from all 
 block's product with the prediction for a place says how likely it lies there. Beliefs and prediction are computed in
 turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
 expected layer's energy the prediction explains. What is expected at a place has no part in the prediction for it, so
-that blocks don't hold themselves where they are. Without a following dense layer the rows stay guesswork.
+that blocks don't hold themselves where they are. The layer's own biases tell rows apart as well, and are all there is
+where no dense layer follows. Several layers scattered at once are first told apart (layers.py), then put together one
+after the other, each seen through those before it.
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
@@ -20,13 +22,16 @@ from typing import ClassVar
 
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch.nn import functional as F
 
 from scatterproof.attack_grid import Known
 from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
-from scatterproof.attacks.evidence import group_evidence, slices
+from scatterproof.attacks.evidence import group_evidence, slices, unit_evidence
+from scatterproof.attacks.layers import layers_of
 from scatterproof.attacks.prediction import Filters, Prediction
-from scatterproof.attacks.surroundings import Surroundings, find_surroundings
+from scatterproof.attacks.surroundings import Surroundings, find_surroundings, in_order
+from scatterproof.blocks import UNPLACED, invert
 from scatterproof.puzzle import Puzzle
 
 CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
@@ -35,11 +40,11 @@ CHUNK = 512  # blocks scored at once
 
 @dataclass(frozen=True)
 class Fingerprint(DirectAttack):
-    """Mean-field reassembly of one layer.
+    """Mean-field reassembly of one layer, or of several scattered together.
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
     blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
-    relative change of what is explained at which the rounds end.
+    relative change of what is explained at which the rounds end; sweeps: over the layers, at most, where several are.
     """
 
     name: ClassVar[str] = "fingerprint"
@@ -50,12 +55,17 @@ class Fingerprint(DirectAttack):
     input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
     output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     settled: float = 0.002
+    sweeps: int = 4
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by each block alone, then after each round."""
+        device = run.machine.device
+        if len(puzzle.layout.grids) > 1:
+            yield from self._several(puzzle, device)
+            return
         (name,) = puzzle.layout.grids
-        around = find_surroundings(puzzle, name, run.machine.device)
-        yield from self.placements(puzzle.blocks.to(run.machine.device), puzzle.shapes.to(run.machine.device), around)
+        around = find_surroundings(puzzle, name, device)
+        yield from self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around)
 
     def placed(self, puzzle: Puzzle, device: torch.device) -> Placed:
         """The last of these alone: to make each round a placement takes longer than the rounds."""
@@ -63,6 +73,35 @@ class Fingerprint(DirectAttack):
         around = find_surroundings(puzzle, name, device)
         *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
         return found
+
+    def _several(self, puzzle: Puzzle, device: torch.device) -> Iterator[Placed]:
+        """The same for several layers at once: which layer each block is of, then one after the other from the first.
+
+        A layer's inputs are computed with the layers before it as they were put together; in the second sweep the ones
+        after it are known as well.
+        """
+        blocks, shapes, layout = puzzle.blocks.to(device), puzzle.shapes.to(device), puzzle.layout
+        layer_of, order = layers_of(blocks, shapes, layout), list(layout.grids)
+        placement = torch.zeros(len(blocks), dtype=torch.int64)
+        candidates = torch.zeros(len(blocks), KEPT_CANDIDATES, dtype=torch.int64)
+        belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
+        weights: dict[str, torch.Tensor] = {}
+        for _ in range(self.sweeps):
+            before = placement.clone()
+            for name in in_order(puzzle, device):
+                mine, first = layer_of == order.index(name), layout.offsets[name]
+                if not mine.any():
+                    continue
+                known = {other: weight for other, weight in weights.items() if other != name}
+                around = find_surroundings(puzzle, name, device, known)
+                (found,) = self.placements(blocks[mine], shapes[mine], around, dense=0)
+                weights[name] = _put_together(blocks[mine], found.placement.to(device), around)
+                rows, kept = mine.cpu(), found.beliefs.shape[1]
+                placement[rows] = found.placement + first
+                candidates[rows, :kept], belief[rows, :kept] = found.candidates + first, found.beliefs
+            yield Placed(placement.clone(), candidates.clone(), belief.clone())
+            if torch.equal(placement, before):
+                break
 
     def placements(
         self,
@@ -119,6 +158,15 @@ def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, 
     return expected
 
 
+def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:
+    """The weight with the blocks at these positions; where blocks are missing, scaled by the share held."""
+    grid = around.grid
+    lines = torch.cat([blocks, torch.zeros_like(blocks[:1])]).flatten(0, 1)
+    block_at = invert(placement, grid.count)
+    whole = grid.assemble(lines, torch.where(block_at == UNPLACED, len(blocks), block_at))
+    return whole * (grid.count / len(blocks))
+
+
 class _Evidence:
     """Each block's own evidence, to which a prediction's is added.
 
@@ -132,11 +180,17 @@ class _Evidence:
         places = grid.shapes().to(shapes.device)
         numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
         self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
-        self._by_column = group_evidence(blocks, slices(around.inputs, grid.width), shapes).log_likelihood
+        inputs = slices(around.inputs, grid.width)
+        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
         self._by_row = blocks.new_zeros(len(blocks), grid.rows)
         if around.following is not None:
             moments = slices(around.following, grid.height)
-            self._by_row = group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+        if around.bias is not None:
+            heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
+            biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
+            profiles = _activity(blocks, inputs, self._by_column)
+            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights.to(biases.device)).log_likelihood
 
     def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.
@@ -163,6 +217,16 @@ class _Evidence:
             places.append(place)
             scores.append(best)
         return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=IMPOSSIBLE))
+
+
+def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Log of how strongly each unit of a block [blocks, height] answers the inputs of the column it seems to lie in.
+
+    Units that learned much have large weights and large biases: both came from the same gradients.
+    """
+    expected = (by_column.softmax(1) @ moments.flatten(1)).view(len(blocks), *moments.shape[1:])
+    energy = (torch.bmm(blocks, expected) * blocks).sum(2)
+    return energy.clamp(min=1e-30).log()
 
 
 def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
