@@ -8,7 +8,7 @@ ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
 def granted(kind):
     """The puzzles or answers of a job's threats."""
     return lambda wildcards: [
-        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{MAIN_SIZE}/{threat}/{kind}.safetensors"
+        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{STUDY.attacked_size}/{threat}/{kind}.safetensors"
         for threat in ATTACK_JOBS[int(wildcards.slice)]
     ]
 
@@ -122,9 +122,9 @@ rule control_attacks:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        config=STUDY.attacks.model_dump_json(exclude={"victims", "victim_seeds", "threats_per_job"}),
+        config=STUDY.attacks.model_dump_json(exclude={"victims", "victim_seeds", "threats_per_job", "block_size"}),
         scatter=STUDY.scatter,
-        block_size=MAIN_SIZE,
+        block_size=STUDY.attacked_size,
         seed=STUDY.seed,
         device=STUDY.run.device,
         memory_mb=STUDY.run.mem_mb // 2,

@@ -5,6 +5,7 @@ SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
+TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
     "prune": "P1: accuracy against the share of blocks held in known places",
@@ -16,6 +17,7 @@ FIGURES = {
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
     **({"verdict": "What having the blocks gains over having none, threat by threat"} if ATTACKED else {}),
+    **({"retrain": "Attacks: accuracy against the number of the pirate's images"} if TAUGHT else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

@@ -14,6 +14,7 @@ GRANTED |= {name: threat for name, (threat, _) in ATTACKS_ON.items()}
 
 
 wildcard_constraints:
+    size=r"\d+",
     threat="(layer|dense)-[0-9.e-]+-[0-9]+-(none|labels|logits)(-base)?",
 
 
@@ -22,12 +23,12 @@ rule grant_puzzle:
         dataset=f"{RESULTS}/dataset.safetensors",
         model=rules.train_victim.output.model,
     output:
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/answer.safetensors",
+        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/{{threat}}/puzzle.safetensors",
+        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/{{threat}}/answer.safetensors",
     log:
-        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.log",
+        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.b{{size}}.{{threat}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.tsv"
+        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.b{{size}}.{{threat}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
@@ -40,7 +41,7 @@ rule grant_puzzle:
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
         base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
         threat=lambda wildcards: GRANTED[wildcards.threat].model_dump_json(),
-        block_size=MAIN_SIZE,
+        block_size=lambda wildcards: int(wildcards.size),
         seed=STUDY.seed,
         device=STUDY.run.device,
     message:
@@ -51,7 +52,7 @@ rule grant_puzzle:
 
 rule search_placements:
     input:
-        rules.grant_puzzle.output.puzzle,
+        f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
     output:
         f"{RESULTS}/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.safetensors",
     log:
@@ -81,7 +82,7 @@ rule search_placements:
 rule score_search:
     input:
         dataset=rules.prepare_dataset.output[0],
-        puzzle=rules.grant_puzzle.output.puzzle,
+        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
         found=rules.search_placements.output[0],
     output:
         f"{RESULTS}/cells/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.csv",

@@ -66,3 +66,8 @@ def puzzle(
     model: nn.Module, config: VictimConfig, data: Dataset, size: int = 16, key: int = 0, **threat: Any
 ) -> tuple[Puzzle, Answer]:
     return make_puzzle(model, config, data, ThreatModel(**threat), size, (key,))
+
+
+def narrow() -> nn.Module:
+    """Logits [n, 10] of float [n, 3, 8, 8]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 24), nn.ReLU(), nn.Linear(24, 10))

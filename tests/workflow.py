@@ -22,7 +22,7 @@ TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search"
 TABLES += ["attacks", "verdict", "controls", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
-FIGURES += ["retraining", "cost"]
+FIGURES += ["retrain", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
 

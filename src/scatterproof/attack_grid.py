@@ -11,10 +11,23 @@ from scatterproof.strict import PositiveShare, Strict
 from scatterproof.threat import ThreatModel
 
 Known = Literal["none", "labels", "logits"]
-DirectName = Literal["borrow", "fingerprint", "nothing", "prior", "refine", "relax"]
+DirectName = Literal[
+    "borrow",
+    "fingerprint",
+    "nothing",
+    "prior",
+    "refine",
+    "relax",
+    "probe",
+    "layer",
+    "finetune",
+    "blocks",
+    "surrogate",
+]
 Role = Literal["blocks", "withheld", "ceiling"]
 
 NOTHING, BORROW = "nothing", "borrow"
+TAUGHT = ("labels", "logits")
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,13 @@ KNOWLEDGE: Mapping[str, Knowledge] = {
     "refine": Knowledge(images=20, knows=("labels", "logits")),
     NOTHING: Knowledge("withheld", scatter=("layer", "dense")),
     BORROW: Knowledge("withheld", scatter=("layer", "dense"), base_model=True),
+    "probe": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
+    "layer": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
+    "finetune": Knowledge("withheld", ("layer", "dense"), images=5, knows=TAUGHT),
+    "blocks": Knowledge(images=5, knows=TAUGHT),
+    "surrogate": Knowledge("withheld", ("layer", "dense"), images=50, knows=TAUGHT),
 }
-ALWAYS = (NOTHING, BORROW)  # so that a verdict always has something to be set against
+ALWAYS = (NOTHING, BORROW, "layer")  # so that a verdict always has something to be set against
 NO_HYPERPARAMETERS = {
     "grids",
     "victims",
@@ -92,6 +110,81 @@ class RelaxConfig(Strict):
     start: Literal["fingerprint", "nothing"] = Field("fingerprint", description="the first logits: its scores, or zero")
 
 
+Rate = Annotated[float, Field(gt=0)]
+
+
+class TrainingConfig(Strict):
+    """`probe`, `layer` and `blocks`: dense layers trained on features that are computed once."""
+
+    updates: int = Field(300, ge=8, description="steps of each training")
+    batch: int = Field(64, ge=1, description="images per step")
+    rates: list[Rate] = Field(
+        [0.03, 0.1],
+        min_length=1,
+        description="learning rates that images held out choose from, as shares of the weights' own size",
+    )
+    decays: list[Annotated[float, Field(ge=0)]] = Field(
+        [0.0], min_length=1, description="likewise: weight decay towards the start, per step at rate 1"
+    )
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the pirate's images that chooses")
+
+
+class BlocksConfig(TrainingConfig):
+    """`blocks`: training that starts from the blocks as the fingerprint places them."""
+
+    rates: list[Rate] = Field(
+        [0.01, 0.05],
+        min_length=1,
+        description="learning rates that images held out choose from, as shares of the weights' own size",
+    )
+    decays: list[Annotated[float, Field(ge=0)]] = Field(
+        [0.0, 3.0], min_length=1, description="likewise: weight decay towards the start, per step at rate 1"
+    )
+
+
+class FinetuneConfig(TrainingConfig):
+    """`finetune`: all layers trained, after the missing one as `layer` trains it."""
+
+    updates: int = Field(60, ge=8, description="steps of each training of all layers")
+    rates: list[Rate] = Field(
+        [0.003],
+        min_length=1,
+        description="learning rates that images held out choose from, as shares of the weights' own size",
+    )
+
+
+class SurrogateModel(Strict):
+    """One surrogate's architecture: keys of `victim`; those left out are the victim's own."""
+
+    model: str | None = Field(None, description="as `victim.model`")
+    width: float | None = Field(None, gt=0, le=4, description="as `victim.width`")
+    model_args: dict[str, Any] = Field({}, description="as `victim.model_args`")
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Those that differ."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}
+
+
+class SurrogateConfig(Strict):
+    """`surrogate`: networks trained from nothing on the pirate's images, of which the best counts."""
+
+    models: list[SurrogateModel] = Field(
+        [SurrogateModel(model="vgg16_bn")], min_length=1, description="their architectures"
+    )
+    updates: int = Field(400, ge=1, description="steps of each training, at least; and at least eight passes")
+    train: dict[str, Any] = Field(
+        {"schedule": "onecycle"}, description="keys of `victim.train` that differ, but for the epochs"
+    )
+    held_out: float = Field(0.1, gt=0, lt=1, description="share of the pirate's images that chooses")
+
+    @model_validator(mode="after")
+    def _epochs_follow(self) -> "SurrogateConfig":
+        if "epochs" in self.train:
+            raise ValueError("attacks.surrogate.train.epochs: they follow from attacks.surrogate.updates")
+        return self
+
+
 class AttackGrid(Strict):
     """Attacks x shares of blocks held x images x what is known of them; each attack wherever its needs are granted."""
 
@@ -114,6 +207,9 @@ class AttacksConfig(Strict):
     grids: list[AttackGrid] = Field([], description="what is run; empty: no attacks")
     victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or controls")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
+    block_size: int | None = Field(
+        None, ge=1, description="side of the blocks attacked, one of `block_sizes`; default the study's main one"
+    )
     control_shuffles: int = Field(
         20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
     )
@@ -122,6 +218,10 @@ class AttacksConfig(Strict):
     threats_per_job: int = Field(
         1, ge=1, description="threats per job; a killed job goes on with the attacks that it had not finished"
     )
+    layer: TrainingConfig = Field(TrainingConfig(), description="hyperparameters of `layer` and `probe`")
+    blocks: BlocksConfig = Field(BlocksConfig(), description="hyperparameters")
+    finetune: FinetuneConfig = Field(FinetuneConfig(), description="hyperparameters")
+    surrogate: SurrogateConfig = Field(SurrogateConfig(), description="hyperparameters")
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "AttacksConfig":
@@ -140,8 +240,21 @@ class AttacksConfig(Strict):
 
 def hyperparameters(config: AttacksConfig, attack: str) -> dict[str, Any]:
     """Of an attack by its name, those that the study sets."""
-    families = {"refine": config.refine, "relax": config.relax}
-    return families[attack].model_dump() if attack in families else {}
+    if attack in ("probe", "layer"):
+        return _fields(config.layer)
+    if attack == "blocks":
+        return _fields(config.blocks)
+    if attack == "finetune":
+        return _fields(config.finetune) | {"layer": _fields(config.layer)}
+    if attack == "surrogate":
+        return _fields(config.surrogate) | {"models": tuple(each.keys for each in config.surrogate.models)}
+    families: dict[str, Strict] = {"refine": config.refine, "relax": config.relax}
+    return _fields(families[attack]) if attack in families else {}
+
+
+def _fields(config: Strict) -> dict[str, Any]:
+    """Lists as tuples: attacks are compared and hashed by what they are."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.model_dump().items()}
 
 
 def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[ThreatModel]:

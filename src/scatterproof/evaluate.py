@@ -24,7 +24,7 @@ from scatterproof.errors import UserError
 from scatterproof.models import dense_layers
 from scatterproof.moves import CurrentPlacement, PlainPlacement
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.split import split_at, whole
+from scatterproof.split import features, split_at, whole
 from scatterproof.targets import Scores, Targets
 
 
@@ -67,12 +67,12 @@ class PlacementEvaluator:
         self._model = model
         self._bias = {name: _bias(dense_layers(model)[name]) for name in self.layout.grids}
         self._split = split_at(model, list(self.layout.grids))
-        features = self._head(puzzle, images)
-        if features is None:
+        kept = self._head(puzzle, images)
+        if kept is None:
             self._split = whole(model)
-            features = self._head(puzzle, images)
-            assert features is not None
-        self._features = features
+            kept = self._head(puzzle, images)
+            assert kept is not None
+        self._features = kept
         self.copies = copies(self._features[0]) if self._split.first else 1
         if self.copies > 1:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
@@ -206,14 +206,7 @@ class PlacementEvaluator:
 
         None where something else than one row per image passes around it (a batch size, say): that can't be kept.
         """
-        parts = []
-        with torch.inference_mode():
-            for part in images.split(500):
-                found = self._split.head(puzzle.inputs(part.to(self.device)))
-                if not all(isinstance(value, torch.Tensor) and value.shape[:1] == part.shape[:1] for value in found):
-                    return None
-                parts.append(found)
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return features(self._split, (puzzle.inputs(part.to(self.device)) for part in images.split(500)))
 
     @cached_property
     def _mean_input(self) -> torch.Tensor | None:
@@ -261,15 +254,26 @@ class PlacementEvaluator:
         corrected = [self._correct(weights, block_at, correction)]
         return torch.cat([next(self._forward(part, weights, corrected)) for part in self._chunks()])
 
+    def score_weights(self, weights: Mapping[str, torch.Tensor]) -> Scores:
+        """Scores of the network with weights [outputs, inputs] of its scattered layers, by path, that no placement
+        makes."""
+        held = self._folded({name: weight.to(self.device) for name, weight in weights.items()})
+        ones = {name: torch.ones_like(bias) for name, bias in self._bias.items()}
+        parts = [next(self._forward(part, held, [_Corrected(ones, self._bias)])) for part in self._chunks()]
+        return self.targets.score(torch.cat(parts)[None])
+
     def _weights(self, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
         """The scattered layers' weights, the first one folded, with block `block_at[p]` at position p."""
         empty = len(self._lines) // self.layout.block_shape[0] - 1
-        found = self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at))
+        return self._folded(self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at)))
+
+    def _folded(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The first layer's summed over the copies of its inputs."""
         if self.copies > 1:
             assert self._split.first is not None
-            weight = found[self._split.first]
-            found[self._split.first] = weight.view(weight.shape[0], -1, self.copies).sum(-1)
-        return found
+            weight = weights[self._split.first]
+            weights = weights | {self._split.first: weight.view(weight.shape[0], -1, self.copies).sum(-1)}
+        return weights
 
     def _correct(self, weights: Mapping[str, torch.Tensor], block_at: torch.Tensor, kind: str) -> "_Corrected":
         """What each output's sum is multiplied by, and its bias, for every scattered layer."""

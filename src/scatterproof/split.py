@@ -5,7 +5,7 @@ values that pass around the layer (a residual, say) are handed from head to tail
 cut before its first operation: right, only slower.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,21 @@ def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
 def whole(model: nn.Module) -> SplitModel:
     """The model uncut: its tail takes the images."""
     return SplitModel(lambda images: (images,), model, None)
+
+
+def features(split: SplitModel, parts: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+    """What the head hands to layer and tail, for all images, given in parts as the network takes them.
+
+    None where something else than one row per image passes around the layer (a batch size, say): that can't be kept.
+    """
+    found = []
+    with torch.inference_mode():
+        for part in parts:
+            values = split.head(part)
+            if not all(isinstance(value, torch.Tensor) and value.shape[:1] == part.shape[:1] for value in values):
+                return None
+            found.append(values)
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
 @dataclass(frozen=True)

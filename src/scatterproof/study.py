@@ -244,6 +244,7 @@ class Study(Strict):
                     expected = " or ".join(self.names)
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
+        self._check_surrogates()
         attacks_on(self.attacks, self.scatter)
         for name in self.attacks.victims if any(True in grid.base_model for grid in self.attacks.grids) else []:
             if self.victim_config(name).base is None:
@@ -251,6 +252,8 @@ class Study(Strict):
                     f"attacks.grids.base_model: true, but the victim '{name}' has no base: expected victim.base, "
                     "'initialisation' or a checkpoint's path"
                 )
+        if self.attacked_size not in self.block_sizes:
+            raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -282,6 +285,16 @@ class Study(Strict):
                 )
             for run in retraining_runs(self.retraining):
                 self.retraining_config(name, run)
+
+    def _check_surrogates(self) -> None:
+        surrogate = self.attacks.surrogate
+        for name in self.attacks.victims:
+            victim = self.victim_config(name).model_dump() | {"kind": "train", "checkpoint": None}
+            for each in surrogate.models:
+                try:
+                    VictimConfig.model_validate(victim | each.keys | {"train": victim["train"] | surrogate.train})
+                except ValidationError as error:
+                    raise ValueError("; ".join(problems(error, "attacks.surrogate."))) from None
 
     def retraining_config(self, name: str, run: RetrainingRun) -> VictimConfig:
         """The victim `name` as a run of retraining trains it: from nothing, by its recipe."""
@@ -322,6 +335,11 @@ class Study(Strict):
     def attacked(self) -> list[tuple[str, int]]:
         """Every (name, seed) that attacks are run on."""
         return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    @property
+    def attacked_size(self) -> int:
+        """Side of the blocks that are attacked."""
+        return self.attacks.block_size or self.block_sizes[0]
 
     @property
     def controlled(self) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from scatterproof.attacks.annealing import Annealing
 from scatterproof.attacks.base import Attack
+from scatterproof.attacks.blackbox import Surrogate
 from scatterproof.attacks.borrow import Borrow
 from scatterproof.attacks.direct import DirectAttack
 from scatterproof.attacks.fingerprint import Fingerprint
@@ -13,10 +14,24 @@ from scatterproof.attacks.random_search import RandomSearch
 from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.reinforce import Reinforce
 from scatterproof.attacks.relax import Relax
+from scatterproof.attacks.retrain import Blocks, Finetune, Layer, Probe
 
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack for attack in (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 }
 DIRECT: dict[str, type[DirectAttack]] = {
-    attack.name: attack for attack in (Borrow, Fingerprint, Nothing, Prior, Refine, Relax)
+    attack.name: attack
+    for attack in (
+        Borrow,
+        Fingerprint,
+        Nothing,
+        Prior,
+        Refine,
+        Relax,
+        Probe,
+        Layer,
+        Finetune,
+        Blocks,
+        Surrogate,
+    )
 }

@@ -7,7 +7,8 @@ there says nothing at all: a failed control makes a verdict invalid.
 planted   the layer holds what training leaves there, several times as strong: products of its inputs and of what flows
           back through the next layer; labels are the planted network's own answers. Found: more than 99 % of the whole
           blocks in their places (places whose inputs are equal on all images are one place); for a network that the
-          attack has made, agreement with the planted one on more than 90 % of the test images.
+          attack has made, agreement with the planted one on more test images than 90 % of those on which
+          the same blocks agree with it in their places: part of the blocks makes another network.
 random    the layer drawn anew from a secret seed, several times. Nothing found: the upper 95 % bound (Wilson 1927,
           https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
           for a network that the attack has made, what the layer's own blocks gain over blocks of another draw has an
@@ -126,8 +127,9 @@ class Controls:
             right, total = right_places(found, puzzle, answer)
             low, high = wilson(right, total)
             return _row("planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND)
-        agreement = float(Judge(puzzle, answer, model, self.dataset, self.machine.device).score(found).agreement)
-        return _row("planted", "fidelity", 1, agreement, np.nan, np.nan, AGREES, agreement > AGREES)
+        judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
+        agreement, bound = float(judge.score(found).agreement), AGREES * float(judge.known_places.agreement)
+        return _row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
 
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0

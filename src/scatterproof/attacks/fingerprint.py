@@ -57,17 +57,29 @@ class Fingerprint(DirectAttack):
         around = find_surroundings(puzzle, name, run.machine.device)
         yield from self.placements(puzzle.blocks.to(run.machine.device), puzzle.shapes.to(run.machine.device), around)
 
+    def placed(self, puzzle: Puzzle, device: torch.device) -> Placed:
+        """The last of these alone: to make each round a placement takes longer than the rounds."""
+        (name,) = puzzle.layout.grids
+        around = find_surroundings(puzzle, name, device)
+        *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
+        return found
+
     def placements(
-        self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings, guide: torch.Tensor | None = None
+        self,
+        blocks: torch.Tensor,
+        shapes: torch.Tensor,
+        around: Surroundings,
+        guide: torch.Tensor | None = None,
+        dense: int = DENSE,
     ) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
         guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
-        With more blocks than the dense solver takes, the last round alone is made a placement: that takes long.
+        With more blocks times positions than `dense` the last round alone is made a placement: that takes long.
         """
         evidence = _Evidence(blocks, shapes, around)
         for candidates, belief, last in self._believe(evidence, around, guide):
-            if not last and len(blocks) * around.grid.count > DENSE:
+            if not last and len(blocks) * around.grid.count > dense:
                 continue
             best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
             placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)

@@ -63,6 +63,9 @@ class Judge:
         """Of one step of an attack."""
         if isinstance(reached, Placed):
             return self.evaluator.score(reached.placement[None], self.correction)
+        layers = {name: f"{name}.weight" for name in self.puzzle.layout.grids}
+        if reached.config is None and set(reached.tensors) == set(layers.values()):
+            return self.evaluator.score_weights({name: reached.tensors[key] for name, key in layers.items()})
         config = reached.config or self.puzzle.config
         model = copied(reached, self.puzzle).to(self.device)
         logits = logits_on(model, config, self.dataset, self.dataset.test.images)

@@ -16,21 +16,23 @@ REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", 
 
 
 class Reported(NamedTuple):
-    """A published figure. kin: our attack of that kind; reached, whole: accuracy of the copy and of the whole model."""
+    """A published figure. kin: our attack of that kind; reached, whole: accuracy of the copy and of the whole model;
+    images: queries."""
 
     kin: str
     setting: str
     reached: float
     whole: float | None
     source: str
+    images: int | None = None
 
 
 _HIDDEN = "No Privacy Left Outside, S&P 2024: VGG16-BN on CIFAR-100"
 REPORTED = (
-    Reported("layer", "the last layer hidden, 50 queries", 0.255, 0.728, _HIDDEN),
-    Reported("layer", "the last layer hidden, 500 queries", 0.637, 0.728, _HIDDEN),
-    Reported("surrogate", "black box, 500 queries", 0.289, 0.728, _HIDDEN),
-    Reported("surrogate", "black box, 10,000 queries", 0.734, 0.728, _HIDDEN),
+    Reported("layer", "the last layer hidden, 50 queries", 0.255, 0.728, _HIDDEN, 50),
+    Reported("layer", "the last layer hidden, 500 queries", 0.637, 0.728, _HIDDEN, 500),
+    Reported("surrogate", "black box, 500 queries", 0.289, 0.728, _HIDDEN, 500),
+    Reported("surrogate", "black box, 10,000 queries", 0.734, 0.728, _HIDDEN, 10_000),
     Reported("whitebox", "white box", 0.728, 0.728, _HIDDEN),
     Reported("prior", "permuted weights, a public base model: weights recovered", 0.98, None,
              "Game of Arrows (ArrowMatch), USENIX Security 2025"),

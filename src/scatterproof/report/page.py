@@ -77,7 +77,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
     their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, and `breakeven` where the study has them;
     figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`,
-    `plateau`, `attacks`, `verdict`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as
+    `plateau`, `attacks`, `verdict`, `retrain`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as
     `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])

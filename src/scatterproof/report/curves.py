@@ -1,0 +1,93 @@
+"""What a pirate's images are worth to it: accuracy against their number, attack by attack, as a figure."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scatterproof.attack_grid import NOTHING, TAUGHT
+from scatterproof.report.attacks import final
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
+from scatterproof.report.leaderboard import REPORTED
+from scatterproof.report.statistics import curve
+from scatterproof.report.words import names, victim_label
+
+KNOWN = {"labels": "labelled images", "logits": "images with the victim's logits"}
+LINES = {"withheld": "-", "blocks": "--"}
+WITH = {"withheld": "without the blocks", "blocks": "from the blocks"}
+
+
+def taught(attacks: pd.DataFrame) -> pd.DataFrame:
+    """Of `tables/attacks.csv` what counts where something is known of the images, at the largest share held."""
+    last = final(attacks)
+    last = last[last["knows"].isin(TAUGHT) & last["role"].isin(LINES) & (last["attack"] != NOTHING)]
+    return last[last["keep"] == last.groupby("victim")["keep"].transform("max")]
+
+
+def draw_curves(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
+    """A line for each attack with its 95 % band over victim seeds; a panel for each victim and what is known. Published
+    figures are of another, wider victim: they are drawn at the same share of this one's accuracy."""
+    rows = taught(attacks).assign(repeat=0)
+    means = curve(rows, ["victim", "knows", "role", "attack"], x="images")
+    styles = dict(_styles(means))
+    titles = {
+        f"{victim_label(name)}: {text}": (name, knows)
+        for name in names(rows)
+        for knows, text in KNOWN.items()
+        if ((means["victim"] == name) & (means["knows"] == knows)).any()
+    }
+    with panels(list(titles), svg, height=3.4) as axes:
+        for title, axis in axes.items():
+            name, knows = titles[title]
+            axis.set_title(title)
+            reference_lines(axis, victims, name)
+            here = means[(means["victim"] == name) & (means["knows"] == knows)]
+            for (role, attack), line in here.groupby(["role", "attack"], sort=False):
+                _draw(axis, line, *styles[str(attack)], LINES[str(role)], f"{attack}, {WITH[str(role)]}")
+            if knows == "logits":
+                _draw_reported(axis, float(victims[victims["victim"] == name]["accuracy"].mean()), styles)
+            axis.set_ylim(0, None)
+            axis.set_ylabel("accuracy on test images (%)")
+            axis.set_xscale("log")
+        if axes:
+            whole_numbers(list(axes.values())[-1], sorted({*means["images"].astype(int), *_reported_images(titles)}))
+        finish(axes, "images that the pirate holds")
+    return svg
+
+
+def _styles(means: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(attack, (colour, marker)), those without the blocks first."""
+    order = means.sort_values(["role", "attack"], ascending=[False, True])["attack"]
+    for number, attack in enumerate(dict.fromkeys(order)):
+        yield str(attack), (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+
+
+def _draw(axis: Axes, line: pd.DataFrame, colour: str, marker: str, style: str, label: str) -> None:
+    at = line["images"].to_numpy(dtype=float)
+    mean, low, high = (100 * line[column].to_numpy(dtype=float) for column in ("mean", "ci_low", "ci_high"))
+    axis.plot(at, mean, color=colour, marker=marker, linestyle=style, label=label)
+    axis.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _draw_reported(axis: Axes, own: float, styles: dict[str, tuple[str, str]]) -> None:
+    for kin in dict.fromkeys(each.kin for each in REPORTED):
+        points = [each for each in REPORTED if each.kin == kin and each.images and each.whole]
+        if points:
+            shares = [100 * own * each.reached / each.whole for each in points if each.whole]
+            axis.plot(
+                [each.images for each in points],
+                shares,
+                marker="*",
+                markersize=10,
+                linestyle=":",
+                linewidth=1,
+                markerfacecolor="none",
+                color=styles[kin][0] if kin in styles else GREY,
+                label=f"{kin}, reported (No Privacy Left Outside)",
+            )
+
+
+def _reported_images(titles: dict[str, tuple[str, str]]) -> list[int]:
+    shown = any(knows == "logits" for _, knows in titles.values())
+    return [each.images for each in REPORTED if each.images] if shown else []
