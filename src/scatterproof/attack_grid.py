@@ -11,19 +11,9 @@ from scatterproof.strict import PositiveShare, Strict
 from scatterproof.threat import ThreatModel
 
 Known = Literal["none", "labels", "logits"]
-DirectName = Literal[
-    "borrow",
-    "fingerprint",
-    "nothing",
-    "prior",
-    "refine",
-    "relax",
-    "probe",
-    "layer",
-    "finetune",
-    "blocks",
-    "surrogate",
-]
+OnBlocks = Literal["fingerprint", "prior", "relax", "refine", "blocks"]
+Withheld = Literal["nothing", "borrow", "probe", "layer", "finetune", "surrogate"]
+DirectName = OnBlocks | Withheld
 Role = Literal["blocks", "withheld", "ceiling"]
 
 NOTHING, BORROW = "nothing", "borrow"
@@ -79,35 +69,6 @@ NO_HYPERPARAMETERS = {
     "threats_per_job",
     "control_shuffles",
 }  # keys that no running attack reads
-
-
-class RefineConfig(Strict):
-    """Moves from the fingerprint's placement."""
-
-    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
-    rates: list[Annotated[float, Field(gt=0)]] = Field(
-        [0.003, 0.01, 0.03],
-        min_length=1,
-        description="of the training of the layer that guides the fingerprint, each tried: the change of its outputs "
-        "by the first step, as a share of their spread",
-    )
-    steps_trained: int = Field(100, ge=1, description="steps of that training")
-    proposals: int = Field(256, ge=1, description="exchanges of two blocks, and likewise of three, that a sweep scores")
-    sweeps: int = Field(40, ge=1, description="sweeps at most")
-    patience: int = Field(3, ge=1, description="sweeps without a gain on the held-out images after which it ends")
-
-
-class RelaxConfig(Strict):
-    """Gumbel-Sinkhorn over the placement."""
-
-    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
-    steps_taken: int = Field(60, ge=1, description="steps of Adam at most")
-    samples: int = Field(2, ge=1, description="Gumbel samples of a step")
-    rate: float = Field(0.1, gt=0, description="learning rate of the logits")
-    hot: float = Field(1.0, gt=0, description="first temperature")
-    cold: float = Field(0.2, gt=0, description="last temperature")
-    noise: float = Field(0.3, ge=0, description="size of the Gumbel noise")
-    start: Literal["fingerprint", "nothing"] = Field("fingerprint", description="the first logits: its scores, or zero")
 
 
 Rate = Annotated[float, Field(gt=0)]
@@ -185,6 +146,35 @@ class SurrogateConfig(Strict):
         return self
 
 
+class RefineConfig(Strict):
+    """Moves from the fingerprint's placement."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.003, 0.01, 0.03],
+        min_length=1,
+        description="of the training of the layer that guides the fingerprint, each tried: the change of its outputs "
+        "by the first step, as a share of their spread",
+    )
+    steps_trained: int = Field(100, ge=1, description="steps of that training")
+    proposals: int = Field(256, ge=1, description="exchanges of two blocks, and likewise of three, that a sweep scores")
+    sweeps: int = Field(40, ge=1, description="sweeps at most")
+    patience: int = Field(3, ge=1, description="sweeps without a gain on the held-out images after which it ends")
+
+
+class RelaxConfig(Strict):
+    """Gumbel-Sinkhorn over the placement."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="share of the images that tell when to stop")
+    steps_taken: int = Field(60, ge=1, description="steps of Adam at most")
+    samples: int = Field(2, ge=1, description="Gumbel samples of a step")
+    rate: float = Field(0.1, gt=0, description="learning rate of the logits")
+    hot: float = Field(1.0, gt=0, description="first temperature")
+    cold: float = Field(0.2, gt=0, description="last temperature")
+    noise: float = Field(0.3, ge=0, description="size of the Gumbel noise")
+    start: Literal["fingerprint", "nothing"] = Field("fingerprint", description="the first logits: its scores, or zero")
+
+
 class AttackGrid(Strict):
     """Attacks x shares of blocks held x images x what is known of them; each attack wherever its needs are granted."""
 
@@ -242,13 +232,11 @@ def hyperparameters(config: AttacksConfig, attack: str) -> dict[str, Any]:
     """Of an attack by its name, those that the study sets."""
     if attack in ("probe", "layer"):
         return _fields(config.layer)
-    if attack == "blocks":
-        return _fields(config.blocks)
     if attack == "finetune":
         return _fields(config.finetune) | {"layer": _fields(config.layer)}
     if attack == "surrogate":
         return _fields(config.surrogate) | {"models": tuple(each.keys for each in config.surrogate.models)}
-    families: dict[str, Strict] = {"refine": config.refine, "relax": config.relax}
+    families: dict[str, Strict] = {"blocks": config.blocks, "refine": config.refine, "relax": config.relax}
     return _fields(families[attack]) if attack in families else {}
 
 

@@ -246,14 +246,14 @@ class Study(Strict):
         self._check_retraining()
         self._check_surrogates()
         attacks_on(self.attacks, self.scatter)
+        if self.attacked_size not in self.block_sizes:
+            raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
         for name in self.attacks.victims if any(True in grid.base_model for grid in self.attacks.grids) else []:
             if self.victim_config(name).base is None:
                 raise ValueError(
                     f"attacks.grids.base_model: true, but the victim '{name}' has no base: expected victim.base, "
                     "'initialisation' or a checkpoint's path"
                 )
-        if self.attacked_size not in self.block_sizes:
-            raise ValueError(f"attacks.block_size: {self.attacked_size} is none of block_sizes {self.block_sizes}")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)

@@ -21,17 +21,5 @@ ATTACKS: dict[str, type[Attack]] = {
 }
 DIRECT: dict[str, type[DirectAttack]] = {
     attack.name: attack
-    for attack in (
-        Borrow,
-        Fingerprint,
-        Nothing,
-        Prior,
-        Refine,
-        Relax,
-        Probe,
-        Layer,
-        Finetune,
-        Blocks,
-        Surrogate,
-    )
+    for attack in (Fingerprint, Prior, Relax, Refine, Blocks, Nothing, Borrow, Probe, Layer, Finetune, Surrogate)
 }

@@ -76,7 +76,7 @@ def _draw_reported(axis: Axes, own: float, styles: dict[str, tuple[str, str]]) -
         if points:
             shares = [100 * own * each.reached / each.whole for each in points if each.whole]
             axis.plot(
-                [each.images for each in points],
+                [float(each.images or 0) for each in points],
                 shares,
                 marker="*",
                 markersize=10,
