@@ -10,8 +10,10 @@ import small
 from scatterproof.attack_grid import AttackGrid, AttacksConfig, attacks_on
 from scatterproof.models import ModelError, dense_layers
 from scatterproof.puzzle import Puzzle, make_puzzle
+from scatterproof.report.attacks import granted
 from scatterproof.seeds import seed_of
 from scatterproof.study import StudyError, TrainConfig, VictimConfig, parse_study
+from scatterproof.tables import ATTACK_COLUMNS, attack_table
 from scatterproof.threat import ThreatModel
 from scatterproof.victim import start_of, train_victim
 
@@ -79,11 +81,11 @@ def test_a_missing_base_is_named() -> None:
 def test_a_puzzle_carries_the_base_where_the_threat_grants_it_alone(tmp_path: Path) -> None:
     model, base = small.network(small.WIDE), small.network(small.WIDE, seed=2)
     made = {}
-    for granted in (False, True):
-        threat = ThreatModel(images=3, base_model=granted)
+    for given in (False, True):
+        threat = ThreatModel(images=3, base_model=given)
         puzzle, _ = make_puzzle(model, small.WIDE, small.dataset(), threat, 16, (0,), base)
-        puzzle.save(tmp_path / f"{granted}.safetensors")
-        made[granted] = Puzzle.load(tmp_path / f"{granted}.safetensors")
+        puzzle.save(tmp_path / f"{given}.safetensors")
+        made[given] = Puzzle.load(tmp_path / f"{given}.safetensors")
     assert made[False].base is None
     assert made[True].base is not None
     assert list(made[True].base) == ["3"]
@@ -99,6 +101,20 @@ def test_threats_with_a_base_have_names_of_their_own_and_the_attacks_that_need_o
     assert found == {
         "layer-1-100-none": ["fingerprint", "nothing"],
         "layer-1-100-none-base": ["fingerprint", "prior", "nothing", "borrow"],
+    }
+
+
+def test_a_table_keeps_threats_with_a_base_apart() -> None:
+    about = {"study": "x", "victim_seed": 0, "layer": "3", "block_size": 16, "victim": "victim"}
+    trained = {"device": "cpu", "device_minutes": 1.0}
+    row = dict.fromkeys([*ATTACK_COLUMNS, "minutes", "used"], 0.0)
+    found = {
+        attack_table([dict(row)], about, ThreatModel(images=20, base_model=base), trained, "cpu")["knows"].item()
+        for base in (False, True)
+    }
+    assert {granted(20, knows) for knows in found} == {
+        "20 unlabelled images",
+        "20 unlabelled images and a public base model",
     }
 
 

@@ -18,11 +18,16 @@ from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 from scatterproof.threat import ThreatModel
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
-IMAGES = 24
+IMAGES = max(24, *(knowledge.images for knowledge in KNOWLEDGE.values()))
 # Smaller than their defaults, so that a tiny puzzle takes no longer than it must.
 TINY: dict[str, dict[str, Any]] = {
     "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": (0.01,)},
     "relax": {"steps_taken": 3},
+    "probe": {"updates": 8},
+    "layer": {"updates": 8},
+    "blocks": {"updates": 8},
+    "finetune": {"updates": 8},
+    "surrogate": {"updates": 2},
 }
 each_attack = pytest.mark.parametrize("name", DIRECT)
 

@@ -77,7 +77,8 @@ def attack_table(
     trained on another device is no peer, and the ratio stays empty.
     """
     found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
-    found = found.assign(threat=threat.name, keep=threat.share, images=threat.images, knows=threat.knows)
+    found = found.assign(threat=threat.name, keep=threat.share, images=threat.images)
+    found = found.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
     used = found.pop("used")
     for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
         found[column] = threat.images * (used == read)

@@ -59,7 +59,7 @@ class Refine(DirectAttack):
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The fingerprint's placement, where needed the guided one, then the best so far after 1, 2, 4, ... sweeps."""
-        *_, start = Fingerprint().steps(_fewer(puzzle), run)
+        start = Fingerprint().placed(_fewer(puzzle), run.machine.device)
         yield start
         learn, held = scorers(puzzle, run, self.name, self.held_out)
         if learn.engine is None:

@@ -86,8 +86,7 @@ class Relax(DirectAttack):
 
     def _start(self, puzzle: Puzzle, run: Run, generator: torch.Generator) -> Placed:
         if self.start == "fingerprint":
-            *_, found = Fingerprint().steps(puzzle, run)
-            return found
+            return Fingerprint().placed(puzzle, run.machine.device)
         space = PlacementSpace(puzzle, torch.device("cpu"))
         placement = space.placements(space.random(1, generator)[0])
         even = torch.full((len(placement), 1), 1 / puzzle.layout.positions)

@@ -22,8 +22,10 @@ def final(attacks: pd.DataFrame) -> pd.DataFrame:
 
 
 def granted(images: Any, knows: Any) -> str:
-    """`100 unlabelled images`, or `no images`."""
-    return f"{int(images):,} {KNOWN[str(knows)]}" if int(images) else "no images"
+    """`100 unlabelled images`, or `no images`; and the base model, where `knows` says so."""
+    known, _, base = str(knows).partition("-")
+    found = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
+    return f"{found} and a public base model" if base else found
 
 
 def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
