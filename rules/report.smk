@@ -4,7 +4,8 @@
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
+FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED, *FINENESS]
 TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -18,6 +19,7 @@ FIGURES = {
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
     **({"verdict": "What having the blocks gains over having none, threat by threat"} if ATTACKED else {}),
     **({"retrain": "Attacks: accuracy against the number of the pirate's images"} if TAUGHT else {}),
+    **({"fineness": "F: accuracy recovered against the size of the blocks"} if FINENESS else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

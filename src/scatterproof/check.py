@@ -12,6 +12,8 @@ from scatterproof.attacks.searching import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
+from scatterproof.fineness import sizes_of
+from scatterproof.fineness_grid import LEAST_BLOCKS
 from scatterproof.models import build_model, dense_layers, load_base, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
@@ -40,13 +42,33 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             raise CheckError(f"search.{error}") from None
     victims = [study.victim_config(name) for name in study.names]
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
-    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size, threat searched, and plateau.
+    _check_fineness(study, dataset)
+    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size (F's too), threat, and plateau.
     granted = len(threats(study.search, study.scatter)) + len(attacks_on(study.attacks, study.scatter))
-    copies = 4 + len(study.block_sizes) + granted
+    copies = 4 + len(study.block_sizes) + len(study.fineness.block_sizes) + granted
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
     )
     return {"victims": found, "disk_bytes": needed}
+
+
+def _check_fineness(study: Study, dataset: Dataset) -> None:
+    """Every victim of F has a size that cuts its layer into enough blocks."""
+    for name in study.fineness.victims if study.fineness.block_sizes else []:
+        config = study.victim_config(name)
+        if not sizes_of(_built(config, dataset), config, study.fineness.block_sizes):
+            raise CheckError(
+                f"fineness.block_sizes {study.fineness.block_sizes}: none cuts the layer of {name} into at least "
+                f"{LEAST_BLOCKS} blocks"
+            )
+
+
+def _built(config: VictimConfig, dataset: Dataset) -> nn.Module:
+    """The network untrained; a large VGG without its memory."""
+    if config.model not in ("vgg16", "vgg16_bn"):
+        return build_model(config, dataset.classes)
+    with torch.device("meta"):
+        return build_model(config, dataset.classes)
 
 
 def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
@@ -56,11 +78,8 @@ def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[
             assert config.checkpoint is not None
             path = config.checkpoint.replace("{seed}", str(seed))
             load_weights(model, read_checkpoint(path), f"victim.checkpoint '{path}'")
-    elif config.model in ("vgg16", "vgg16_bn"):
-        with torch.device("meta"):
-            model = build_model(config, dataset.classes)
     else:
-        model = build_model(config, dataset.classes)
+        model = _built(config, dataset)
     if config.base not in (None, INITIALISATION):
         for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
             load_base(

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from scatterproof.attack_grid import AttacksConfig, attacks_on
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.errors import UserError
+from scatterproof.fineness_grid import FinenessConfig
 from scatterproof.machine import BudgetConfig, RunConfig
 from scatterproof.recipes import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.searches import PlateauConfig, SearchConfig
@@ -225,6 +226,7 @@ class Study(Strict):
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     attacks: AttacksConfig = Field(AttacksConfig(), description="reassembly from the weights")
+    fineness: FinenessConfig = Field(FinenessConfig(), description="F")
     retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
@@ -238,8 +240,8 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for key, named in {"search": self.search.victims, "attacks": self.attacks.victims}.items():
-            for name in named:
+        for key in ("search", "attacks", "fineness"):
+            for name in getattr(self, key).victims:
                 if name not in self.names:
                     expected = " or ".join(self.names)
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
@@ -314,6 +316,7 @@ class Study(Strict):
             "plateau.images": self.plateau.images_needed,
             "retraining.pirate_images": self.retraining.images_needed,
             "attacks.grids.images": self.attacks.images_needed,
+            "fineness.images": self.fineness.images_needed,
         }
 
     @property
@@ -340,6 +343,11 @@ class Study(Strict):
     def attacked_size(self) -> int:
         """Side of the blocks that are attacked."""
         return self.attacks.block_size or self.block_sizes[0]
+
+    @property
+    def fineness_victims(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that is cut into blocks of several sizes."""
+        return self._chosen(self.fineness.victims, self.fineness.victim_seeds) if self.fineness.block_sizes else []
 
     @property
     def controlled(self) -> list[tuple[str, int]]:

@@ -21,6 +21,12 @@ ATTACK_COLUMNS = [
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
     *COST_COLUMNS,
 ]
+FINENESS_COLUMNS = [
+    *HEAD,
+    *("width", "blocks", "whole_blocks", "attack", "images", "accuracy", "relative_accuracy", "known_places_accuracy"),
+    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits", "bits_whole"),
+    *COST_COLUMNS,
+]
 
 
 def read_table(path: str) -> pd.DataFrame:
@@ -81,6 +87,14 @@ def attack_table(
     found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
     found["withheld_accuracy"] = None
     return found[ATTACK_COLUMNS]
+
+
+def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> pd.DataFrame:
+    """`tables/fineness.csv`: a row for each victim and block size, with the minutes of the attack."""
+    found = pd.DataFrame(rows).assign(study=study, device=device)
+    found = found.rename(columns={"minutes": "device_minutes"})
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    return found[FINENESS_COLUMNS]
 
 
 def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:

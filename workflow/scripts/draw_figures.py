@@ -7,6 +7,7 @@ from scatterproof.job import light_job
 from scatterproof.report import figures
 from scatterproof.report.attacks import draw_attacks
 from scatterproof.report.curves import draw_curves
+from scatterproof.report.fineness import draw_fineness
 from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
@@ -32,6 +33,8 @@ with light_job(snakemake, "report"):
         draw_verdict(tables["verdict"], svg["verdict"])
     if "retrain" in svg:
         draw_curves(tables["attacks"], tables["victim"], svg["retrain"])
+    if "fineness" in tables:
+        draw_fineness(tables["fineness"], tables["victim"], svg["fineness"])
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import attacks, cost_section, leaderboard, searches, talk_cost, verdicts, words
+from scatterproof.report import attacks, cost_section, fineness, leaderboard, searches, talk_cost, verdicts, words
 from scatterproof.report import retraining as against
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.table import Table
@@ -75,10 +75,10 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     """The page as HTML.
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
-    their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, and `breakeven` where the study has them;
-    figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`, `trajectory`,
-    `plateau`, `attacks`, `verdict`, `retrain`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as
-    `provenance()` gives it.
+    their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, `fineness` and `breakeven` where the study
+    has them; figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`,
+    `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `retraining`, `cost`) to its .svg, any may be
+    missing; provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -104,6 +104,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         search=_search(tables, retraining),
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
         **_attacks(tables),
+        **fineness.section(tables.get("fineness")),
         plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
         cost=cost_section.summary_table(tables["cost_summary"]),

@@ -1,0 +1,133 @@
+"""F: sizes that make enough blocks, puzzles without the answer, and thresholds read off the curve."""
+
+from itertools import product
+from math import lgamma, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import report_tables as made_up
+import small
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.direct import Run
+from scatterproof.attacks.fingerprint import Fingerprint
+from scatterproof.attacks.scoring import Judge
+from scatterproof.check import CheckError, check_study
+from scatterproof.fineness import file_of, grant, in_folder, placement_bits, row, sizes_of
+from scatterproof.fineness_grid import FinenessConfig
+from scatterproof.report.fineness import THRESHOLD_HEAD, draw_fineness, section, sentences, thresholds
+from scatterproof.study import PruneConfig, Study, StudyError, parse_study
+from scatterproof.tables import FINENESS_COLUMNS, fineness_table
+from scatterproof.threat import ThreatModel
+
+DATA = small.dataset(pirate=20)
+SIZES = (4, 8, 16, 32, 512)
+SEEDS, RISE = range(5), {16: 0.1, 32: 0.4, 64: 0.9, 128: 1.0}
+
+
+def test_only_sizes_that_make_64_blocks_are_cut() -> None:
+    """The layer is 128 x 256: 16 makes 128 blocks, 32 makes 32."""
+    model = small.network(small.WIDE)
+    assert sizes_of(model, small.WIDE, SIZES) == [4, 8, 16]
+    found = list(grant(model, small.WIDE, DATA, ThreatModel(images=8), SIZES, (0, "victim", 0)))
+    assert [size for size, _, _ in found] == [4, 8, 16]
+    for size, puzzle, answer in found:
+        assert len(puzzle.blocks) == 128 * 256 // size**2
+        assert puzzle.labels is None and puzzle.logits is None
+        cut = answer.layout.cut({"3": model.get_submodule("3").weight.detach()})  # type: ignore[dict-item]
+        assert torch.equal(puzzle.blocks, cut[answer.placement.positions])
+
+
+def test_a_row_counts_bits_over_the_same_blocks(tmp_path: Path) -> None:
+    model = small.network(small.WIDE, seed=1)  # right by luck on some test images
+    ((size, puzzle, answer),) = grant(model, small.WIDE, DATA, ThreatModel(images=8), [16], (0, "victim", 0))
+    steps = Fingerprint(rounds=1).run(puzzle, Run(Machine(torch.device("cpu"), 1)))
+    found = row(Judge(puzzle, answer, model, DATA, torch.device("cpu")), steps)
+    assert found["blocks"] == found["whole_blocks"] == 128
+    assert found["bits_whole"] == pytest.approx(lgamma(129) / log(2))
+    assert 0 < found["residual_bits"] < 128 * log(128 / 0.01) / log(2)
+    assert found["known_places_accuracy"] >= found["accuracy"] * 0.5
+    assert found["minutes"] == steps[-1].minutes
+    table = fineness_table([{"victim": "victim", "victim_seed": 0, **found}], "made-up", "cpu")
+    assert list(table.columns) == FINENESS_COLUMNS
+    puzzle.save(tmp_path / file_of(size))
+    assert in_folder(tmp_path) == {16: tmp_path / "b16.safetensors"}
+
+
+def test_edge_blocks_are_no_secret() -> None:
+    model = small.network(small.vgg())  # 64 x 392
+    ((_, puzzle, _),) = grant(model, small.vgg(), DATA, ThreatModel(), [10], (0,))
+    assert puzzle.layout.positions == 7 * 40
+    assert placement_bits(puzzle.layout) == pytest.approx(lgamma(6 * 39 + 1) / log(2))
+
+
+def recovered(rise: dict[int, float], victim: str = "victim", spread: float = 0.02) -> Any:
+    rows = []
+    for seed, (size, share) in product(SEEDS, rise.items()):
+        blocks = 3136 * 512 // size**2
+        share += spread * (seed - 2)
+        rows.append(
+            {"victim": victim, "victim_seed": seed, "layer": "classifier.0", "block_size": size, "keep": 1.0}
+            | {"width": 0.125, "blocks": blocks, "whole_blocks": blocks, "attack": "fingerprint", "images": 100}
+            | {"accuracy": 0.3 * share, "relative_accuracy": share, "known_places_accuracy": 0.3}
+            | {"position_accuracy": share, "row_accuracy": share, "column_accuracy": share}
+            | {"residual_bits": blocks * (1 - share), "bits_whole": blocks * 9.0, "minutes": 0.1}
+        )
+    return fineness_table(rows, "made-up", made_up.DEVICE)
+
+
+def test_the_threshold_is_where_the_curve_crosses() -> None:
+    found = thresholds(recovered(RISE)).set_index("level")
+    assert found.loc[0.5, "block_size"] == pytest.approx(32 * 2**0.2)
+    assert found.loc[0.5, "ci_low"] < 32 * 2**0.2 < found.loc[0.5, "ci_high"]
+    assert found.loc[0.5, "seeds"] == 5
+    assert found.loc[0.95, "block_size"] == pytest.approx(64 * 2**0.5)
+
+
+def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
+    never = thresholds(recovered({16: 0.1, 32: 0.2}))
+    assert never["block_size"].isna().all() and never["ci_high"].isna().all()
+    always = thresholds(recovered({16: 0.99, 32: 1.0}, spread=0.0))
+    assert (always["block_size"] == 16).all()
+    cells = [row[3] for row in section(recovered({16: 0.1, 32: 0.2}))["fineness_threshold"].rows]
+    assert cells == ["not reached at 32"] * 2
+    one_seed = recovered(RISE)
+    one_seed = one_seed[one_seed["victim_seed"] == 0]
+    assert thresholds(one_seed)["ci_low"].isna().all()
+
+
+def test_the_page_shows_each_victim_and_size(tmp_path: Path) -> None:
+    shown = section(recovered(RISE))
+    assert [row[2] for row in shown["fineness"].rows] == ["16", "32", "64", "128"]
+    assert len(shown["fineness_threshold"].rows[0]) == len(THRESHOLD_HEAD)
+    (text,) = sentences(recovered(RISE))
+    assert "in blocks of 16 x 16 (6,272 of them) the fingerprint recovers 10.0 %" in text
+    assert "50 % from 36.8 [" in text
+    svg = draw_fineness(recovered(RISE), made_up.victim_table(), tmp_path / "fineness.svg")
+    assert "side of the blocks" in svg.read_text() and svg.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize(
+    ("fineness", "named"),
+    [
+        ({"block_sizes": [16, 16]}, "fineness.block_sizes"),
+        ({"block_sizes": [16], "victims": ["other"]}, "fineness.victims: 'other' is no victim of this study"),
+        ({"block_sizes": [0]}, "fineness.block_sizes.0"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(fineness: dict[str, Any], named: str) -> None:
+    with pytest.raises(StudyError, match=named):
+        parse_study({"study": "x", "fineness": fineness}, "x.yaml")
+
+
+def test_sizes_that_fit_no_victim_and_images_that_are_not_there_are_refused() -> None:
+    prune = PruneConfig(corrections=["none"])
+    study = Study(study="x", victim=small.vgg(), block_sizes=[16], prune=prune)
+    with pytest.raises(
+        CheckError, match=r"^fineness.block_sizes \[32\]: none cuts the layer of victim into at least 64"
+    ):
+        check_study(study.model_copy(update={"fineness": FinenessConfig(block_sizes=[32], images=8)}), DATA)
+    with pytest.raises(CheckError, match=r"^fineness.images is 21, but the pirate has 20 images"):
+        check_study(study.model_copy(update={"fineness": FinenessConfig(block_sizes=[8], images=21)}), DATA)

@@ -1,0 +1,31 @@
+"""Score what was recovered of every victim at every block size, on test images, and find the thresholds."""
+
+from pathlib import Path
+
+from scatterproof.attacks.found import load_found
+from scatterproof.attacks.scoring import Judge
+from scatterproof.data import load_dataset
+from scatterproof.files import write_csv
+from scatterproof.fineness import in_folder, row
+from scatterproof.job import compute_job
+from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.report.fineness import thresholds
+from scatterproof.tables import fineness_table
+
+params, inputs = snakemake.params, snakemake.input
+with compute_job(snakemake, "fineness", params.device) as job:
+    dataset, rows = load_dataset(inputs.dataset), []
+    parts = (inputs.models, inputs.puzzles, inputs.answers, inputs.found)
+    for (name, seed), *paths in zip(params.victims, *parts, strict=True):
+        model_path, puzzles, answers, found_path = map(Path, paths)
+        found = load_found(found_path)
+        for size, path in in_folder(puzzles).items():
+            puzzle, answer = Puzzle.load(path), Answer.load(in_folder(answers)[size])
+            victim = build_model(puzzle.config, dataset.classes)
+            load_weights(victim, read_checkpoint(model_path), str(model_path))
+            judge = Judge(puzzle, answer, victim, dataset, job.device)
+            rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.stem])})
+    table = fineness_table(rows, params.study, job.device_name)
+    write_csv(snakemake.output.fineness, table)
+    write_csv(snakemake.output.threshold, thresholds(table))
