@@ -5,6 +5,7 @@ values that pass around the layer (a residual, say) are handed from head to tail
 cut before its first operation: right, only slower.
 """
 
+import operator
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -17,7 +18,13 @@ ELEMENTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
     nn.Hardswish, nn.Identity, nn.Dropout,
 )  # fmt: skip
-ELEMENTWISE_FUNCTIONS = (F.relu, torch.relu, torch.tanh, torch.sigmoid, F.gelu, F.silu, F.leaky_relu)
+ELEMENTWISE_FUNCTIONS = (
+    F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.mish, F.tanh, torch.tanh, F.sigmoid,
+    torch.sigmoid, F.softplus, F.hardswish, F.dropout,
+)  # fmt: skip
+ELEMENTWISE_METHODS = ("relu", "tanh", "sigmoid", "contiguous", "clone")
+# Joining a layer's outputs with something else, each feature with its own: a residual, a gate
+JOINING = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul)
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,71 @@ def following_layer(tail: nn.Module) -> str | None:
     node = next(iter(tail.graph.nodes))
     while len(node.users) == 1:
         node = next(iter(node.users))
-        module = tail.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if type(module) is nn.Linear:
+        if type(_module(tail, node)) is nn.Linear:
             return str(node.target)
-        function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS and len(node.args) == 1
-        if not function and not isinstance(module, ELEMENTWISE_MODULES):
+        if not _elementwise(tail, node):
             return None
     return None
+
+
+@torch.no_grad()
+def reading_weights(tail: nn.Module) -> torch.Tensor | None:
+    """The weights [m, outputs] of all dense layers that read the cut layer's outputs, one below the other.
+
+    They may read them through elementwise operations, and further down a residual stream: through sums and products
+    with other values, means over tokens, and layer norms, whose scale and centring are made part of the weights. None
+    where no dense layer reads them so, or the network can't be traced.
+    """
+    if not isinstance(tail, fx.GraphModule):
+        return None
+    first = next(iter(tail.graph.nodes))
+    todo: list[tuple[fx.Node, tuple[nn.LayerNorm, ...]]] = [(first, ())]
+    found: dict[str, torch.Tensor] = {}
+    seen = {first}
+    while todo:
+        source, norms = todo.pop()
+        for node in source.users:
+            module = _module(tail, node)
+            if type(module) is nn.Linear:
+                found.setdefault(str(node.target), _through(norms, module.weight))
+            elif node not in seen and (isinstance(module, nn.LayerNorm) or _keeps_features(tail, node)):
+                seen.add(node)
+                todo.append((node, (*norms, module) if isinstance(module, nn.LayerNorm) else norms))
+    return torch.cat(list(found.values())) if found else None
+
+
+def _through(norms: tuple[nn.LayerNorm, ...], weight: torch.Tensor) -> torch.Tensor:
+    """A weight as it acts on what goes into these layer norms, the first one first, but for their division."""
+    for norm in reversed(norms):
+        if norm.weight is not None:
+            weight = weight * norm.weight
+        weight = weight - weight.mean(1, keepdim=True)
+    return weight
+
+
+def _module(tail: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return tail.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _elementwise(tail: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node acts on each value of its only input by itself."""
+    if len(node.all_input_nodes) != 1:
+        return False
+    if node.op == "call_method":
+        return node.target in ELEMENTWISE_METHODS
+    function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS
+    return function or isinstance(_module(tail, node), ELEMENTWISE_MODULES)
+
+
+def _keeps_features(tail: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether each feature of the result is made from the same feature of the node's input."""
+    if node.target in JOINING:
+        return node.op == "call_function"
+    if node.target in ("mean", torch.mean):
+        over = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        axes = over if isinstance(over, list | tuple) else [over]
+        return all(isinstance(axis, int) and axis in (1, -2) for axis in axes)
+    return _elementwise(tail, node)
 
 
 def _next_layer(split: SplitModel, linear: nn.Linear) -> NextLayer | None:

@@ -9,12 +9,14 @@ the truth is needed to choose them. Where the layer's inputs are copies of each 
 goes the phase of the copies within the block.
 """
 
+from math import log
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 EXPONENTS = (0.5, 1.0)
+CORRELATIONS = (-0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 
 
@@ -63,6 +65,34 @@ def _likelihood(
     distance = grams @ inverse.flatten(1).to(grams.dtype).T
     log_determinant = spectrum.log().sum(1).to(grams.dtype)
     return -0.5 * distance - 0.5 * count[:, None] * log_determinant
+
+
+def unit_evidence(profiles: torch.Tensor, heights: torch.Tensor, biases: torch.Tensor, rows: torch.Tensor) -> Evidence:
+    """Which row each block lies in, by a number for each of its units that goes with the units' biases.
+
+    profiles [blocks, height] and biases [rows, height], padded; heights int64 [blocks] and rows int64 [rows]: how many
+    units are real. Within a block both are taken as jointly normal, less their means there; their correlation, of
+    either sign, is that under which the blocks are likeliest.
+    """
+    units = torch.arange(profiles.shape[1], device=profiles.device)
+    real = units < heights[:, None]
+    found, known = _standardised(profiles, real), _standardised(biases, units < rows[:, None])
+    product, energy = found @ known.T, (real.to(known.dtype) @ known.square().T)
+    options = []
+    for correlation in CORRELATIONS:
+        distance = found.square().sum(1, keepdim=True) - 2 * correlation * product + correlation**2 * energy
+        spread = 1 - correlation**2
+        likelihood = -0.5 * distance / spread - 0.5 * heights[:, None] * log(spread)
+        options.append(Evidence(likelihood, 1.0, correlation))
+    return max(options, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+
+
+def _standardised(values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Less the mean of each line's real values, over the spread of all; zero where they are not real."""
+    count = real.sum(1, keepdim=True).clamp(min=1)
+    values = torch.where(real, values, 0.0)
+    values = torch.where(real, values - values.sum(1, keepdim=True) / count, 0.0)
+    return values / (values.square().sum() / real.sum()).sqrt().clamp(min=1e-30)
 
 
 def slices(matrix: torch.Tensor, size: int) -> torch.Tensor:

@@ -20,11 +20,12 @@ from typing import ClassVar
 
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch.nn import functional as F
 
 from scatterproof.attack_grid import Known
 from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
-from scatterproof.attacks.evidence import group_evidence, slices
+from scatterproof.attacks.evidence import group_evidence, slices, unit_evidence
 from scatterproof.attacks.prediction import Filters, Prediction
 from scatterproof.attacks.surroundings import Surroundings, find_surroundings
 from scatterproof.puzzle import Puzzle
@@ -132,11 +133,17 @@ class _Evidence:
         places = grid.shapes().to(shapes.device)
         numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
         self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
-        self._by_column = group_evidence(blocks, slices(around.inputs, grid.width), shapes).log_likelihood
+        inputs = slices(around.inputs, grid.width)
+        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
         self._by_row = blocks.new_zeros(len(blocks), grid.rows)
         if around.following is not None:
             moments = slices(around.following, grid.height)
-            self._by_row = group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+        if around.bias is not None:
+            heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
+            biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
+            profiles = _activity(blocks, inputs, self._by_column)
+            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights.to(biases.device)).log_likelihood
 
     def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.
@@ -163,6 +170,16 @@ class _Evidence:
             places.append(place)
             scores.append(best)
         return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=IMPOSSIBLE))
+
+
+def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Log of how strongly each unit of a block [blocks, height] answers the inputs of the column it seems to lie in.
+
+    Units that learned much have large weights and large biases: both came from the same gradients.
+    """
+    expected = (by_column.softmax(1) @ moments.flatten(1)).view(len(blocks), *moments.shape[1:])
+    energy = (torch.bmm(blocks, expected) * blocks).sum(2)
+    return energy.clamp(min=1e-30).log()
 
 
 def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:

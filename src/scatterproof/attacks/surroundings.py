@@ -10,7 +10,7 @@ from scatterproof.blocks import BlockGrid
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
-from scatterproof.split import following_layer, split_at
+from scatterproof.split import reading_weights, split_at
 
 MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
 MADE_UP = 256  # images made up where the pirate has none
@@ -20,13 +20,15 @@ MADE_UP = 256  # images made up where the pirate has none
 class Surroundings:
     """What the pirate knows around a scattered layer.
 
-    inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weight of the dense layer that
-    reads the layer's outputs, or None where none does: then nothing tells the rows apart.
+    inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weights of the dense layers that
+    read the layer's outputs, or None where none does; bias [outputs]: the layer's own, None where it has none. Without
+    both nothing tells the rows apart.
     """
 
     grid: BlockGrid
     inputs: torch.Tensor
     following: torch.Tensor | None
+    bias: torch.Tensor | None
 
 
 def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surroundings:
@@ -37,19 +39,12 @@ def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surrou
     model = puzzle.model().to(device)
     images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
     layer = dense_layers(model)[name]
-    tail = split_at(model, [name]).tail
-    following = following_layer(tail)
     return Surroundings(
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
-        following=None if following is None else _weight(tail, following),
+        following=reading_weights(split_at(model, [name]).tail),
+        bias=None if layer.bias is None else layer.bias.detach(),
     )
-
-
-def _weight(tail: nn.Module, path: str) -> torch.Tensor:
-    layer = tail.get_submodule(path)
-    assert isinstance(layer, nn.Linear)
-    return layer.weight.detach()
 
 
 def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
