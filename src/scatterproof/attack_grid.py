@@ -49,7 +49,7 @@ class Knowledge:
 
 
 KNOWLEDGE: Mapping[str, Knowledge] = {
-    "fingerprint": Knowledge(),
+    "fingerprint": Knowledge(scatter=("layer", "dense")),
     "prior": Knowledge(base_model=True),
     "relax": Knowledge(images=20, knows=("labels", "logits")),
     "refine": Knowledge(images=20, knows=("labels", "logits")),

@@ -29,7 +29,7 @@ from scatterproof.attacks.base import Machine
 from scatterproof.attacks.controls import Key, with_random_layers
 from scatterproof.attacks.direct import Copy, Placed, Run
 from scatterproof.attacks.scoring import Judge
-from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.attacks.surroundings import find_surroundings, in_order
 from scatterproof.data import Dataset
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.models import dense_layers
@@ -44,20 +44,28 @@ FOUND, AGREES, CHANCES = 0.99, 0.9, 3
 
 
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
-    """The network with a leak in the layer that this puzzle scatters: noise as strong as the layer, and the leak."""
+    """The network with a leak in each layer that this puzzle scatters: noise as strong as the layer, and the leak.
+
+    Of several layers each gets a leak of what the ones before it now give it, and its units learn more or less, as
+    their biases say: what follows a layer is scattered as well.
+    """
     model = copy.deepcopy(model)
-    (name,) = puzzle.layout.grids
-    around = find_surroundings(puzzle, name, puzzle.blocks.device)
+    layers, names = dense_layers(model), in_order(puzzle, puzzle.blocks.device)
     generator = torch_generator("planted leak", *key)
-    inputs = around.inputs - around.inputs.mean(0)
-    outputs = around.grid.outputs
-    after = torch.eye(outputs) if around.following is None else around.following
-    back = torch.randn(len(inputs), len(after), generator=generator) @ after
-    learned = back.T @ inputs
-    weight = dense_layers(model)[name].weight.data
-    noise = torch.randn(weight.shape, generator=generator)
-    found = noise + LEAK * learned / learned.std()
-    weight.copy_(found * (weight.std() / found.std()))
+    for name in names:
+        others = {other: layers[other].weight.data for other in names if other != name}
+        around = find_surroundings(puzzle, name, puzzle.blocks.device, others)
+        inputs = around.inputs - around.inputs.mean(0)
+        outputs = around.grid.outputs
+        after = torch.eye(outputs) if around.following is None else around.following
+        back = torch.randn(len(inputs), len(after), generator=generator) @ after
+        if len(names) > 1 and around.bias is not None:
+            back = back * (around.bias / around.bias.std()).exp()
+        learned = back.T @ inputs
+        weight = layers[name].weight.data
+        noise = torch.randn(weight.shape, generator=generator)
+        found = noise + LEAK * learned / learned.std()
+        weight.copy_(found * (weight.std() / found.std()))
     return model
 
 
@@ -73,19 +81,24 @@ def _near(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
 
 def right_places(reached: Placed, puzzle: Puzzle, answer: Answer) -> tuple[int, int]:
     """Whole blocks at their places, and all whole ones; columns that read equal inputs on all images are one place."""
-    (name,) = puzzle.layout.grids
+    place = torch.cat([_places(puzzle, name) + first for name, first in puzzle.layout.offsets.items()])
+    truth = answer.placement.positions
+    counted = puzzle.layout.ambiguous()[truth]
+    hit = place[reached.placement[counted]] == place[truth[counted]]
+    return int(hit.sum()), int(counted.sum())
+
+
+def _places(puzzle: Puzzle, name: str) -> torch.Tensor:
+    """A number for each position of a layer, equal where the row is and the columns read equal inputs."""
     grid = puzzle.layout.grids[name]
     inputs = find_surroundings(puzzle, name, puzzle.blocks.device).inputs
     width = grid.columns * grid.width
     padded = torch.nn.functional.pad(inputs, (0, width - inputs.shape[1]), value=torch.nan)
     slices = padded.view(len(inputs), grid.columns, grid.width).transpose(0, 1).flatten(1).nan_to_num(nan=-1.0)
     same = torch.unique(slices, dim=0, return_inverse=True)[1]
-    truth = answer.placement.positions
-    counted = puzzle.layout.ambiguous()[truth]
-    at, right = reached.placement[counted], truth[counted]
-    rows = at // grid.columns == right // grid.columns
-    hit = rows & (same[at % grid.columns] == same[right % grid.columns])
-    return int(hit.sum()), int(counted.sum())
+    position = torch.arange(grid.count)
+    found: torch.Tensor = position // grid.columns * grid.columns + same[position % grid.columns]
+    return found
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:

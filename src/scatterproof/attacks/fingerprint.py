@@ -26,8 +26,10 @@ from scatterproof.attack_grid import Known
 from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
 from scatterproof.attacks.evidence import group_evidence, slices, unit_evidence
+from scatterproof.attacks.layers import layers_of
 from scatterproof.attacks.prediction import Filters, Prediction
-from scatterproof.attacks.surroundings import Surroundings, find_surroundings
+from scatterproof.attacks.surroundings import Surroundings, find_surroundings, in_order
+from scatterproof.blocks import UNPLACED, invert
 from scatterproof.puzzle import Puzzle
 
 CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
@@ -36,11 +38,11 @@ CHUNK = 512  # blocks scored at once
 
 @dataclass(frozen=True)
 class Fingerprint(DirectAttack):
-    """Mean-field reassembly of one layer.
+    """Mean-field reassembly of one layer, or of several scattered together.
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
     blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
-    relative change of what is explained at which the rounds end.
+    relative change of what is explained at which the rounds end; sweeps: over the layers, where several are scattered.
     """
 
     name: ClassVar[str] = "fingerprint"
@@ -51,12 +53,17 @@ class Fingerprint(DirectAttack):
     input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
     output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     settled: float = 0.002
+    sweeps: int = 2
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by each block alone, then after each round."""
+        device = run.machine.device
+        if len(puzzle.layout.grids) > 1:
+            yield from self._several(puzzle, device)
+            return
         (name,) = puzzle.layout.grids
-        around = find_surroundings(puzzle, name, run.machine.device)
-        yield from self.placements(puzzle.blocks.to(run.machine.device), puzzle.shapes.to(run.machine.device), around)
+        around = find_surroundings(puzzle, name, device)
+        yield from self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around)
 
     def placed(self, puzzle: Puzzle, device: torch.device) -> Placed:
         """The last of these alone: to make each round a placement takes longer than the rounds."""
@@ -64,6 +71,32 @@ class Fingerprint(DirectAttack):
         around = find_surroundings(puzzle, name, device)
         *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
         return found
+
+    def _several(self, puzzle: Puzzle, device: torch.device) -> Iterator[Placed]:
+        """The same for several layers at once: which layer each block is of, then one after the other from the first.
+
+        A layer's inputs are computed with the layers before it as they were put together; in the second sweep the ones
+        after it are known as well.
+        """
+        blocks, shapes, layout = puzzle.blocks.to(device), puzzle.shapes.to(device), puzzle.layout
+        layer_of, order = layers_of(blocks, shapes, layout), list(layout.grids)
+        placement = torch.zeros(len(blocks), dtype=torch.int64)
+        candidates = torch.zeros(len(blocks), KEPT_CANDIDATES, dtype=torch.int64)
+        belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
+        weights: dict[str, torch.Tensor] = {}
+        for _ in range(self.sweeps):
+            for name in in_order(puzzle, device):
+                mine, first = layer_of == order.index(name), layout.offsets[name]
+                if not mine.any():
+                    continue
+                known = {other: weight for other, weight in weights.items() if other != name}
+                around = find_surroundings(puzzle, name, device, known)
+                (found,) = self.placements(blocks[mine], shapes[mine], around, 0)
+                weights[name] = _put_together(blocks[mine], found.placement.to(device), around)
+                rows, kept = mine.cpu(), found.beliefs.shape[1]
+                placement[rows] = found.placement + first
+                candidates[rows, :kept], belief[rows, :kept] = found.candidates + first, found.beliefs
+            yield Placed(placement.clone(), candidates.clone(), belief.clone())
 
     def placements(
         self,
@@ -118,6 +151,15 @@ def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, 
     mixing = torch.sparse_coo_tensor(index, belief[sure], (slots, len(flat)), check_invariants=True)
     expected: torch.Tensor = torch.sparse.mm(mixing, flat)
     return expected
+
+
+def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:
+    """The weight with the blocks at these positions; where blocks are missing, scaled by the share held."""
+    grid = around.grid
+    lines = torch.cat([blocks, torch.zeros_like(blocks[:1])]).flatten(0, 1)
+    block_at = invert(placement, grid.count)
+    whole = grid.assemble(lines, torch.where(block_at == UNPLACED, len(blocks), block_at))
+    return whole * (grid.count / len(blocks))
 
 
 class _Evidence:

@@ -1,5 +1,6 @@
 """What lies around a scattered layer and is known: its inputs on the pirate's images, and the layer after it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,20 +32,50 @@ class Surroundings:
     bias: torch.Tensor | None
 
 
-def find_surroundings(puzzle: Puzzle, name: str, device: torch.device) -> Surroundings:
+def find_surroundings(
+    puzzle: Puzzle, name: str, device: torch.device, found: Mapping[str, torch.Tensor] | None = None
+) -> Surroundings:
     """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
 
+    found: weights of other scattered layers as far as they have been put together; those not yet are left out.
     Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
     """
     model = puzzle.model().to(device)
+    layers = dense_layers(model)
+    for other, weight in (found or {}).items():
+        layers[other].weight.data = weight.to(device)
     images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
-    layer = dense_layers(model)[name]
+    layer = layers[name]
     return Surroundings(
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
-        following=reading_weights(split_at(model, [name]).tail),
+        following=_following(model, name),
         bias=None if layer.bias is None else layer.bias.detach(),
     )
+
+
+def _following(model: nn.Module, name: str) -> torch.Tensor | None:
+    """The weights that read the layer's outputs, but for those that are not known: all zero."""
+    weights = reading_weights(split_at(model, [name]).tail)
+    if weights is None:
+        return None
+    known = weights[weights.any(1)]
+    return known if len(known) else None
+
+
+def in_order(puzzle: Puzzle, device: torch.device) -> list[str]:
+    """The scattered layers in the order in which the network calls them. Raises: AttackError where it doesn't."""
+    model = puzzle.model().to(device)
+    called: list[str] = []
+    for name, layer in dense_layers(model).items():
+        layer.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    with torch.inference_mode():
+        model(puzzle.inputs(made_up_images(puzzle)[:2].to(device)))
+    found = [name for name in dict.fromkeys(called) if name in puzzle.layout.grids]
+    missing = [name for name in puzzle.layout.grids if name not in found]
+    if missing:
+        raise AttackError(f"the inputs of {missing[0]} can't be seen: the network doesn't call it as a module")
+    return found
 
 
 def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
