@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small
+from scatterproof.attack_grid import Knowledge
 from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import AttackError, Machine
 from scatterproof.attacks.direct import Copy, Placed, Run, Snapshot
-from scatterproof.attacks.evidence import group_evidence
+from scatterproof.attacks.evidence import group_evidence, unit_evidence
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.found import load_found, save_found
 from scatterproof.attacks.scoring import placed
@@ -117,10 +118,14 @@ def test_blocks_of_other_shapes_stay_where_they_fit(
 
 
 def test_a_threat_that_grants_too_little_is_refused() -> None:
+    class OfOneLayer(Fingerprint):
+        knowledge = Knowledge(scatter=("layer",), images=5)
+
     config = small.vgg()
-    puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 8, scatter="dense")
-    with pytest.raises(AttackError, match="fingerprint needs what is scattered to be layer, the threat scatters dense"):
-        Fingerprint().run(puzzle, HERE)
+    for threat, named in ({"scatter": "dense"}, "what is scattered to be layer"), ({"images": 4}, "at least 5 images"):
+        puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 8, **threat)
+        with pytest.raises(AttackError, match=f"fingerprint needs {named}, the threat"):
+            OfOneLayer().run(puzzle, HERE)
 
 
 def test_evidence_tells_groups_of_different_covariance() -> None:
@@ -130,6 +135,21 @@ def test_evidence_tells_groups_of_different_covariance() -> None:
     vectors = torch.randn(60, 30, 4, generator=generator) @ moments.sqrt()[truth]
     evidence = group_evidence(vectors, moments, torch.tensor([[30, 4]] * 60))
     assert (evidence.log_likelihood.argmax(1) == truth).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_units_are_told_by_what_goes_with_their_biases(sign: int) -> None:
+    """Rows of 8 units, the last one of 5; blocks that know nothing of the biases give nothing away."""
+    generator = torch.Generator().manual_seed(0)
+    biases, rows = torch.randn(6, 8, generator=generator), torch.tensor([8] * 5 + [5])
+    truth = torch.arange(60) % 6
+    noise = torch.randn(60, 8, generator=generator)
+    found = unit_evidence(sign * 2 * biases[truth] + noise + 3, rows[truth], biases, rows)
+    assert found.share * sign > 0.5
+    whole = rows[truth] == 8
+    assert (found.log_likelihood[:, :5].argmax(1) == truth)[whole].double().mean() > 0.9
+    nothing = unit_evidence(noise, rows[truth], biases, rows)
+    assert abs(nothing.share) <= 0.2
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from scatterproof.models import build_model
-from scatterproof.split import split_at
+from scatterproof.split import reading_weights, split_at
 from scatterproof.study import VictimConfig
 from small import network, vgg
 
@@ -186,3 +186,52 @@ def test_the_head_holds_no_scattered_layer() -> None:
     split = split_at(network(vgg()), ["classifier.0", "classifier.3"])
     assert isinstance(split.head, nn.Module)
     assert not [name for name, _ in split.head.named_modules() if name.startswith("classifier.")]
+
+
+class Stream(nn.Module):
+    """A residual stream that two feed-forward blocks read and write, then a head over its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(12, 24), nn.Linear(24, 12)
+        self.norm, self.gate, self.value, self.back = (
+            nn.LayerNorm(12),
+            *(nn.Linear(12, 9) for _ in "gv"),
+            nn.Linear(9, 12),
+        )
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(2).unfold(2, 4, 64).transpose(1, 2).flatten(2)
+        x = x + F.dropout(self.down(F.gelu(self.up(x), approximate="tanh")), 0.1, self.training)
+        y = self.norm(x)
+        x = x + self.back(F.silu(self.gate(y)) * self.value(y))
+        logits: torch.Tensor = self.head(x.mean(dim=1))
+        return logits
+
+
+def test_layers_that_read_the_outputs_are_found_down_the_residual_stream() -> None:
+    torch.manual_seed(0)
+    model = Stream().eval()
+    nn.init.normal_(model.norm.weight)
+
+    def read(layer: str) -> torch.Tensor | None:
+        return reading_weights(split_at(model, [layer]).tail)
+
+    assert agree(model, ["down"]) == "down"
+    assert torch.equal(read("up"), model.down.weight)
+    assert torch.equal(read("value"), model.back.weight), "through the gate"
+    found = read("down")
+    assert found is not None and len(found) == 9 + 9 + 5
+    direction = torch.randn(12)
+    centred = model.norm.weight * (direction - direction.mean())
+    wanted = torch.cat([model.gate.weight @ centred, model.value.weight @ centred, model.head.weight @ direction])
+    torch.testing.assert_close((found @ direction).sort().values, wanted.sort().values)
+    assert read("head") is None
+
+
+@pytest.mark.parametrize("layer", ["up", "down"])
+def test_a_network_that_cannot_be_traced_has_no_readers(layer: str) -> None:
+    assert reading_weights(split_at(Branching().eval(), ["first"]).tail) is None
+    torch.manual_seed(0)
+    assert (reading_weights(split_at(Token(), [layer]).tail) is None) == (layer == "head")

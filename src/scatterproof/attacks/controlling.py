@@ -39,33 +39,35 @@ from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
 from scatterproof.verdict import MARGIN, interval
 
-LEAK = 10.0  # times the noise: a control, no experiment
+LEAK, LEAK_OF_SEVERAL = 10.0, 3.0  # times the noise: a control, no experiment
 FOUND, AGREES, CHANCES = 0.99, 0.9, 3
 
 
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
     """The network with a leak in each layer that this puzzle scatters: noise as strong as the layer, and the leak.
 
-    Of several layers each gets a leak of what the ones before it now give it, and its units learn more or less, as
-    their biases say: what follows a layer is scattered as well.
+    Of several layers each gets a leak of what those before it now give it. Besides, each is ten times as large as the one
+    before it, and its units learn more or less, as their biases say: what tells layers and rows apart where what
+    follows is scattered as well. The leak is weaker there: a strong one makes blocks of a layer too unlike each other.
     """
     model = copy.deepcopy(model)
     layers, names = dense_layers(model), in_order(puzzle, puzzle.blocks.device)
     generator = torch_generator("planted leak", *key)
-    for name in names:
+    several = len(names) > 1
+    for number, name in enumerate(names):
         others = {other: layers[other].weight.data for other in names if other != name}
         around = find_surroundings(puzzle, name, puzzle.blocks.device, others)
         inputs = around.inputs - around.inputs.mean(0)
         outputs = around.grid.outputs
-        after = torch.eye(outputs) if around.following is None else around.following
+        after = torch.eye(outputs) if several or around.following is None else around.following
         back = torch.randn(len(inputs), len(after), generator=generator) @ after
-        if len(names) > 1 and around.bias is not None:
-            back = back * (around.bias / around.bias.std()).exp()
+        if several and around.bias is not None:
+            back = back * (around.bias / (2 * around.bias.std())).exp()
         learned = back.T @ inputs
         weight = layers[name].weight.data
         noise = torch.randn(weight.shape, generator=generator)
-        found = noise + LEAK * learned / learned.std()
-        weight.copy_(found * (weight.std() / found.std()))
+        found = noise + (LEAK_OF_SEVERAL if several else LEAK) * learned / learned.std()
+        weight.copy_(found * (10**number * layers[names[0]].weight.std() / found.std()))
     return model
 
 
@@ -164,7 +166,7 @@ class Controls:
             mean, low, high = interval(np.array(gains))
             return _row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
         low, high = wilson(right, total)
-        bound = CHANCES * shuffles / total
+        bound = CHANCES * len(real.layout.grids) * shuffles / total  # layers may differ in spread: not what is tested
         return _row("random", "position_accuracy", shuffles, right / total, low, high, bound, high < bound)
 
     def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:
