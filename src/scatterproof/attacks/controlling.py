@@ -46,8 +46,8 @@ FOUND, AGREES, CHANCES = 0.99, 0.9, 3
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
     """The network with a leak in each layer that this puzzle scatters: noise as strong as the layer, and the leak.
 
-    Of several layers each gets a leak of what those before it now give it. Besides, each is ten times as large as the one
-    before it, and its units learn more or less, as their biases say: what tells layers and rows apart where what
+    Of several layers each gets a leak of what those before it now give it. Besides, each is ten times as large as the
+    one before it, and its units learn more or less, as their biases say: what tells layers and rows apart where what
     follows is scattered as well. The leak is weaker there: a strong one makes blocks of a layer too unlike each other.
     """
     model = copy.deepcopy(model)

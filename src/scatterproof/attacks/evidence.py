@@ -6,7 +6,7 @@ normal distribution with covariance `a M^g + b I`, M being the second moment of 
 a column; its columns likewise, M being the next layer's Gram matrix over the neurons that it would have in a row. The
 exponent g and the share a / (a + b) are those under which the blocks, whatever their places, are likeliest: nothing of
 the truth is needed to choose them. Where the layer's inputs are copies of each other, M has their pattern, and with it
-goes the phase of the copies within the block.
+goes the phase of the copies within the block. What a unit learned also shows in its bias, which is not scattered.
 """
 
 from math import log

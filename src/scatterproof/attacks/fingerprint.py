@@ -7,7 +7,9 @@ beliefs held so far, filtered to those directions, predicts each block from all 
 block's product with the prediction for a place says how likely it lies there. Beliefs and prediction are computed in
 turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
 expected layer's energy the prediction explains. What is expected at a place has no part in the prediction for it, so
-that blocks don't hold themselves where they are. Without a following dense layer the rows stay guesswork.
+that blocks don't hold themselves where they are. The layer's own biases tell rows apart as well, and are all there is
+where no dense layer follows. Several layers scattered at once are first told apart (layers.py), then put together one
+after the other, each seen through those before it.
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
