@@ -89,7 +89,7 @@ def run_case(arguments: argparse.Namespace) -> None:
     order = torch.randperm(grid.count, generator=generator)
     blocks = Layout({"layer": grid}).cut({"layer": weight})[order].to(device)
     del weight
-    around = Surroundings(grid, inputs.to(device), following.to(device))
+    around = Surroundings(grid, inputs.to(device), following.to(device), torch.zeros(grid.outputs, device=device))
     shapes = grid.shapes()[order].to(device)
     started = time.perf_counter()
     placement = order
