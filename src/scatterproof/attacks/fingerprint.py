@@ -44,7 +44,7 @@ class Fingerprint(DirectAttack):
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
     blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
-    relative change of what is explained at which the rounds end; sweeps: over the layers, where several are scattered.
+    relative change of what is explained at which the rounds end; sweeps: over the layers, at most, where several are.
     """
 
     name: ClassVar[str] = "fingerprint"
@@ -55,7 +55,7 @@ class Fingerprint(DirectAttack):
     input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
     output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     settled: float = 0.002
-    sweeps: int = 2
+    sweeps: int = 4
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by each block alone, then after each round."""
@@ -87,6 +87,7 @@ class Fingerprint(DirectAttack):
         belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
         weights: dict[str, torch.Tensor] = {}
         for _ in range(self.sweeps):
+            before = placement.clone()
             for name in in_order(puzzle, device):
                 mine, first = layer_of == order.index(name), layout.offsets[name]
                 if not mine.any():
@@ -99,6 +100,8 @@ class Fingerprint(DirectAttack):
                 placement[rows] = found.placement + first
                 candidates[rows, :kept], belief[rows, :kept] = found.candidates + first, found.beliefs
             yield Placed(placement.clone(), candidates.clone(), belief.clone())
+            if torch.equal(placement, before):
+                break
 
     def placements(
         self,
