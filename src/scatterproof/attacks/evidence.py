@@ -15,7 +15,10 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from scatterproof.seeds import torch_generator
+
 EXPONENTS = (0.5, 1.0)
+EXCHANGES = 19
 CORRELATIONS = (-0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 
@@ -71,28 +74,44 @@ def unit_evidence(profiles: torch.Tensor, heights: torch.Tensor, biases: torch.T
     """Which row each block lies in, by a number for each of its units that goes with the units' biases.
 
     profiles [blocks, height] and biases [rows, height], padded; heights int64 [blocks] and rows int64 [rows]: how many
-    units are real. Within a block both are taken as jointly normal, less their means there; their correlation, of
-    either sign, is that under which the blocks are likeliest.
+    units are real. Within a block both are taken as jointly normal, less their means, over their spreads; their
+    correlation, of either sign, is that under which the blocks are likeliest, but none unless they are likelier so than
+    with the same biases exchanged among the units, every time that is tried (a permutation test at the 5 % level).
     """
     units = torch.arange(profiles.shape[1], device=profiles.device)
-    real = units < heights[:, None]
-    found, known = _standardised(profiles, real), _standardised(biases, units < rows[:, None])
-    product, energy = found @ known.T, (real.to(known.dtype) @ known.square().T)
+    real, real_rows = units < heights[:, None], units < rows[:, None]
+    found = _standardised(profiles, real)
+    best, likelihood = _correlated(found, real, _standardised(biases, real_rows))
+    generator = torch_generator("unit evidence")
+    for _ in range(EXCHANGES):
+        order = torch.randperm(int(real_rows.sum()), generator=generator).to(biases.device)
+        exchanged = torch.zeros_like(biases)
+        exchanged[real_rows] = biases[real_rows][order]
+        if _correlated(found, real, _standardised(exchanged, real_rows))[1] >= likelihood:
+            return Evidence(torch.zeros_like(best.log_likelihood), 1.0, 0.0)
+    return best
+
+
+def _correlated(found: torch.Tensor, real: torch.Tensor, known: torch.Tensor) -> tuple[Evidence, float]:
+    """Evidence under the best correlation of profiles and biases, both standardised, and how likely it makes them."""
+    product, energy = found @ known.T, real.to(known.dtype) @ known.square().T
+    own, count = found.square().sum(1, keepdim=True), real.sum(1, keepdim=True)
     options = []
     for correlation in CORRELATIONS:
-        distance = found.square().sum(1, keepdim=True) - 2 * correlation * product + correlation**2 * energy
         spread = 1 - correlation**2
-        likelihood = -0.5 * distance / spread - 0.5 * heights[:, None] * log(spread)
-        options.append(Evidence(likelihood, 1.0, correlation))
-    return max(options, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+        distance = (own - 2 * correlation * product + correlation**2 * energy) / spread
+        options.append(Evidence(-0.5 * distance - 0.5 * count * log(spread), 1.0, correlation))
+    likelihoods = [float(torch.logsumexp(one.log_likelihood, 1).double().mean()) for one in options]
+    chosen = max(range(len(options)), key=likelihoods.__getitem__)
+    return options[chosen], likelihoods[chosen]
 
 
 def _standardised(values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Less the mean of each line's real values, over the spread of all; zero where they are not real."""
+    """Less the mean of each line's real values, over their spread; zero where they are not real."""
     count = real.sum(1, keepdim=True).clamp(min=1)
     values = torch.where(real, values, 0.0)
     values = torch.where(real, values - values.sum(1, keepdim=True) / count, 0.0)
-    return values / (values.square().sum() / real.sum()).sqrt().clamp(min=1e-30)
+    return values / (values.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-30)
 
 
 def slices(matrix: torch.Tensor, size: int) -> torch.Tensor:
