@@ -147,9 +147,10 @@ def test_units_are_told_by_what_goes_with_their_biases(sign: int) -> None:
     found = unit_evidence(sign * 2 * biases[truth] + noise + 3, rows[truth], biases, rows)
     assert found.share * sign > 0.5
     whole = rows[truth] == 8
-    assert (found.log_likelihood[:, :5].argmax(1) == truth)[whole].double().mean() > 0.9
+    assert (found.log_likelihood[:, :5].argmax(1) == truth)[whole].double().mean() > 0.8
     nothing = unit_evidence(noise, rows[truth], biases, rows)
-    assert abs(nothing.share) <= 0.2
+    assert nothing.share == 0
+    assert not nothing.log_likelihood.any()
 
 
 @settings(max_examples=30, deadline=None)
