@@ -94,7 +94,7 @@ class Fingerprint(DirectAttack):
                     continue
                 known = {other: weight for other, weight in weights.items() if other != name}
                 around = find_surroundings(puzzle, name, device, known)
-                (found,) = self.placements(blocks[mine], shapes[mine], around, 0)
+                (found,) = self.placements(blocks[mine], shapes[mine], around, dense=0)
                 weights[name] = _put_together(blocks[mine], found.placement.to(device), around)
                 rows, kept = mine.cpu(), found.beliefs.shape[1]
                 placement[rows] = found.placement + first
