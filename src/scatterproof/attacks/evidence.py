@@ -70,20 +70,23 @@ def _likelihood(
     return -0.5 * distance - 0.5 * count[:, None] * log_determinant
 
 
-def unit_evidence(profiles: torch.Tensor, heights: torch.Tensor, biases: torch.Tensor, rows: torch.Tensor) -> Evidence:
+def unit_evidence(
+    profiles: torch.Tensor, heights: torch.Tensor, biases: torch.Tensor, rows: torch.Tensor, tested: bool = True
+) -> Evidence:
     """Which row each block lies in, by a number for each of its units that goes with the units' biases.
 
     profiles [blocks, height] and biases [rows, height], padded; heights int64 [blocks] and rows int64 [rows]: how many
     units are real. Within a block both are taken as jointly normal, less their means, over their spreads; their
-    correlation, of either sign, is that under which the blocks are likeliest, but none unless they are likelier so than
-    with the same biases exchanged among the units, every time that is tried (a permutation test at the 5 % level).
+    correlation, of either sign, is that under which the blocks are likeliest. If `tested`, it is none unless they are
+    likelier so than with the same biases exchanged among the units, every time that is tried (a permutation test at the
+    5 % level).
     """
     units = torch.arange(profiles.shape[1], device=profiles.device)
     real, real_rows = units < heights[:, None], units < rows[:, None]
     found = _standardised(profiles, real)
     best, likelihood = _correlated(found, real, _standardised(biases, real_rows))
     generator = torch_generator("unit evidence")
-    for _ in range(EXCHANGES):
+    for _ in range(EXCHANGES if tested else 0):
         order = torch.randperm(int(real_rows.sum()), generator=generator).to(biases.device)
         exchanged = torch.zeros_like(biases)
         exchanged[real_rows] = biases[real_rows][order]

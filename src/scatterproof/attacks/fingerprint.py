@@ -190,7 +190,8 @@ class _Evidence:
             heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
             biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
             profiles = _activity(blocks, inputs, self._by_column)
-            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights.to(biases.device)).log_likelihood
+            heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
+            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
 
     def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.
