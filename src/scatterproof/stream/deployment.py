@@ -95,12 +95,12 @@ class Deployment:
         cls,
         sizes: Sizes,
         rng: np.random.Generator,
-        per_device: int = 1,
+        per_device: float = 1,
         topology: Topology = "sources",
         replicas: int = 1,
         own: Ints | None = None,
     ) -> "Deployment":
-        """Blocks dealt to devices at random, `per_device` to each, every further copy another deal.
+        """Blocks dealt at random to as few devices as hold `per_device` each, evenly; each further copy to another.
 
         own: positions to be dealt among themselves, so that no device holds some of them and some of the others.
         Raises: DeploymentError where there are fewer devices than copies.
@@ -108,13 +108,14 @@ class Deployment:
         positions = np.arange(sizes.count)
         own = np.empty(0, np.int64) if own is None else own
         hands = [rng.permutation(group) for group in (own, np.setdiff1d(positions, own)) if len(group)]
-        first = [0, *np.cumsum([-(-len(hand) // per_device) for hand in hands])]
+        counts = [int(-(-len(hand) // per_device)) for hand in hands]
+        first = [0, *np.cumsum(counts)]
         devices = int(first[-1])
         if devices < replicas:
             raise DeploymentError(f"{replicas} copies of each block on {devices} devices, expected at least as many")
         holders = np.empty((replicas, sizes.count), np.int64)
-        for number, hand in enumerate(hands):
-            holders[0, hand] = first[number] + np.arange(len(hand)) // per_device
+        for start, count, hand in zip(first, counts, hands, strict=False):
+            holders[0, hand] = start + np.arange(len(hand)) * count // len(hand)
         for copy in range(1, replicas):  # a shift by whole devices never gives a device the same block twice
             holders[copy] = (holders[0] + copy * max(1, devices // replicas)) % devices
         hubs = 1 if topology == "coordinator" else sizes.columns + sizes.rows

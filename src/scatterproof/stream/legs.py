@@ -69,16 +69,17 @@ def device_legs(traffic: Traffic, relays: int = 0) -> tuple[Leg, Leg, Mixes | No
     """
     flows = traffic.flows
     nodes = _Nodes.of(flows)
-    source, destination = np.searchsorted(nodes.address, flows.source), np.searchsorted(nodes.address, flows.destination)
+    source, destination = (
+        np.searchsorted(nodes.address, flows.source),
+        np.searchsorted(nodes.address, flows.destination),
+    )
     out, into = nodes.sends(), nodes.receives()
     if traffic.topology == "coordinator":
         hub = int((out + into).argmax())
         return _leg(flows, source == hub, True), _leg(flows, destination == hub, False), None
     if relays:
         return _through_mixes(flows, nodes, source, destination, relays)
-    of_sum = np.where(
-        (into[source] > 0) != (out[destination] > 0), into[source] > 0, into[destination] > out[source]
-    )
+    of_sum = np.where((into[source] > 0) != (out[destination] > 0), into[source] > 0, into[destination] > out[source])
     return _leg(flows, ~of_sum, True), _leg(flows, of_sum, False), None
 
 

@@ -19,7 +19,18 @@ import zmq
 from numpy.typing import NDArray
 
 from scatterproof.stream.deployment import FREE
-from scatterproof.stream.wire import LAYER, LOG, RESULT, SLICE, STOP, SUM, Message, die_with_parent, endpoint, listen, speak
+from scatterproof.stream.wire import (
+    LOG,
+    RESULT,
+    SLICE,
+    STOP,
+    SUM,
+    Message,
+    die_with_parent,
+    endpoint,
+    listen,
+    speak,
+)
 
 Plan = dict[str, NDArray[Any]]
 LENGTH = struct.Struct("<q")
@@ -89,7 +100,7 @@ class Inbox:
 def serve_device(name: str, plan: Plan, about: dict[str, Any], context: Any, inbox: Inbox) -> None:
     """Multiply each slice with every block of its column held here, and send each product to its row's reducer."""
     device = int(name[1:])
-    rows, columns = len(plan["reducer_at"]), len(plan["source_at"])
+    columns = len(plan["source_at"])
     position = np.flatnonzero((plan["holders"] == device).any(0))
     blocks: dict[int, list[tuple[int, int, NDArray[np.float32]]]] = {}
     for at in position:
@@ -99,7 +110,6 @@ def serve_device(name: str, plan: Plan, about: dict[str, Any], context: Any, inb
         tag, address = int(plan["tags"][at]), int(plan["reducer_at"][row])
         blocks.setdefault(int(plan["slice_tags"][column]), []).append((tag, address, weight))
     plan.clear()  # a device holds its own blocks and no more
-    assert rows > 0
     out = speak(context, endpoint(about["session"], "reducers", about["ports"]))
     me = about["device_at"][device]
     for message in inbox:
@@ -122,7 +132,11 @@ def send_slices(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
         if message.kind == LOG:
             _hand_over(owner, log, 0)
             continue
-        order = {"random": rng.permutation(len(pairs)), "forward": range(len(pairs)), "reversed": range(len(pairs))[::-1]}
+        order = {
+            "random": rng.permutation(len(pairs)),
+            "forward": range(len(pairs)),
+            "reversed": range(len(pairs))[::-1],
+        }
         for number in order[about["order"]]:
             column, device = divmod(int(pairs[number]), devices)
             part = message.numbers[bounds[column] : bounds[column + 1]]
@@ -138,7 +152,7 @@ def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
 
     Products are added in the order of columns, so that a sum does not depend on who was quick.
     """
-    rows, columns = len(plan["reducer_at"]), len(plan["source_at"])
+    columns = len(plan["source_at"])
     position_of = {int(tag): at for at, tag in enumerate(plan["tags"])}
     owner = speak(context, endpoint(about["session"], "owner", about["ports"]))
     waiting: dict[tuple[int, int], dict[int, NDArray[np.float32]]] = {}
@@ -162,7 +176,6 @@ def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
             done[message.request] = done.get(message.request, 0) | 1 << row
             address = int(plan["reducer_at"][row])
             owner.send(Message(address, FREE, message.request, row, RESULT, time.monotonic(), total).frame())
-    assert rows > 0
 
 
 def _hand_over(owner: Any, log: list[tuple[float, int, int, int, int, int]], tag: int) -> None:

@@ -48,15 +48,20 @@ class Mixed(NamedTuple):
 def mix(arrival: Floats, pool: Ints, size: int, gap: float, rng: np.random.Generator) -> Mixed:
     """Messages that arrive at mixes, a `pool` for each mix and request, in batches of `size`; `gap`: between two sent.
 
-    The last batch of a pool, if incomplete, waits FLUSH for more.
+    The last batch of a pool, if incomplete, waits FLUSH for more. A batch leaves when the one before it has left.
     """
     batch = rank_within(pool, arrival) // size
     key = pool * (int(batch.max(initial=0)) + 1) + batch
     names, group = np.unique(key, return_inverse=True)
-    last = np.full(len(names), -np.inf)
-    np.maximum.at(last, group, arrival)
-    last += np.where(np.bincount(group, minlength=len(names)) < size, FLUSH, 0.0)
-    return Mixed(last[group] + gap * rank_within(key, rng.random(len(key))), batch)
+    ready = np.full(len(names), -np.inf)
+    np.maximum.at(ready, group, arrival)
+    ready += np.where(np.bincount(group, minlength=len(names)) < size, FLUSH, 0.0)
+    order = np.lexsort((rng.random(len(key)), key))
+    turn = gap * rank_within(pool[order], np.arange(len(key), dtype=np.float64))
+    apart = (1 + float(arrival.max(initial=0)) + gap * len(key)) * pool[order]  # one mix doesn't wait for another
+    time = np.empty(len(key))
+    time[order] = np.maximum.accumulate(ready[group[order]] - turn + apart) + turn - apart
+    return Mixed(time, batch)
 
 
 def rank_within(group: Ints, by: Floats) -> Ints:

@@ -24,7 +24,7 @@ from scatterproof.errors import UserError
 from scatterproof.stream.deployment import Deployment, Ints
 from scatterproof.stream.flows import HEADER, Flows, Served
 from scatterproof.stream.nodes import LENGTH, NO_NUMBERS
-from scatterproof.stream.wire import LAYER, LOG, RESULT, STOP, Message, endpoint, listen, speak
+from scatterproof.stream.wire import LAYER, LOG, RESULT, Message, endpoint, listen, speak
 from scatterproof.stream_grid import Order
 
 Floats = NDArray[np.float32]

@@ -31,7 +31,9 @@ def score_groups(groups: Groups, seen: Seen, sizes: Sizes, positions: Ints) -> G
     that it could be. They count what tells blocks apart, not which group is which.
     """
     row, column = positions // sizes.columns, positions % sizes.columns
-    found_column, found_row = (at_positions(groups.record, each, seen, sizes.count) for each in (groups.column, groups.row))
+    found_column, found_row = (
+        at_positions(groups.record, each, seen, sizes.count) for each in (groups.column, groups.row)
+    )
     pairs = ((column, found_column[positions]), (row, found_row[positions]))
     aris = [_index(*pair) for pair in pairs]
     return GroupScores(aris[0], aris[1], sum(_bits(*pair) for pair in pairs))

@@ -30,15 +30,16 @@ class Traffic:
     """What the pirate sees, and what is public.
 
     flows: of the links seen; record, block int64 [links]: messages to and from own devices, and which of its blocks
-    they served; content int64 [flows]: equal where the numbers are, NOTHING where they are not read; labelled int64
-    [n, 3]: address, row and column of devices whose places have leaked; sizes, topology: public; hiding, timing: what
-    the service does, known to a pirate that adapts.
+    they served; content int64 [flows]: equal where the numbers are, NOTHING where they are not read; own int64 [n]: own
+    devices' addresses; labelled int64 [n, 3]: address, row and column of devices whose places have leaked; sizes,
+    topology: public; hiding, timing: what the service does, known to a pirate that adapts.
     """
 
     flows: Flows
     record: Ints
     block: Ints
     content: Ints
+    own: Ints
     sizes: Sizes
     topology: TopologyName
     hiding: Obfuscation
@@ -47,7 +48,7 @@ class Traffic:
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """All arrays by name, for one .npz of many."""
-        own = {name: getattr(self, name) for name in ("record", "block", "content", "labelled")}
+        own = {name: getattr(self, name) for name in ("record", "block", "content", "own", "labelled")}
         cut = {"heights": self.sizes.heights, "widths": self.sizes.widths}
         sent = {one.name: getattr(self.flows, one.name) for one in fields(Flows)}
         return {f"{prefix}{name}": value for name, value in (sent | own | cut).items()}
@@ -58,9 +59,9 @@ class Traffic:
     ) -> "Traffic":
         """The inverse of `arrays`."""
         flows = Flows(*(arrays[f"{prefix}{one.name}"] for one in fields(Flows)))
-        record, block, content, labelled = (arrays[f"{prefix}{n}"] for n in ("record", "block", "content", "labelled"))
+        links = (arrays[f"{prefix}{name}"] for name in ("record", "block", "content", "own"))
         sizes = Sizes(arrays[f"{prefix}heights"], arrays[f"{prefix}widths"])
-        return cls(flows, record, block, content, sizes, topology, hiding, labelled=labelled)
+        return cls(flows, *links, sizes, topology, hiding, labelled=arrays[f"{prefix}labelled"])
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def tap(
         at[served.record[known]],
         number[served.position[known]],
         content[seen],
+        mine,
         deployment.sizes,
         "coordinator" if deployment.coordinator else "sources",
         hiding,

@@ -40,7 +40,9 @@ class Message(NamedTuple):
     @classmethod
     def of(cls, frame: bytes) -> "Message":
         """The inverse of `frame`."""
-        return cls(*HEAD.unpack_from(frame), np.frombuffer(frame, np.float32, offset=HEAD.size))
+        source, destination, request, tag, kind, when = HEAD.unpack_from(frame)
+        numbers = np.frombuffer(frame, np.float32, offset=HEAD.size)
+        return cls(source, destination, request, tag, kind, when, numbers)
 
 
 def endpoint(session: str, name: str, ports: dict[str, int]) -> str:
@@ -50,7 +52,7 @@ def endpoint(session: str, name: str, ports: dict[str, int]) -> str:
 
 def listen(context: "zmq.Context[Any]", at: str) -> "zmq.Socket[bytes]":
     """A socket that many send to."""
-    socket = context.socket(zmq.PULL)
+    socket: zmq.Socket[bytes] = context.socket(zmq.PULL)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.RCVHWM, 0)
     socket.bind(at)
@@ -59,7 +61,7 @@ def listen(context: "zmq.Context[Any]", at: str) -> "zmq.Socket[bytes]":
 
 def speak(context: "zmq.Context[Any]", at: str) -> "zmq.Socket[bytes]":
     """A socket that sends to one, and never waits: requests are few at a time."""
-    socket = context.socket(zmq.PUSH)
+    socket: zmq.Socket[bytes] = context.socket(zmq.PUSH)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, 0)
     socket.connect(at)
