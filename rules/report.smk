@@ -4,7 +4,8 @@
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks"] if STUDY.attacks.grids else []
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED]
+STREAMED = ["stream"] if STUDY.stream.grids else []
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED, *STREAMED]
 TRAJECTORY = ["trajectory"] if SEARCHED else []
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -16,6 +17,7 @@ FIGURES = {
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
+    **({"stream": "Stream: what the traffic gives away, and what hiding it costs"} if STREAMED else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

@@ -16,6 +16,7 @@ from scatterproof.errors import UserError
 from scatterproof.models import build_model, dense_layers, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
+from scatterproof.stream_grid import stream_threats
 from scatterproof.study import Study, VictimConfig
 
 
@@ -48,6 +49,7 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size, threat searched, and plateau.
     granted = len(threats(study.search, study.scatter)) + len(attacks_on(study.attacks, study.scatter))
+    granted += len(stream_threats(study.stream))
     copies = 4 + len(study.block_sizes) + granted
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)

@@ -1,12 +1,14 @@
 """Which traffic a study taps, and what hides it: the config, and the cells that it makes. Imports no torch."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from scatterproof.strict import Count, PositiveShare, Share, Strict
+from scatterproof.strict import Count, Share, Strict
 from scatterproof.threat import ThreatModel
 
 TopologyName = Literal["sources", "coordinator"]
@@ -109,6 +111,16 @@ class StreamConfig(Strict):
                 )
             if 0 in grid.observed and 0 in grid.held:
                 raise ValueError("stream.grids: observed 0 with held 0 sees nothing, expected one of them above 0")
+            fresh = any(one.session for one in grid.obfuscations)
+            if fresh and (max(grid.held) > 0 or max(grid.labelled) > 0):
+                raise ValueError("stream.grids: session goes with held 0 and labelled 0 only, expected no other")
+            for one in grid.obfuscations:
+                simple = one.per_device == 1 and grid.topologies == ["sources"]
+                if not simple and {"spectral", "learned"} & set(grid.hijacks):
+                    raise ValueError(
+                        "stream.grids: spectral and learned need topology sources and one block per device, "
+                        f"got {' and '.join(grid.topologies)}, per_device {one.per_device}"
+                    )
         return self
 
     @property
@@ -147,6 +159,17 @@ def stream_cells(config: StreamConfig) -> list[StreamCell]:
     return list(found.values())
 
 
-def stream_threat(held: PositiveShare, images: int, scatter: Literal["layer", "dense"] = "layer") -> ThreatModel:
-    """What the pirate is granted who holds this share of the devices."""
-    return ThreatModel(share=held, scatter=scatter, images=images, knows="none")
+def stream_threats(config: StreamConfig) -> dict[float, ThreatModel]:
+    """What a pirate is granted that holds some of the devices, by the share of them."""
+    shares = sorted({held for grid in config.grids for held in grid.held if held})
+    return {held: ThreatModel(share=held, images=config.images) for held in shares}
+
+
+def cells_json(cells: Sequence[StreamCell]) -> str:
+    """Cells as text, for a rule's parameter."""
+    return json.dumps([vars(cell) | {"obfuscation": cell.obfuscation.model_dump()} for cell in cells])
+
+
+def cells_of_json(text: str) -> list[StreamCell]:
+    """The inverse of `cells_json`."""
+    return [StreamCell(**each | {"obfuscation": Obfuscation(**each["obfuscation"])}) for each in json.loads(text)]

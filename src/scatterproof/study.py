@@ -16,6 +16,7 @@ from scatterproof.errors import UserError
 from scatterproof.machine import BudgetConfig, RunConfig
 from scatterproof.recipes import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.searches import PlateauConfig, SearchConfig
+from scatterproof.stream_grid import StreamConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
 
 
@@ -211,6 +212,7 @@ class Study(Strict):
     search: SearchConfig = Field(SearchConfig(), description="P2")
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     attacks: AttacksConfig = Field(AttacksConfig(), description="reassembly from the weights")
+    stream: StreamConfig = Field(StreamConfig(), description="P3, S3")
     retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
@@ -224,12 +226,15 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for key, named in {"search": self.search.victims, "attacks": self.attacks.victims}.items():
+        victims = {"search": self.search.victims, "attacks": self.attacks.victims, "stream": self.stream.victims}
+        for key, named in victims.items():
             for name in named:
                 if name not in self.names:
                     expected = " or ".join(self.names)
                     raise ValueError(f"{key}.victims: '{name}' is no victim of this study, expected {expected}")
         self._check_retraining()
+        if self.scatter == "dense" and self.stream.grids:
+            raise ValueError("stream.grids: the stream of one layer is served, scatter: dense needs stream.grids: []")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -280,6 +285,7 @@ class Study(Strict):
             "plateau.images": self.plateau.images_needed,
             "retraining.pirate_images": self.retraining.images_needed,
             "attacks.grids.images": self.attacks.images_needed,
+            "stream.images": self.stream.images_needed,
         }
 
     @property
@@ -301,6 +307,11 @@ class Study(Strict):
     def attacked(self) -> list[tuple[str, int]]:
         """Every (name, seed) that attacks are run on."""
         return self._chosen(self.attacks.victims, self.attacks.victim_seeds)
+
+    @property
+    def streamed(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that is served by devices."""
+        return self._chosen(self.stream.victims, self.stream.victim_seeds)
 
     def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
         return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]

@@ -76,6 +76,14 @@ def attack_table(
     return found[HEAD + columns + ["cost_over_retraining"] + COST_COLUMNS]
 
 
+def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str) -> pd.DataFrame:
+    """The rows of one victim's tapped services; about: study, victim_seed, layer, block_size and victim."""
+    found = pd.DataFrame(rows).assign(**about, device=device)
+    found["device_minutes"] = found.pop("minutes")
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    return found[HEAD + [column for column in found if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+
+
 def trajectory_table(search: pd.DataFrame) -> pd.DataFrame:
     """What each search had reached at log-spaced costs, the training of nothing but itself included."""
     found = search.rename(columns={"device_minutes": "minutes"})

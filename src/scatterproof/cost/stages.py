@@ -12,6 +12,7 @@ STAGES = [
     "search",
     "plateau",
     "attacks",
+    "stream",
     "retraining",
     "report",
 ]
@@ -41,6 +42,10 @@ RULES = {
     "attack_puzzle": Rule("attacks", of_victim=True, attacks=True),
     "score_attack": Rule("attacks", of_victim=True),
     "tabulate_attacks": Rule("report"),
+    "tap_stream": Rule("stream", of_victim=True),
+    "hijack_stream": Rule("stream", of_victim=True, attacks=True),
+    "score_stream": Rule("stream", of_victim=True),
+    "tabulate_stream": Rule("report"),
     "train_recipes": Rule("retraining", of_victim=True),
     "tabulate_retraining": Rule("retraining"),
     **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),

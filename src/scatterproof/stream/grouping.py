@@ -97,7 +97,7 @@ def lag_scores(traffic: Traffic, inbound: Leg, outbound: Leg) -> tuple[Ints, Int
     score = _lag_likelihood(traffic, outbound.time[right] - inbound.time[left])
     top = int(inbound.partner.max(initial=0)) + 1
     links, link = np.unique(inbound.device[left] * top + inbound.partner[left], return_inverse=True)
-    return links // top, links % top, np.bincount(link, score, len(links))
+    return links // top, links % top, np.bincount(link, score, len(links)).astype(np.float64)
 
 
 def _lag_likelihood(traffic: Traffic, lag: Floats) -> Floats:

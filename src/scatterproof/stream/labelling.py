@@ -8,6 +8,7 @@ https://doi.org/10.1371/journal.pone.0121002) aligns how columns' weights are co
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -229,7 +230,7 @@ def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> La
     sure = np.argsort(ranked[:, -2] - ranked[:, -1])[:SEEDS] if total.shape[1] > 1 else np.empty(0, np.int64)
     label = assign_labels(total)
     seeds = np.array([[group, label[group]] for group in sure if label[group] >= 0]).reshape(-1, 2)
-    options = {"maximize": True, "partial_match": seeds}
+    options: Any = {"maximize": True, "partial_match": seeds}
     matched = quadratic_assignment(ours, theirs, method="faq", options=options).col_ind
     found = np.where(matched < grid.columns, matched, FREE)[number]
     return Labels(np.where(own.column >= 0, found, FREE), labels.row)

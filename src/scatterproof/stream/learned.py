@@ -31,8 +31,8 @@ def spectral_groups(traffic: Traffic) -> Groups:
     https://doi.org/10.1145/502512.502550)."""
     inbound, outbound, mixes = device_legs(traffic, traffic.hiding.relays)
     sizes = traffic.sizes
-    columns = _clusters(_meetings(inbound, mixes and mixes.into, traffic), sizes.columns)
-    rows = _clusters(_meetings(outbound, mixes and mixes.out, traffic), sizes.rows)
+    columns = _clusters(_meetings(inbound, mixes.into if mixes else None, traffic), sizes.columns)
+    rows = _clusters(_meetings(outbound, mixes.out if mixes else None, traffic), sizes.rows)
     return by_device(traffic, inbound, outbound, columns, rows)
 
 
@@ -65,11 +65,10 @@ def learned_groups(traffic: Traffic) -> Groups:
     columns, rows = _train(traffic)
     inbound, outbound, mixes = device_legs(traffic, traffic.hiding.relays)
     found = []
-    for leg, forth, model in ((inbound, True, columns), (outbound, False, rows)):
+    for forth, model in ((True, columns), (False, rows)):
         devices, partners, features = _features(traffic, inbound, outbound, mixes, forth)
         believed = model.predict_proba(features.reshape(-1, features.shape[-1]))[:, 1]
         found.append(disclosed(Scores(devices, partners, believed.reshape(len(devices), len(partners)))))
-        assert len(leg.record) >= len(devices)
     return by_device(traffic, inbound, outbound, found[0], found[1])
 
 

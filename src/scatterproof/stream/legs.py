@@ -26,7 +26,8 @@ class Leg:
 
     def only(self, chosen: NDArray[np.bool_]) -> "Leg":
         """These messages."""
-        return Leg(*(values[chosen] for values in (self.record, self.device, self.partner, self.request, self.time)))
+        ends = self.device[chosen], self.partner[chosen]
+        return Leg(self.record[chosen], *ends, self.request[chosen], self.time[chosen])
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from scatterproof.stream.wire import (
 )
 
 Plan = dict[str, NDArray[Any]]
+Entry = tuple[float, int, int, int, int, int]  # time, source, destination, bytes, request, column or block
 LENGTH = struct.Struct("<q")
 NO_NUMBERS = np.empty(0, np.float32)
 
@@ -127,17 +128,14 @@ def send_slices(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
     bounds = np.concatenate([[0], np.cumsum(plan["widths"])])
     to = [speak(context, endpoint(about["session"], f"d{device}", about["ports"])) for device in range(devices)]
     owner = speak(context, endpoint(about["session"], "owner", about["ports"]))
-    rng, log = np.random.default_rng(about["seed"]), []
+    rng = np.random.default_rng(about["seed"])
+    log: list[Entry] = []
     for message in inbox:
         if message.kind == LOG:
             _hand_over(owner, log, 0)
             continue
-        order = {
-            "random": rng.permutation(len(pairs)),
-            "forward": range(len(pairs)),
-            "reversed": range(len(pairs))[::-1],
-        }
-        for number in order[about["order"]]:
+        order = rng.permutation(len(pairs)) if about["order"] == "random" else np.arange(len(pairs))
+        for number in order[::-1] if about["order"] == "reversed" else order:
             column, device = divmod(int(pairs[number]), devices)
             part = message.numbers[bounds[column] : bounds[column + 1]]
             source, there = int(plan["source_at"][column]), int(plan["device_at"][device])
@@ -157,7 +155,7 @@ def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
     owner = speak(context, endpoint(about["session"], "owner", about["ports"]))
     waiting: dict[tuple[int, int], dict[int, NDArray[np.float32]]] = {}
     done: dict[int, int] = {}
-    log = []
+    log: list[Entry] = []
     for message in inbox:
         if message.kind == LOG:
             _hand_over(owner, log, 1)
@@ -171,14 +169,14 @@ def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
         sums = waiting.setdefault(key, {})
         sums.setdefault(column, message.numbers)
         if len(sums) == columns:
-            total = np.sum([sums[each] for each in range(columns)], axis=0, dtype=np.float32)
+            total = np.stack([sums[each] for each in range(columns)]).sum(0, dtype=np.float32)
             del waiting[key]
             done[message.request] = done.get(message.request, 0) | 1 << row
             address = int(plan["reducer_at"][row])
             owner.send(Message(address, FREE, message.request, row, RESULT, time.monotonic(), total).frame())
 
 
-def _hand_over(owner: Any, log: list[tuple[float, int, int, int, int, int]], tag: int) -> None:
+def _hand_over(owner: Any, log: list[Entry], tag: int) -> None:
     """Send the log's columns as one message of raw bytes, and forget it."""
     values = np.array(log, np.float64).reshape(-1, 6)
     log.clear()

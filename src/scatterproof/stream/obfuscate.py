@@ -6,7 +6,7 @@ https://doi.org/10.1007/3-540-36415-3_3). Costs are given as in website-fingerpr
 https://arxiv.org/abs/1512.00524): bytes and seconds beyond the plain service's, as shares of it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def mix(arrival: Floats, pool: Ints, size: int, gap: float, rng: np.random.Gener
     return Mixed(time, batch)
 
 
-def rank_within(group: Ints, by: Floats) -> Ints:
+def rank_within(group: Ints, by: NDArray[Any]) -> Ints:
     """Each element's rank among those of its group, by these values: int64 [n]."""
     order = np.lexsort((by, group))
     ordered = group[order]

@@ -170,7 +170,7 @@ class Runtime:
         poller = zmq.Poller()
         poller.register(self._inbox, zmq.POLLIN)
         poller.register(self._launcher.stdout.fileno(), zmq.POLLIN)
-        ready = dict(poller.poll(1000 * seconds))
+        ready = dict(poller.poll(int(1000 * seconds) + 1))
         if self._inbox in ready:
             return Message.of(self._inbox.recv())
         if ready:

@@ -30,12 +30,14 @@ def score_groups(groups: Groups, seen: Seen, sizes: Sizes, positions: Ints) -> G
     found, adjusted for chance (Vinh et al. 2010, https://jmlr.org/papers/v11/vinh10a.html), as a share of the most
     that it could be. They count what tells blocks apart, not which group is which.
     """
-    row, column = positions // sizes.columns, positions % sizes.columns
-    found_column, found_row = (
-        at_positions(groups.record, each, seen, sizes.count) for each in (groups.column, groups.row)
-    )
-    pairs = ((column, found_column[positions]), (row, found_row[positions]))
-    aris = [_index(*pair) for pair in pairs]
+    found = [at_positions(groups.record, each, seen, sizes.count)[positions] for each in (groups.column, groups.row)]
+    return score_labels(positions, (found[0], found[1]), sizes)
+
+
+def score_labels(positions: Ints, found: tuple[Ints, Ints], sizes: Sizes) -> GroupScores:
+    """The same where each block's column and row group are at hand."""
+    pairs = ((positions % sizes.columns, found[0]), (positions // sizes.columns, found[1]))
+    aris = [float(adjusted_rand_score(*pair)) for pair in pairs]
     return GroupScores(aris[0], aris[1], sum(_bits(*pair) for pair in pairs))
 
 
@@ -50,10 +52,6 @@ def at_positions(record: Ints, group: Ints, seen: Seen, count: int) -> Ints:
         hit = keys[at] == seen.record
         found[seen.position[hit]] = values[at[hit]]
     return found
-
-
-def _index(truth: Ints, found: Ints) -> float:
-    return float(adjusted_rand_score(truth, found))
 
 
 def _bits(truth: Ints, found: Ints) -> float:

@@ -1,4 +1,4 @@
-"""The same flow records as the runtime's, for any number of devices and requests, with or without obfuscation. No torch.
+"""The same flow records as the runtime's, for any number of devices and requests, obfuscated or not. No torch.
 
 One request follows the other. A sender's messages leave one after the other; each travels for a fixed time and an
 exponential one; a device multiplies as soon as a slice is in. `tests/test_stream_runtime.py` compares links, bytes and
