@@ -9,6 +9,7 @@ from scatterproof.report.attacks import draw_attacks
 from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
+from scatterproof.report.stream import draw_stream
 from scatterproof.report.words import names
 from scatterproof.tables import read_table
 
@@ -26,6 +27,8 @@ with light_job(snakemake, "report"):
         draw_trajectory(tables["search"], tables["victim"], retraining_minutes(tables["victim"]), svg["trajectory"])
     if "attacks" in tables:
         draw_attacks(tables["attacks"], tables["victim"], svg["attacks"])
+    if "stream" in tables:
+        draw_stream(tables["stream"], svg["stream"])
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

@@ -59,7 +59,9 @@ class Traffic:
     ) -> "Traffic":
         """The inverse of `arrays`."""
         flows = Flows(*(arrays[f"{prefix}{one.name}"] for one in fields(Flows)))
-        own = {name: arrays[f"{prefix}{name}"] for name in ("record", "block", "content", "own", "labelled")}
+        own: dict[str, Any] = {
+            name: arrays[f"{prefix}{name}"] for name in ("record", "block", "content", "own", "labelled")
+        }
         sizes = Sizes(arrays[f"{prefix}heights"], arrays[f"{prefix}widths"])
         return cls(flows, sizes=sizes, topology=topology, hiding=hiding, **own)
 
