@@ -3,15 +3,14 @@
 # Out: stream/<victim>.<seed>.<slice>.found.npz: groups and places found
 # Out: cells/stream/...csv; tables/stream.csv (P3, S3)
 
-STREAM_CELLS = stream_cells(STUDY.stream)
-STREAM_SLICES = range(slice_count(len(STREAM_CELLS), STUDY.run.cells_per_job))
+STREAM_CELLS = {name: stream_cells(STUDY.stream, name) for name in STUDY.stream.victims}
 STREAM_THREATS = stream_threats(STUDY.stream)
 
 
 def stream_slice(wildcards):
     """The cells of one job."""
     first = int(wildcards.slice) * STUDY.run.cells_per_job
-    return STREAM_CELLS[first : first + STUDY.run.cells_per_job]
+    return STREAM_CELLS[wildcards.victim][first : first + STUDY.run.cells_per_job]
 
 
 def stream_files(name):
@@ -110,7 +109,11 @@ rule score_stream:
 
 rule tabulate_stream:
     input:
-        [f"{RESULTS}/cells/stream/{name}.{seed}.{part}.csv" for name, seed in STUDY.streamed for part in STREAM_SLICES],
+        [
+            f"{RESULTS}/cells/stream/{name}.{seed}.{part}.csv"
+            for name, seed in STUDY.streamed
+            for part in range(slice_count(len(STREAM_CELLS[name]), STUDY.run.cells_per_job))
+        ],
     output:
         f"{RESULTS}/tables/stream.csv",
     log:

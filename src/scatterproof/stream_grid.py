@@ -63,6 +63,7 @@ class Obfuscation(Strict):
 class StreamGrid(Strict):
     """Obfuscations x orders of sending x shares seen x shares held x requests x hijacks."""
 
+    victims: list[str] = Field([], description="only these of the stream's victims; empty: all of them")
     topologies: list[TopologyName] = Field(["sources"], min_length=1, description="who sends slices and adds sums")
     orders: list[Order] = Field(["random"], min_length=1, description="order in which messages are sent")
     obfuscations: list[Obfuscation] = Field(
@@ -104,6 +105,11 @@ class StreamConfig(Strict):
         if len(set(self.victims)) != len(self.victims):
             raise ValueError(f"stream.victims {self.victims}: a name stands twice")
         for grid in self.grids:
+            strangers = set(grid.victims) - set(self.victims)
+            if strangers:
+                raise ValueError(
+                    f"stream.grids.victims {sorted(strangers)}: expected some of stream.victims {self.victims}"
+                )
             hidden = [one for one in grid.obfuscations if one.relays or one.decoys]
             if "coordinator" in grid.topologies and hidden:
                 raise ValueError(
@@ -144,10 +150,12 @@ class StreamCell:
     layout: int
 
 
-def stream_cells(config: StreamConfig) -> list[StreamCell]:
+def stream_cells(config: StreamConfig, victim: str) -> list[StreamCell]:
     """Every cell of one victim, each once, in the grids' order."""
     found: dict[tuple[object, ...], StreamCell] = {}
     for grid in config.grids:
+        if grid.victims and victim not in grid.victims:
+            continue
         axes = product(
             *(grid.topologies, grid.orders, grid.obfuscations, grid.observed, grid.held, grid.labelled),
             *(grid.requests, grid.hijacks, range(config.layouts)),

@@ -156,7 +156,7 @@ class Runtime:
         if self._launcher.stdin is not None and not self._launcher.stdin.closed:
             self._launcher.stdin.close()  # the pipe's end tells everybody
         try:
-            self._launcher.wait(5)
+            self._launcher.wait(2)
         except subprocess.TimeoutExpired:
             self._launcher.kill()  # and the kernel kills its children
             self._launcher.wait()
