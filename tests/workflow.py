@@ -19,10 +19,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["attacks", "retraining"]
+TABLES += ["attacks", "stream", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks"]
-FIGURES += ["retraining", "cost"]
+FIGURES += ["stream", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
 
@@ -70,6 +70,15 @@ TINY: dict[str, Any] = {
     "attacks": {
         "victim_seeds": 1,
         "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
+    },
+    "stream": {
+        "victim_seeds": 1,
+        "layouts": 2,
+        "images": 8,
+        "grids": [
+            {"obfuscations": [{}, {"relays": 2, "batch": 8}], "hijacks": ["adaptive"]},
+            {"observed": [0.0], "held": [1.0], "hijacks": ["adaptive"]},
+        ],
     },
     "run": {"device": "cpu", "cells_per_job": 6},
 }
