@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, panels
 from scatterproof.report.statistics import curve
 from scatterproof.report.words import percent, percent_interval, victim_label
 
@@ -120,7 +120,7 @@ def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
     """Leakage (mean of the two indices) against overhead, share tapped and requests; accuracy against devices held."""
     table = _repeated(stream)
     table = table.assign(leakage=(table["column_ari"] + table["row_ari"]) / 2)
-    with panels(_titles(table), svg, share_x=False) as axes:
+    with panels(_titles(table), svg, height=4.2, share_x=False) as axes:
         for title, column in ((LEAKAGE, "bandwidth_overhead"), (OVERHEAD, "latency_overhead")):
             if title in axes:
                 _scatter(axes[title], table, column)
@@ -130,8 +130,8 @@ def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
             _requests(axes[REQUESTS], table)
         if HELD in axes:
             _held(axes[HELD], table)
-        if axes:
-            finish(axes, list(axes.values())[-1].get_xlabel())
+        for axis in axes.values():
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
     return svg
 
 
@@ -207,6 +207,7 @@ def _shares(axis: Axes, table: pd.DataFrame) -> None:
             label,
         )
     axis.set_xlabel("share of the links tapped (%)")
+    axis.set_xlim(0, 103)
     _index_axis(axis)
 
 
@@ -238,6 +239,7 @@ def _held(axis: Axes, table: pd.DataFrame) -> None:
         at, mean = (100 * known[column].to_numpy(dtype=float) for column in ("keep", "mean"))
         axis.plot(at, mean, color=GREY, marker="x", linestyle=("-", "--", ":")[number % 3], label=label)
     axis.set_xlabel("devices held (%)")
+    axis.set_xlim(0, 103)
     axis.set_ylim(0, None)
     axis.set_ylabel("accuracy on test images (%)")
 

@@ -32,7 +32,7 @@ from scatterproof.stream.tap import Seen, Traffic, tap
 from scatterproof.stream_grid import StreamCell
 
 Arrays = dict[str, NDArray[Any]]
-PLAIN_REQUESTS = 20  # that overheads are measured against
+COMPARED = 20  # requests, plain and hidden, that overheads are measured on
 
 
 def tap_groups(cells: Sequence[StreamCell]) -> dict[StreamCell, list[int]]:
@@ -57,11 +57,11 @@ def tap_cell(
     rng = numpy_generator("stream", cell.layout, *key)
     deployment = Deployment.dealt(sizes, rng, hiding.per_device, cell.topology, own=own)
     served = simulate(deployment, cell.requests, rng, hiding, cell.order)
-    plain = simulate(Deployment.dealt(sizes, rng, 1, cell.topology), PLAIN_REQUESTS, rng, order=cell.order)
-    sessions = -(-cell.requests // hiding.session) if hiding.session else 0
-    cost = overhead(served, plain, sessions * redealing_bytes(deployment))
     traffic, seen = tap(served, deployment, hiding, cell.observed, rng, own, cell.labelled)
-    return traffic, seen, cost
+    plain = simulate(Deployment.dealt(sizes, rng, 1, cell.topology), COMPARED, rng, order=cell.order)
+    hidden = simulate(deployment, max(COMPARED, hiding.session), rng, hiding, cell.order)
+    sessions = len(hidden.latency) / hiding.session if hiding.session else 0
+    return traffic, seen, overhead(hidden, plain, round(sessions * redealing_bytes(deployment)))
 
 
 def tap_cells(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from scatterproof.stream.deployment import FREE
-from scatterproof.stream.legs import Leg, best_of_each, device_legs, looked_up, pairs
+from scatterproof.stream.legs import Leg, best_of_each, device_legs, looked_up, numbered, pairs
 from scatterproof.stream.obfuscate import rank_within
 from scatterproof.stream.tap import Traffic
 
@@ -75,19 +76,23 @@ def _most_frequent(leg: Leg, scores: tuple[Ints, Ints, Floats] | None = None) ->
 
     scores: device, partner and score of links.
     """
-    if not len(leg.device):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    top = int(leg.partner.max()) + 1
-    met = np.unique((leg.device * top + leg.partner) * (int(leg.request.max()) + 1) + leg.request)
-    links, count = np.unique(met // (int(leg.request.max()) + 1), return_counts=True)
-    tie = np.random.default_rng(0).random(len(links)) / 2
+    devices, device = numbered(leg.device)
+    partners, partner = numbered(leg.partner)
+    if not len(devices):
+        return devices, devices
+    shape = len(devices), len(partners)
+    met = sparse.coo_matrix((np.ones(len(device)), (device, partner)), shape=shape).tocsr()
+    requests = len(np.flatnonzero(np.bincount(leg.request)))
+    times = np.minimum(met.data, requests)  # cover may meet a partner twice in one request
+    tie = np.random.default_rng(0).random(len(times)) / 2
+    owner = np.repeat(np.arange(len(devices)), np.diff(met.indptr))
     if scores is not None and len(scores[0]):
-        order = np.argsort(scores[0] * top + scores[1])
-        at = np.minimum(np.searchsorted((scores[0] * top + scores[1])[order], links), len(order) - 1)
-        rank = np.argsort(np.argsort(scores[2][order][at]))
+        fit = sparse.csr_matrix(
+            (scores[2], (np.searchsorted(devices, scores[0]), np.searchsorted(partners, scores[1]))), shape=shape
+        )
+        rank = np.argsort(np.argsort(np.asarray(fit[owner, met.indices]).ravel()))
         tie = rank / (2 * len(rank))
-    best = best_of_each(links // top, count + tie)
-    return links[best] // top, links[best] % top
+    return devices, partners[met.indices[best_of_each(owner, times + tie)]]
 
 
 def lag_scores(traffic: Traffic, inbound: Leg, outbound: Leg) -> tuple[Ints, Ints, Floats]:

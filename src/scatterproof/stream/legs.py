@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from scatterproof.stream.deployment import FREE
 from scatterproof.stream.flows import Flows
@@ -11,6 +12,8 @@ from scatterproof.stream.tap import Traffic
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+ADDRESSES = 2**26  # up to which a table of them is kept
 
 
 @dataclass(frozen=True)
@@ -38,28 +41,33 @@ class Mixes:
     out: Leg
 
 
-@dataclass(frozen=True)
 class _Nodes:
-    """Flows with nodes numbered: address, and of each link its ends and number of messages."""
+    """Flows with nodes numbered: address, the numbers of each message's ends, and a table of who sends to whom how
+    often. A table of addresses and a sparse one of links: linear in the flows."""
 
-    address: Ints
-    source: Ints
-    destination: Ints
-    count: Ints
-
-    @classmethod
-    def of(cls, flows: Flows) -> "_Nodes":
-        address, number = np.unique(np.concatenate([flows.source, flows.destination]), return_inverse=True)
-        links, count = np.unique(number[: len(flows)] * len(address) + number[len(flows) :], return_counts=True)
-        return cls(address, links // len(address), links % len(address), count)
+    def __init__(self, flows: Flows) -> None:
+        self.address, number = numbered(np.concatenate([flows.source, flows.destination]))
+        self.source, self.destination = number[: len(flows)], number[len(flows) :]
+        shape = len(self.address), len(self.address)
+        ends = self.source, self.destination
+        self.links = sparse.coo_matrix((np.ones(len(flows), np.int64), ends), shape=shape).tocsr()
 
     def sends(self) -> Ints:
         """To how many others each node sends."""
-        return np.bincount(self.source, minlength=len(self.address))
+        return np.diff(self.links.indptr)
 
     def receives(self) -> Ints:
         """From how many others each node receives."""
-        return np.bincount(self.destination, minlength=len(self.address))
+        return np.bincount(self.links.indices, minlength=len(self.address))
+
+
+def numbered(values: Ints) -> tuple[Ints, Ints]:
+    """The distinct values, ascending, and each value's number among them."""
+    if not len(values) or values.max() >= ADDRESSES:
+        return np.unique(values, return_inverse=True)
+    present = np.zeros(int(values.max()) + 1, np.int64)
+    present[values] = 1
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[values]
 
 
 def device_legs(traffic: Traffic, relays: int = 0) -> tuple[Leg, Leg, Mixes | None]:
@@ -69,35 +77,29 @@ def device_legs(traffic: Traffic, relays: int = 0) -> tuple[Leg, Leg, Mixes | No
     belongs to that of its ends which has more partners.
     """
     flows = traffic.flows
-    nodes = _Nodes.of(flows)
-    source, destination = (
-        np.searchsorted(nodes.address, flows.source),
-        np.searchsorted(nodes.address, flows.destination),
-    )
+    nodes = _Nodes(flows)
+    source, destination = nodes.source, nodes.destination
     out, into = nodes.sends(), nodes.receives()
     if traffic.topology == "coordinator":
         hub = int((out + into).argmax())
         return _leg(flows, source == hub, True), _leg(flows, destination == hub, False), None
     if relays:
-        return _through_mixes(flows, nodes, source, destination, relays)
+        return _through_mixes(flows, nodes, relays)
     of_sum = np.where((into[source] > 0) != (out[destination] > 0), into[source] > 0, into[destination] > out[source])
     return _leg(flows, ~of_sum, True), _leg(flows, of_sum, False), None
 
 
-def _through_mixes(
-    flows: Flows, nodes: _Nodes, source: Ints, destination: Ints, relays: int
-) -> tuple[Leg, Leg, Mixes | None]:
+def _through_mixes(flows: Flows, nodes: _Nodes, relays: int) -> tuple[Leg, Leg, Mixes | None]:
     """Mixes are the busiest of the nodes that both send and receive; those for slices hear from pure senders."""
-    total = len(nodes.address)
-    volume = np.bincount(nodes.source, nodes.count, total) + np.bincount(nodes.destination, nodes.count, total)
+    received = np.asarray(nodes.links.sum(0)).ravel()
+    volume = received + np.asarray(nodes.links.sum(1)).ravel()
     both = (nodes.sends() > 0) & (nodes.receives() > 0)
-    is_mix = np.zeros(total, bool)
-    is_mix[np.argsort(np.where(both, -volume, 1.0), kind="stable")[: 2 * relays]] = True
-    pure = nodes.receives() == 0
-    from_pure = np.bincount(nodes.destination, nodes.count * pure[nodes.source], total)
-    received = np.bincount(nodes.destination, nodes.count, total)
+    is_mix = np.zeros(len(volume), bool)
+    is_mix[np.argsort(np.where(both, -volume, 1), kind="stable")[: 2 * relays]] = True
+    from_pure = nodes.links.T @ (nodes.receives() == 0)
     first = is_mix & (2 * from_pure > received)
     second = is_mix & ~first
+    source, destination = nodes.source, nodes.destination
     mixes = Mixes(_leg(flows, first[destination], True), _leg(flows, second[source], False))
     return _leg(flows, first[source], True), _leg(flows, second[destination], False), mixes
 
