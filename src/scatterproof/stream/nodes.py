@@ -2,16 +2,18 @@
 
 `python -m scatterproof.stream.nodes` reads the plan from its standard input, which stays open as long as the runtime's
 owner lives. It imports numpy and ZeroMQ once and forks the others, so that 64 devices start in about a second. Every
-process ends when that pipe does, however the owner died, and when its parent does.
+process ends when that pipe does, however the owner died, and when its parent does; one that can't is killed.
 """
 
 import io
 import json
 import os
+import select
 import signal
 import struct
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from scatterproof.stream.wire import (
 Plan = dict[str, NDArray[Any]]
 Entry = tuple[float, int, int, int, int, int]  # time, source, destination, bytes, request, column or block
 LENGTH = struct.Struct("<q")
+GRACE = 1.0  # seconds for the processes to end by themselves
 NO_NUMBERS = np.empty(0, np.float32)
 
 
@@ -45,7 +48,6 @@ def main() -> None:
     plan: Plan = dict(np.load(io.BytesIO(pipe.read(length)), allow_pickle=False))
     about = json.loads(str(plan.pop("about")))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner says when it ends
-    die_with_parent()
     roles: list[tuple[str, Any]] = [("reducers", reduce_rows), ("sources", send_slices)]
     roles += [(f"d{device}", serve_device) for device in range(len(plan["device_at"]))]
     children = {}
@@ -56,9 +58,24 @@ def main() -> None:
             run(name, role, plan, about)
         children[child] = name
     print(json.dumps({"started": {name: child for child, name in children.items()}}), flush=True)
-    while children:
-        child, _ = os.waitpid(-1, 0)
-        print(json.dumps({"lost": children.pop(child)}), flush=True)
+    watch(children)
+
+
+def watch(children: dict[int, str]) -> None:
+    """Say who ends; when the owner has, wait a little for all to follow, then end them."""
+    owner, ended = select.poll(), 0.0
+    owner.register(0, select.POLLIN)
+    while children and not (ended and time.monotonic() > ended + GRACE):
+        child, _ = os.waitpid(-1, os.WNOHANG)
+        if child:
+            with suppress(OSError):  # nobody may be left to hear it
+                print(json.dumps({"lost": children.pop(child)}), flush=True)
+        elif ended:
+            time.sleep(0.01)
+        elif owner.poll(20):
+            ended = time.monotonic()
+    for child in children:
+        os.kill(child, signal.SIGKILL)
 
 
 def run(name: str, role: Any, plan: Plan, about: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ class Runtime:
         return np.concatenate([rows[row] for row in range(len(rows))])
 
     def served(self) -> Served:
-        """All records since the last call, and the seconds of each request answered; `served` keeps no content."""
+        """All records since the last call, and the seconds of each request answered. Raises: StreamError."""
         for each in (self._sources, self._reducers):
             each.send(Message(-1, -1, -1, 0, LOG, 0.0, NO_NUMBERS).frame())
         logs: dict[int, NDArray[np.float64]] = {}
@@ -156,7 +156,7 @@ class Runtime:
         if self._launcher.stdin is not None and not self._launcher.stdin.closed:
             self._launcher.stdin.close()  # the pipe's end tells everybody
         try:
-            self._launcher.wait(2)
+            self._launcher.wait(3)
         except subprocess.TimeoutExpired:
             self._launcher.kill()  # and the kernel kills its children
             self._launcher.wait()

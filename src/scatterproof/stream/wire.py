@@ -69,6 +69,6 @@ def speak(context: "zmq.Context[Any]", at: str) -> "zmq.Socket[bytes]":
 
 
 def die_with_parent() -> None:
-    """The kernel kills this process when its parent ends (Linux); elsewhere the pipe's end tells."""
+    """The kernel kills this process when its parent's thread that made it ends (Linux); elsewhere the pipe tells."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
