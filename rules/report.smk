@@ -5,7 +5,8 @@ SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
 FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED, *FINENESS]
+STREAMED = ["stream"] if STUDY.stream.grids else []
+TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED, *FINENESS, *STREAMED]
 TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -20,6 +21,7 @@ FIGURES = {
     **({"verdict": "What having the blocks gains over having none, threat by threat"} if ATTACKED else {}),
     **({"retrain": "Attacks: accuracy against the number of the pirate's images"} if TAUGHT else {}),
     **({"fineness": "F: accuracy recovered against the size of the blocks"} if FINENESS else {}),
+    **({"stream": "Stream: what the traffic gives away, and what hiding it costs"} if STREAMED else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
 }
 

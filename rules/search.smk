@@ -11,6 +11,7 @@ PLATEAU_THREAT = plateau_threat(STUDY.plateau, STUDY.scatter)
 ATTACKS_ON = attacks_on(STUDY.attacks, STUDY.scatter)
 GRANTED = {**SEARCH_THREATS, PLATEAU_THREAT.name: PLATEAU_THREAT}
 GRANTED |= {name: threat for name, (threat, _) in ATTACKS_ON.items()}
+GRANTED |= {threat.name: threat for threat in stream_threats(STUDY.stream).values()}
 
 
 wildcard_constraints:

@@ -124,6 +124,16 @@ def test_the_plateau_is_measured_on_the_victims_searched(finished: Finished) -> 
     assert set(plateau["draws"]) == {12} and set(plateau["keep"]) == {1.0}
 
 
+def test_the_stream_is_hijacked_with_and_without_blocks(finished: Finished) -> None:
+    stream = read(finished, "stream")
+    assert list(stream.columns[:6]) == [*HEAD, "victim"]
+    assert list(stream.columns[-3:]) == ["device", "device_minutes", "gpu_minutes"]
+    assert stream["seed"].tolist() == [0, 1] * 3
+    plain = stream[(stream["defence"] == "none") & (stream["keep"] == 0)]
+    assert (plain[["column_ari", "row_ari"]] == 1).all(axis=None)
+    assert stream["accuracy"].notna().tolist() == [False] * 4 + [True] * 2
+
+
 def test_attacks_are_set_against_every_training(finished: Finished) -> None:
     retraining, breakeven, crossings = (read(finished, name) for name in ("retraining", "breakeven", "crossing"))
     epochs = retraining.groupby(["source", "recipe", "victim", "victim_seed"])["epoch"].agg(list).to_dict()

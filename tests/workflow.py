@@ -19,10 +19,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "retraining"]
+TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "stream", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
-FIGURES += ["retrain", "fineness", "retraining", "cost"]
+FIGURES += ["retrain", "fineness", "stream", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining"]
 
 
@@ -74,6 +74,15 @@ TINY: dict[str, Any] = {
         "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
     },
     "fineness": {"block_sizes": [16, 20, 60], "images": 8, "victim_seeds": 1},
+    "stream": {
+        "victim_seeds": 1,
+        "layouts": 2,
+        "images": 8,
+        "grids": [
+            {"obfuscations": [{}, {"relays": 2, "batch": 8}], "hijacks": ["adaptive"]},
+            {"observed": [0.0], "held": [1.0], "hijacks": ["adaptive"]},
+        ],
+    },
     "run": {"device": "cpu", "cells_per_job": 6},
 }
 for grid in TINY["search"]["grids"]:

@@ -17,6 +17,7 @@ from scatterproof.fineness_grid import LEAST_BLOCKS
 from scatterproof.models import build_model, dense_layers, load_base, load_weights, read_checkpoint
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
+from scatterproof.stream_grid import stream_threats
 from scatterproof.study import INITIALISATION, Study, VictimConfig
 
 
@@ -45,6 +46,7 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
     _check_fineness(study, dataset)
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size (F's too), threat, and plateau.
     granted = len(threats(study.search, study.scatter)) + len(attacks_on(study.attacks, study.scatter))
+    granted += len(stream_threats(study.stream))
     copies = 4 + len(study.block_sizes) + len(study.fineness.block_sizes) + granted
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import torch
 
 
@@ -14,3 +15,8 @@ def seed_of(*key: int | float | str) -> int:
 def torch_generator(*key: int | float | str) -> torch.Generator:
     """A CPU generator for this key."""
     return torch.Generator().manual_seed(seed_of(*key))
+
+
+def numpy_generator(*key: int | float | str) -> np.random.Generator:
+    """numpy's for this key."""
+    return np.random.default_rng(seed_of(*key))

@@ -17,6 +17,7 @@ from scatterproof.fineness_grid import FinenessConfig
 from scatterproof.machine import BudgetConfig, RunConfig
 from scatterproof.recipes import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.searches import PlateauConfig, SearchConfig
+from scatterproof.stream_grid import StreamConfig
 from scatterproof.strict import PositiveShare, Seed, Share, Strict
 
 
@@ -227,6 +228,7 @@ class Study(Strict):
     plateau: PlateauConfig = Field(PlateauConfig(), description="L")
     attacks: AttacksConfig = Field(AttacksConfig(), description="reassembly from the weights")
     fineness: FinenessConfig = Field(FinenessConfig(), description="F")
+    stream: StreamConfig = Field(StreamConfig(), description="P3, S3")
     retraining: RetrainingConfig = Field(RetrainingConfig(), description="what the attacks are compared with")
     run: RunConfig = Field(RunConfig(), description="machine")
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
@@ -240,7 +242,7 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for key in ("search", "attacks", "fineness"):
+        for key in ("search", "attacks", "fineness", "stream"):
             for name in getattr(self, key).victims:
                 if name not in self.names:
                     expected = " or ".join(self.names)
@@ -256,6 +258,8 @@ class Study(Strict):
                     f"attacks.grids.base_model: true, but the victim '{name}' has no base: expected victim.base, "
                     "'initialisation' or a checkpoint's path"
                 )
+        if self.scatter == "dense" and self.stream.grids:
+            raise ValueError("stream.grids: the stream of one layer is served, scatter: dense needs stream.grids: []")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
         climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
@@ -317,6 +321,7 @@ class Study(Strict):
             "retraining.pirate_images": self.retraining.images_needed,
             "attacks.grids.images": self.attacks.images_needed,
             "fineness.images": self.fineness.images_needed,
+            "stream.images": self.stream.images_needed,
         }
 
     @property
@@ -353,6 +358,11 @@ class Study(Strict):
     def controlled(self) -> list[tuple[str, int]]:
         """The (name, seed) whose layer the attacks' controls are made from: the first of each victim's."""
         return self._chosen(self.attacks.victims, 1)
+
+    @property
+    def streamed(self) -> list[tuple[str, int]]:
+        """Every (name, seed) that is served by devices."""
+        return self._chosen(self.stream.victims, self.stream.victim_seeds)
 
     def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
         return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]

@@ -90,6 +90,14 @@ def attack_table(
     return found[ATTACK_COLUMNS]
 
 
+def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str) -> pd.DataFrame:
+    """The rows of one victim's tapped services; about: study, victim_seed, layer, block_size and victim."""
+    found = pd.DataFrame(rows).assign(**about, device=device)
+    found["device_minutes"] = found.pop("minutes")
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    return found[HEAD + [column for column in found if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+
+
 def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> pd.DataFrame:
     """`tables/fineness.csv`: a row for each victim and block size, with the minutes of the attack."""
     found = pd.DataFrame(rows).assign(study=study, device=device)

@@ -11,6 +11,7 @@ from scatterproof.report.fineness import draw_fineness
 from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.search_figures import draw_search, draw_trajectory
+from scatterproof.report.stream import draw_stream
 from scatterproof.report.verdicts import draw_verdict
 from scatterproof.report.words import names
 from scatterproof.tables import read_table
@@ -35,6 +36,8 @@ with light_job(snakemake, "report"):
         draw_curves(tables["attacks"], tables["victim"], svg["retrain"])
     if "fineness" in tables:
         draw_fineness(tables["fineness"], tables["victim"], svg["fineness"])
+    if "stream" in tables:
+        draw_stream(tables["stream"], svg["stream"])
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])

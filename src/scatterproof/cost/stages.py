@@ -13,6 +13,7 @@ STAGES = [
     "plateau",
     "attacks",
     "fineness",
+    "stream",
     "retraining",
     "report",
 ]
@@ -45,6 +46,10 @@ RULES = {
     **dict.fromkeys(("tabulate_attacks", "tabulate_verdicts"), Rule("report")),
     "attack_fineness": Rule("fineness", of_victim=True, attacks=True),
     "score_fineness": Rule("fineness"),
+    "tap_stream": Rule("stream", of_victim=True),
+    "hijack_stream": Rule("stream", of_victim=True, attacks=True),
+    "score_stream": Rule("stream", of_victim=True),
+    "tabulate_stream": Rule("report"),
     "train_recipes": Rule("retraining", of_victim=True),
     "tabulate_retraining": Rule("retraining"),
     **dict.fromkeys(("tabulate_prune", "tabulate_shuffle", "tabulate_plateau"), Rule("report")),

@@ -18,7 +18,17 @@ import yaml
 from markupsafe import Markup
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import attacks, cost_section, fineness, leaderboard, searches, talk_cost, verdicts, words
+from scatterproof.report import (
+    attacks,
+    cost_section,
+    fineness,
+    leaderboard,
+    searches,
+    stream,
+    talk_cost,
+    verdicts,
+    words,
+)
 from scatterproof.report import retraining as against
 from scatterproof.report.statistics import curve, draw_spread, half_is_chance, shuffled_excess
 from scatterproof.report.table import Table
@@ -75,10 +85,10 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     """The page as HTML.
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
-    their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, `fineness` and `breakeven` where the study
-    has them; figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`, `search`,
-    `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `retraining`, `cost`) to its .svg, any may be
-    missing; provenance: as `provenance()` gives it.
+    their CSV files have them, `search`, `plateau`, `attacks` with `verdict`, `fineness`, `stream` and `breakeven` where
+    the study has them; figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`,
+    `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `stream`, `retraining`, `cost`) to
+    its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
     block_size = int(provenance["block_size"])
     excess = words.in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -105,6 +115,9 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
         **_attacks(tables),
         **fineness.section(tables.get("fineness")),
+        stream=_stream(tables),
+        stream_words=stream.sentences(tables["stream"]) if "stream" in tables else [],
+        topology=Markup(Path(__file__).with_name("topology.svg").read_text(encoding="utf-8")),
         plateau_words=words.plateau(tables["plateau"]) if "plateau" in tables else [],
         theory_words=words.theory(tables["theory"], block_size),
         cost=cost_section.summary_table(tables["cost_summary"]),
@@ -252,6 +265,13 @@ def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "leaderboard": Table(everyone, leaderboard.HEAD, leaderboard.rows(tables["attacks"])),
         "reported": Table("Reported in the literature", leaderboard.REPORTED_HEAD, leaderboard.reported_rows()),
     }
+
+
+def _stream(tables: Mapping[str, pd.DataFrame]) -> Table | None:
+    if "stream" not in tables:
+        return None
+    caption = "What each hijack made of the traffic [95 % interval over victims and layouts]"
+    return Table(caption, stream.TABLE_HEAD, stream.table_rows(tables["stream"]))
 
 
 def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""What the traffic gave away: the report's table, sentences and figure, computed from tables/stream.csv."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scatterproof.report.figures import COLOURS, GREY, MARKERS, panels
+from scatterproof.report.statistics import curve
+from scatterproof.report.words import percent, percent_interval, victim_label
+
+SERVICE = ["victim", "defence", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
+SERVICE += ["hijack"]
+MEASURED = ("column_ari", "row_ari", "position_accuracy", "accuracy", "known_places_accuracy")
+OVERHEADS = ("bandwidth_overhead", "latency_overhead")
+TABLE_HEAD = ("victim", "defence", "parameters", "topology, order", "links tapped", "devices held", "places leaked",
+              "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
+              "the same blocks in their places", "bandwidth", "latency", "draws")  # fmt: skip
+LEAKAGE, OVERHEAD = "leakage against overhead", "leakage against latency"
+SHARE, REQUESTS, HELD = "share of the links tapped", "requests watched", "devices held"
+
+
+def table_rows(stream: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each kind of service and hijack: means over victims and layouts [95 % interval]."""
+    table = _repeated(stream)
+    found = {value: _means(table, value) for value in (*MEASURED, "anonymity_bits", *OVERHEADS)}
+    return [_row({value: rows[number] for value, rows in found.items()}) for number in range(len(found["accuracy"]))]
+
+
+def _row(means: dict[str, Any]) -> tuple[str, ...]:
+    about = means["column_ari"]
+    shares = ["" if np.isnan(means[value].mean) else percent_interval(means[value], "mean") for value in MEASURED[2:]]
+    return (
+        *(victim_label(about.victim), about.defence, about.params, f"{about.topology}, {about.order}"),
+        *(f"{100 * about.observed_share:g} %", f"{100 * about.keep:g} %", str(about.labelled)),
+        *(str(about.requests), about.hijack, _index(about), _index(means["row_ari"])),
+        *(f"{means['anonymity_bits'].mean:.2f}", *shares),
+        *(f"{100 * means[value].mean:+.0f} %" for value in OVERHEADS),
+        f"{about.seeds} x {about.repeats}",
+    )
+
+
+def _repeated(stream: pd.DataFrame) -> pd.DataFrame:
+    """Layouts are the repeats of each victim seed."""
+    return stream.assign(params=stream["params"].fillna("")).rename(columns={"seed": "repeat"})
+
+
+def _means(table: pd.DataFrame, value: str) -> list[Any]:
+    """Of each kind of service the mean of a value, NaN where it was not measured."""
+    kinds = table.drop_duplicates(SERVICE)[SERVICE]
+    measured = table[table[value].notna()]
+    found = curve(measured, SERVICE[:-1], SERVICE[-1], value)
+    return list(kinds.merge(found.astype(kinds.dtypes), on=SERVICE, how="left").itertuples(index=False))
+
+
+def _index(row: Any) -> str:
+    bounds = "" if np.isnan(row.ci_low) else f" [{row.ci_low:.2f}, {row.ci_high:.2f}]"
+    return f"{row.mean:.2f}{bounds}"
+
+
+def sentences(stream: pd.DataFrame) -> list[str]:
+    """What the plain service gives away, what hiding it leaves, and what a pirate with blocks makes of it."""
+    table = _repeated(stream)
+    texts = [_grouped(rows) for rows in _plain(table)]
+    texts += [_hidden(rows) for _, rows in _most_watched(table).groupby(["defence", "params"], sort=False)]
+    held = table[(table["keep"] > 0) & (table["hijack"] == "adaptive") & (table["defence"] == "none")]
+    for (victim, topology, keep), rows in held.groupby(["victim", "topology", "keep"], sort=False):
+        texts.append(
+            f"{victim_label(str(victim))}, {topology}: the owner of {100 * float(str(keep)):g} % of the devices puts "
+            f"{percent(rows['position_accuracy'].mean())} of its blocks in their places and reaches "
+            f"{percent(rows['accuracy'].mean())} accuracy; with every place known they reach "
+            f"{percent(rows['known_places_accuracy'].mean())}. {_draws(rows)}"
+        )
+    return texts
+
+
+def _plain(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The plain service seen whole, metadata alone, from the fewest requests: once for each topology and order."""
+    rows = table[(table["defence"] == "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
+    rows = rows[(rows["hijack"] == "adaptive") & (rows["labelled"] == 0)]
+    groups = [here for _, here in rows.groupby(["topology", "order"], sort=False)]
+    return [here[here["requests"] == here["requests"].min()] for here in groups]
+
+
+def _grouped(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return (
+        f"Nothing hidden ({first['topology']}, sent in {first['order']} order), every link tapped, "
+        f"{first['requests']} request{'s' if first['requests'] > 1 else ''}, no block held: "
+        f"columns are grouped with an adjusted Rand index of {rows['column_ari'].mean():.2f}, "
+        f"rows {rows['row_ari'].mean():.2f}. {_draws(rows)}"
+    )
+
+
+def _hidden(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return (
+        f"{first['defence']} ({first['params']}), after {first['requests']} requests, to a hijack that knows of it: "
+        f"columns {rows['column_ari'].mean():.2f}, rows {rows['row_ari'].mean():.2f}, for "
+        f"{100 * rows['bandwidth_overhead'].mean():+.0f} % bytes and {100 * rows['latency_overhead'].mean():+.0f} % "
+        f"latency. {_draws(rows)}"
+    )
+
+
+def _draws(rows: pd.DataFrame) -> str:
+    count = rows[["victim_seed", "repeat"]].drop_duplicates().shape[0]
+    return f"Mean of {count} draw{'s' if count > 1 else ''}."
+
+
+def _most_watched(table: pd.DataFrame, hijack: str = "adaptive") -> pd.DataFrame:
+    """Each defence against metadata alone, every link tapped, at the most requests watched."""
+    rows = table[(table["defence"] != "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
+    rows = rows[(rows["hijack"] == hijack) & (rows["labelled"] == 0) & (rows["topology"] == "sources")]
+    return rows[rows["requests"] == rows.groupby(["defence", "params"])["requests"].transform("max")]
+
+
+def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
+    """Leakage (mean of the two indices) against overhead, share tapped and requests; accuracy against devices held."""
+    table = _repeated(stream)
+    table = table.assign(leakage=(table["column_ari"] + table["row_ari"]) / 2)
+    with panels(_titles(table), svg, height=4.2, share_x=False) as axes:
+        for title, column in ((LEAKAGE, "bandwidth_overhead"), (OVERHEAD, "latency_overhead")):
+            if title in axes:
+                _scatter(axes[title], table, column)
+        if SHARE in axes:
+            _shares(axes[SHARE], table)
+        if REQUESTS in axes:
+            _requests(axes[REQUESTS], table)
+        if HELD in axes:
+            _held(axes[HELD], table)
+        for axis in axes.values():
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
+    return svg
+
+
+def _titles(table: pd.DataFrame) -> list[str]:
+    """The panels for which the study has more than one point."""
+    bare = table[(table["keep"] == 0) & (table["labelled"] == 0)]
+    several = {
+        LEAKAGE: len(set(bare["defence"])) > 1,
+        OVERHEAD: len(set(bare["defence"])) > 1,
+        SHARE: len(set(bare[bare["defence"] == "none"]["observed_share"])) > 1,
+        REQUESTS: bare.groupby(["defence", "params"])["requests"].nunique().max() > 1 if len(bare) else False,
+        HELD: bool((table["keep"] > 0).any()),
+    }
+    return [title for title, shown in several.items() if shown]
+
+
+def _colour(defence: str, all_of_them: list[str]) -> tuple[str, str]:
+    number = all_of_them.index(defence)
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def _defences(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(table["defence"]))
+
+
+def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
+    """A point for each parameter of each defence at the most requests; open: a hijack that does not know of it."""
+    for hijack, filled in (("adaptive", True), ("naive", False)):
+        rows = _most_watched(table, hijack)
+        for (defence, _), here in rows.groupby(["defence", "params"], sort=False):
+            colour, marker = _colour(str(defence), _defences(table))
+            axis.plot(
+                100 * here[column].mean(),
+                here["leakage"].mean(),
+                *(marker,),
+                color=colour,
+                markerfacecolor=colour if filled else "none",
+                linestyle="none",
+                label=f"{defence}, {hijack}",
+            )
+    axis.set_xscale("symlog", linthresh=10)
+    axis.set_xlabel("bytes beyond the plain service's (%)" if column.startswith("band") else "latency beyond it (%)")
+    _index_axis(axis)
+
+
+def _index_axis(axis: Axes) -> None:
+    axis.set_ylim(-0.05, 1.05)
+    axis.set_ylabel("adjusted Rand index")
+
+
+def _line(axis: Axes, line: pd.DataFrame, x: str, scale: float, colour: str, marker: str, label: str) -> None:
+    at = scale * line[x].to_numpy(dtype=float)
+    mean, low, high = (line[name].to_numpy(dtype=float) for name in ("mean", "ci_low", "ci_high"))
+    axis.plot(at, mean, color=colour, marker=marker, label=label)
+    axis.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _shares(axis: Axes, table: pd.DataFrame) -> None:
+    """Columns and rows of the plain service by the share of links tapped, metadata alone."""
+    rows = table[(table["defence"] == "none") & (table["keep"] == 0) & (table["topology"] == "sources")]
+    rows = rows[(rows["hijack"] == "adaptive") & (rows["labelled"] == 0) & (rows["order"] == "random")]
+    rows = rows[rows["requests"] == rows["requests"].max()]
+    for number, (value, label) in enumerate(
+        (("column_ari", "columns, nothing hidden"), ("row_ari", "rows, nothing hidden"))
+    ):
+        _line(
+            axis,
+            curve(rows, [], "observed_share", value),
+            "observed_share",
+            100,
+            COLOURS[number],
+            MARKERS[number],
+            label,
+        )
+    axis.set_xlabel("share of the links tapped (%)")
+    axis.set_xlim(0, 103)
+    _index_axis(axis)
+
+
+def _requests(axis: Axes, table: pd.DataFrame) -> None:
+    """Each defence that was watched for several numbers of requests, by an adaptive hijack."""
+    rows = table[(table["keep"] == 0) & (table["observed_share"] == 1) & (table["hijack"] == "adaptive")]
+    rows = rows[(rows["labelled"] == 0) & (rows["topology"] == "sources")]
+    for number, ((defence, params), here) in enumerate(rows.groupby(["defence", "params"], sort=False)):
+        if len(set(here["requests"])) > 1:
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+            line = curve(here, [], "requests", "leakage")
+            _line(axis, line, "requests", 1, colour, marker, f"{defence} {params}".strip())
+    axis.set_xscale("log")
+    axis.set_xlabel("requests watched")
+    _index_axis(axis)
+
+
+def _held(axis: Axes, table: pd.DataFrame) -> None:
+    """Accuracy of what the owner of some devices puts together, beside the same blocks in their places."""
+    rows = table[(table["keep"] > 0) & (table["defence"] == "none") & (table["labelled"] == 0)]
+    kinds = rows[rows["hijack"].isin(["adaptive", "matching"])].groupby(["victim", "topology", "hijack"], sort=False)
+    for number, ((victim, topology, hijack), here) in enumerate(kinds):
+        style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        label = f"{victim_label(str(victim))}, {topology}, {hijack}"
+        _line(axis, _percents(curve(here, [], "keep", "accuracy")), "keep", 100, *style, label)
+    for number, (victim, here) in enumerate(rows.groupby("victim", sort=False)):
+        known = curve(here, [], "keep", "known_places_accuracy")
+        label = f"{victim_label(str(victim))}, places known"
+        at, mean = (100 * known[column].to_numpy(dtype=float) for column in ("keep", "mean"))
+        axis.plot(at, mean, color=GREY, marker="x", linestyle=("-", "--", ":")[number % 3], label=label)
+    axis.set_xlabel("devices held (%)")
+    axis.set_xlim(0, 103)
+    axis.set_ylim(0, None)
+    axis.set_ylabel("accuracy on test images (%)")
+
+
+def _percents(line: pd.DataFrame) -> pd.DataFrame:
+    return line.assign(**{name: 100 * line[name] for name in ("mean", "ci_low", "ci_high")})

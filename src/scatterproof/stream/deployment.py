@@ -1,0 +1,203 @@
+"""Which node serves what: the devices that hold blocks, the sources of slices, the reducers of sums. No torch.
+
+A dense layer cut into rows x columns of blocks is served so: column j's source sends its slice of the input to every
+device that holds a block of column j; the device multiplies, and sends each block's product to its row's reducer, which
+adds one for every column. A coordinator is the second topology: one node in place of all sources and reducers. Nodes
+are known on the wire by addresses, random numbers that say nothing of a place. Positions as in blocks.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scatterproof.errors import UserError
+
+Ints = NDArray[np.int64]
+Topology = Literal["sources", "coordinator"]
+FREE = -1
+
+
+class DeploymentError(UserError, ValueError):
+    """A layout of blocks over devices that can't be served, in one line that names the block, row or device."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The cut of one layer: heights int64 [rows] of its block rows, widths int64 [columns] of its block columns."""
+
+    heights: Ints
+    widths: Ints
+
+    @classmethod
+    def of(cls, outputs: int, inputs: int, height: int, width: int) -> "Sizes":
+        """Of a layer cut into blocks of height x width, those at the edges smaller."""
+        return cls(_cut(outputs, height), _cut(inputs, width))
+
+    @property
+    def rows(self) -> int:
+        return len(self.heights)
+
+    @property
+    def columns(self) -> int:
+        return len(self.widths)
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.columns
+
+
+def _cut(length: int, size: int) -> Ints:
+    found = np.full(-(-length // size), size, dtype=np.int64)
+    found[-1] = length - size * (len(found) - 1)
+    return found
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Who holds, sends and adds what.
+
+    holders int64 [replicas, positions]: the device of each copy of each block, FREE where a block has fewer copies;
+    device_at int64 [devices], source_at int64 [columns], reducer_at int64 [rows]: addresses; under a coordinator all
+    sources and reducers have one address. Raises: DeploymentError.
+    """
+
+    sizes: Sizes
+    holders: Ints
+    device_at: Ints
+    source_at: Ints
+    reducer_at: Ints
+
+    def __post_init__(self) -> None:
+        held = self.holders >= 0
+        lonely = np.flatnonzero(~held.any(0))
+        if len(lonely):
+            raise DeploymentError(f"{self.named(lonely[0])} is on no device{_more(lonely)}")
+        beyond = np.flatnonzero((self.holders >= len(self.device_at)).any(0))
+        if len(beyond):
+            number = self.holders[:, beyond[0]].max()
+            raise DeploymentError(
+                f"{self.named(beyond[0])} is on device {number}, expected one of 0 to {len(self.device_at) - 1}"
+            )
+        ordered = np.sort(self.holders, axis=0)
+        twice = np.flatnonzero(((ordered[1:] == ordered[:-1]) & (ordered[1:] >= 0)).any(0))
+        if len(twice):
+            raise DeploymentError(f"{self.named(twice[0])} is twice on one device{_more(twice)}")
+        addresses = np.concatenate([self.device_at, np.unique(self.source_at), np.unique(self.reducer_at)])
+        single = len(set(self.source_at) | set(self.reducer_at)) == 1
+        if not single and len(np.unique(addresses)) != len(addresses):
+            raise DeploymentError("two nodes have one address")
+
+    @classmethod
+    def dealt(
+        cls,
+        sizes: Sizes,
+        rng: np.random.Generator,
+        per_device: float = 1,
+        topology: Topology = "sources",
+        replicas: int = 1,
+        own: Ints | None = None,
+    ) -> "Deployment":
+        """Blocks dealt at random to as few devices as hold `per_device` each, evenly; each further copy to another.
+
+        own: positions to be dealt among themselves, so that no device holds some of them and some of the others.
+        Raises: DeploymentError where there are fewer devices than copies.
+        """
+        positions = np.arange(sizes.count)
+        own = np.empty(0, np.int64) if own is None else own
+        hands = [rng.permutation(group) for group in (own, np.setdiff1d(positions, own)) if len(group)]
+        counts = [int(-(-len(hand) // per_device)) for hand in hands]
+        first = [0, *np.cumsum(counts)]
+        devices = int(first[-1])
+        if devices < replicas:
+            raise DeploymentError(f"{replicas} copies of each block on {devices} devices, expected at least as many")
+        holders = np.empty((replicas, sizes.count), np.int64)
+        for start, count, hand in zip(first, counts, hands, strict=False):
+            holders[0, hand] = start + np.arange(len(hand)) * count // len(hand)
+        for copy in range(1, replicas):  # a shift by whole devices never gives a device the same block twice
+            holders[copy] = (holders[0] + copy * max(1, devices // replicas)) % devices
+        hubs = 1 if topology == "coordinator" else sizes.columns + sizes.rows
+        addresses = draw_addresses(devices + hubs, rng)
+        hub = addresses[devices:]
+        sources = np.repeat(hub, sizes.columns) if hubs == 1 else hub[: sizes.columns]
+        reducers = np.repeat(hub, sizes.rows) if hubs == 1 else hub[sizes.columns :]
+        return cls(sizes, holders, addresses[:devices], sources, reducers)
+
+    @classmethod
+    def listed(
+        cls,
+        sizes: Sizes,
+        devices: Sequence[str],
+        blocks: Mapping[str, Sequence[tuple[int, int]]],
+        reducers: Mapping[str, Sequence[int]],
+        rng: np.random.Generator,
+    ) -> "Deployment":
+        """From lists by name: the (row, column) of each device's blocks, the rows of each reducer.
+
+        Raises: DeploymentError that names the unknown device, the block on no device, the row of no or two reducers.
+        """
+        number = {name: index for index, name in enumerate(devices)}
+        copies: dict[int, list[int]] = {}
+        for name, places in blocks.items():
+            if name not in number:
+                raise DeploymentError(f"device '{name}' is unknown, expected one of {', '.join(devices)}")
+            for row, column in places:
+                if not (0 <= row < sizes.rows and 0 <= column < sizes.columns):
+                    expected = f"rows below {sizes.rows} and columns below {sizes.columns}"
+                    raise DeploymentError(f"device '{name}' holds block ({row}, {column}), expected {expected}")
+                copies.setdefault(row * sizes.columns + column, []).append(number[name])
+        holders = np.full((max(map(len, copies.values()), default=1), sizes.count), FREE, np.int64)
+        for position, on in copies.items():
+            holders[: len(on), position] = on
+        reducer_of = _reducers(sizes, reducers)
+        names = list(reducers)
+        addresses = draw_addresses(len(devices) + sizes.columns + len(names), rng)
+        hubs = addresses[len(devices) + sizes.columns :]
+        return cls(
+            sizes,
+            holders,
+            addresses[: len(devices)],
+            addresses[len(devices) : len(devices) + sizes.columns],
+            np.array([hubs[names.index(name)] for name in reducer_of]),
+        )
+
+    @property
+    def coordinator(self) -> bool:
+        """Whether one node stands for all sources and reducers."""
+        return len(set(self.source_at) | set(self.reducer_at)) == 1
+
+    def named(self, position: Any) -> str:
+        """A block by its row and column, for messages."""
+        return f"block ({position // self.sizes.columns}, {position % self.sizes.columns})"
+
+    def copies(self) -> tuple[Ints, Ints]:
+        """Every copy that is held: position and device, two int64 [copies]."""
+        held = self.holders >= 0
+        return np.broadcast_to(np.arange(self.sizes.count), held.shape)[held], self.holders[held]
+
+
+def _reducers(sizes: Sizes, reducers: Mapping[str, Sequence[int]]) -> list[str]:
+    """The reducer's name of each row."""
+    found: dict[int, str] = {}
+    for name, rows in reducers.items():
+        for row in rows:
+            if row in found:
+                raise DeploymentError(f"row {row} has two reducers, '{found[row]}' and '{name}', expected one")
+            if not 0 <= row < sizes.rows:
+                raise DeploymentError(f"reducer '{name}' adds row {row}, expected one of 0 to {sizes.rows - 1}")
+            found[row] = name
+    without = [row for row in range(sizes.rows) if row not in found]
+    if without:
+        raise DeploymentError(f"row {without[0]} has no reducer{_more(without)}")
+    return [found[row] for row in range(sizes.rows)]
+
+
+def draw_addresses(count: int, rng: np.random.Generator) -> Ints:
+    """Distinct addresses in random order."""
+    return rng.choice(max(2**20, 8 * count), count, replace=False).astype(np.int64)
+
+
+def _more(found: Sequence[Any] | Ints) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

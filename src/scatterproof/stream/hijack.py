@@ -1,0 +1,85 @@
+"""The stream hijack (P3): from traffic to groups, from groups and the blocks held to a placement.
+
+Grouping is grouping.py's and learned.py's work, labelling labelling.py's. A pirate that holds no block is left with
+the groups.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+from scatterproof.attack_grid import Knowledge, Known
+from scatterproof.attacks.base import AttackError, Machine
+from scatterproof.attacks.direct import DirectAttack, Placed, Run
+from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.puzzle import Puzzle
+from scatterproof.stream.grouping import Groups, adaptive_groups, naive_groups
+from scatterproof.stream.labelling import BlockEvidence, label_by_blocks, match_columns, own_groups, place
+from scatterproof.stream.learned import learned_groups, spectral_groups
+from scatterproof.stream.tap import Traffic
+from scatterproof.stream_grid import HijackName
+
+GROUPING = {
+    "naive": naive_groups,
+    "adaptive": adaptive_groups,
+    "matching": adaptive_groups,
+    "spectral": spectral_groups,
+    "learned": learned_groups,
+}
+
+
+@dataclass(frozen=True)
+class TappedPuzzle(Puzzle):
+    """A puzzle of which the pirate has seen the traffic too; its blocks are numbered as the traffic numbers them."""
+
+    traffic: Traffic = field(kw_only=True)
+
+    @classmethod
+    def of(cls, puzzle: Puzzle, traffic: Traffic) -> "TappedPuzzle":
+        """The puzzle and the traffic together."""
+        return cls(**{one.name: getattr(puzzle, one.name) for one in fields(Puzzle)}, traffic=traffic)
+
+
+def evidence_of(puzzle: Puzzle, machine: Machine) -> BlockEvidence:
+    """What the blocks held say by themselves; the same for all traffic."""
+    (name,) = puzzle.layout.grids
+    around = find_surroundings(puzzle, name, machine.device)
+    return BlockEvidence.of(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
+
+
+@dataclass(frozen=True)
+class Hijack(DirectAttack):
+    """method: how the traffic is grouped, and, for `matching`, labelled; rounds: how often, at
+    most, groups are labelled anew by what the others predict."""
+
+    name: ClassVar[str] = "hijack"
+    reads: ClassVar[tuple[Known, ...]] = ("none",)
+
+    method: HijackName = "adaptive"
+    rounds: int = 15
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """One scattered layer; the traffic comes with the puzzle."""
+        return Knowledge()
+
+    def groups(self, traffic: Traffic) -> Groups:
+        """Which messages of the last request belong to one column and one row."""
+        return GROUPING[self.method](traffic)
+
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
+        """The placement by the groups' own evidence, then after each round. Raises: AttackError without traffic."""
+        if not isinstance(puzzle, TappedPuzzle):
+            raise AttackError("hijack needs the traffic of the puzzle's devices, and was given none")
+        yield from self.placements(puzzle.traffic, evidence_of(puzzle, run.machine))
+
+    def placements(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Iterator[Placed]:
+        """The same from evidence and, if they are at hand, groups."""
+        found = self.groups(traffic) if groups is None else groups
+        own = own_groups(traffic, found, len(evidence.flat), self.method != "naive")
+        if self.method == "matching":
+            first = next(label_by_blocks(evidence, own, 0))
+            yield place(evidence, match_columns(evidence, own, first))
+            return
+        for labels in label_by_blocks(evidence, own, self.rounds):
+            yield place(evidence, labels)

@@ -1,0 +1,17 @@
+"""Group what the pirate saw of the traffic, and place the blocks that it holds."""
+
+from pathlib import Path
+
+from scatterproof.attacks.base import Machine
+from scatterproof.job import compute_job
+from scatterproof.puzzle import Puzzle
+from scatterproof.stream.cells import found_arrays, hijack_cells, load_arrays, save_arrays
+from scatterproof.stream_grid import cells_of_json
+
+params, inputs = snakemake.params, snakemake.input
+with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
+    puzzles = {held: Puzzle.load(Path(path)) for held, path in zip(params.held, inputs.puzzles, strict=True)}
+    machine = Machine(job.device, snakemake.threads)
+    found = list(hijack_cells(cells_of_json(params.cells), puzzles, load_arrays(Path(inputs.traffic)), machine))
+    job.meter.attacks["hijack"] = sum(one.minutes for one in found)
+    save_arrays(Path(snakemake.output[0]), found_arrays(found))

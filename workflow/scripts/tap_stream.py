@@ -1,0 +1,16 @@
+"""Serve a victim's layer by simulated devices, and write down what the pirate sees of it."""
+
+from pathlib import Path
+
+from scatterproof.job import compute_job
+from scatterproof.puzzle import Answer
+from scatterproof.stream.cells import save_arrays, tap_cells
+from scatterproof.stream_grid import cells_of_json
+
+params, wildcards = snakemake.params, snakemake.wildcards
+with compute_job(snakemake, "stream", "cpu"):
+    answers = {held: Answer.load(Path(path)) for held, path in zip(params.held, snakemake.input.answers, strict=True)}
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
+    traffic, truth = tap_cells(cells_of_json(params.cells), answers, key)
+    save_arrays(Path(snakemake.output.truth), truth)
+    save_arrays(Path(snakemake.output.traffic), traffic)
