@@ -219,8 +219,10 @@ def found_of(arrays: Arrays, count: int) -> list[Found]:
         part = {name: arrays[f"{number}.{name}"] for name in ("record", "column", "row", "label_column", "label_row")}
         reached = None
         if f"{number}.placement" in arrays:
-            names = ("placement", "candidates", "beliefs")
-            reached = Placed(*(torch.from_numpy(arrays[f"{number}.{name}"]) for name in names))
+            placement, candidates, beliefs = (
+                torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("placement", "candidates", "beliefs")
+            )
+            reached = Placed(placement, candidates, beliefs)
         found.append(
             Found(
                 Groups(part["record"], part["column"], part["row"]),
