@@ -27,6 +27,12 @@ demo: install ## the whole line on real digits, in minutes; prints where the rep
 study: install ## the study of STUDY=config/NAME.yaml
 	$(call RUN_STUDY,$(STUDY))
 
+.PHONY: gpu-evidence
+gpu-evidence: install ## the full-size study on this machine's GPU (30 minutes of it), into docs/results/gpu-evidence
+	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu-evidence needs a GPU with CUDA: torch finds none here")'
+	$(call RUN_STUDY,config/gpu-evidence.yaml)
+	$(BIN)/scatterproof publish --configfile config/gpu-evidence.yaml docs/results/gpu-evidence
+
 .PHONY: test
 test: install ## the tests (ARGS="-m slow" for the slow ones)
 	$(BIN)/pytest $(ARGS)
