@@ -294,6 +294,9 @@ class Study(Strict):
 
     def _check_surrogates(self) -> None:
         surrogate = self.attacks.surrogate
+        runs = any("surrogate" in grid.attacks for grid in self.attacks.grids)
+        if not runs and surrogate == AttacksConfig().surrogate:  # the default ones need not fit
+            return
         for name in self.attacks.victims:
             victim = self.victim_config(name).model_dump() | {"kind": "train", "checkpoint": None}
             for each in surrogate.models:
