@@ -13,7 +13,7 @@ from scatterproof.threat import ThreatModel
 Known = Literal["none", "labels", "logits"]
 OnBlocks = Literal["fingerprint", "prior", "relax", "refine", "blocks"]
 Withheld = Literal["nothing", "borrow", "probe", "layer", "finetune", "surrogate"]
-DirectName = OnBlocks | Withheld
+DirectName = Literal[OnBlocks, Withheld]
 Role = Literal["blocks", "withheld", "ceiling"]
 
 NOTHING, BORROW = "nothing", "borrow"
