@@ -150,7 +150,8 @@ def _titles(table: pd.DataFrame) -> list[str]:
 
 def _colour(defence: str, all_of_them: list[str]) -> tuple[str, str]:
     number = all_of_them.index(defence)
-    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    turn = number // len(COLOURS)  # beyond six a colour comes back with another marker
+    return COLOURS[number % len(COLOURS)], MARKERS[(number + turn) % len(MARKERS)]
 
 
 def _defences(table: pd.DataFrame) -> list[str]:
@@ -160,7 +161,7 @@ def _defences(table: pd.DataFrame) -> list[str]:
 def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
     """A point for each parameter of each defence at the most requests; open: a hijack that does not know of it."""
     for hijack, filled in (("adaptive", True), ("naive", False)):
-        rows = _most_watched(table, hijack)
+        rows, named = _most_watched(table, hijack), set()
         for (defence, _), here in rows.groupby(["defence", "params"], sort=False):
             colour, marker = _colour(str(defence), _defences(table))
             axis.plot(
@@ -170,8 +171,9 @@ def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
                 color=colour,
                 markerfacecolor=colour if filled else "none",
                 linestyle="none",
-                label=f"{defence}, {hijack}",
+                label=None if defence in named else f"{defence}, {hijack}",
             )
+            named.add(defence)
     axis.set_xscale("symlog", linthresh=10)
     axis.set_xlabel("bytes beyond the plain service's (%)" if column.startswith("band") else "latency beyond it (%)")
     _index_axis(axis)
