@@ -194,9 +194,10 @@ def test_the_sparse_solver_agrees_with_the_dense_one(monkeypatch: pytest.MonkeyP
 def test_what_was_found_survives_its_file(tmp_path: Path) -> None:
     puzzle, _ = planted(0, 1.0)
     copy = Copy({"3.weight": torch.ones(2, 3)}, small.WIDE)
-    steps = [Snapshot(0.1, reached(puzzle)), Snapshot(0.2, copy)]
+    same = reached(puzzle)
+    steps = [Snapshot(0.1, same), Snapshot(0.2, copy), Snapshot(0.3, same)]
     save_found(tmp_path / "found.safetensors", {"layer-1-100-none/fingerprint": steps})
-    first, second = load_found(tmp_path / "found.safetensors")["layer-1-100-none/fingerprint"]
+    first, second, _ = load_found(tmp_path / "found.safetensors")["layer-1-100-none/fingerprint"]
     assert [first.minutes, second.minutes] == [0.1, 0.2]
     assert isinstance(first.reached, Placed)
     assert isinstance(second.reached, Copy)

@@ -24,7 +24,8 @@ def save_found(path: Path, found: Found) -> None:
         about[name] = []
         for step, snapshot in enumerate(snapshots):
             parts, facts = _parts(snapshot.reached)
-            tensors |= {f"{name}.{step}.{key}": value.contiguous() for key, value in parts.items()}
+            # clones: steps may share a tensor, which safetensors refuses
+            tensors |= {f"{name}.{step}.{key}": value.contiguous().clone() for key, value in parts.items()}
             about[name].append({"minutes": snapshot.minutes, "names": list(parts), **facts})
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
