@@ -112,14 +112,16 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
     table = pd.concat(
         [
             attacks(fingerprint=[0.8, 0.81, 0.79, 0.8, 0.82], layer=0.5, whitebox=0.85),
-            attacks(threat="layer-1-100-labels-base", fingerprint=0.5, layer=0.5, whitebox=0.85),
+            attacks(threat="layer-1-100-labels-base", fingerprint=0.5, layer=0.5, whitebox=0.85).assign(
+                knows="labels-base"
+            ),
         ]
     )
     verdicts = verdict_table(table, controls(*PASSED))
     rows = table_rows(verdicts)
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
     assert rows[0][3] == "broken by fingerprint for 0.2 CPU-minutes"
-    assert rows[1][1] == "100 %, a public base model"
+    assert rows[1][1:3] == ("100 %", "100 labelled images and a public base model")
     (text,) = sentences(verdicts)
     assert "of 2 threats 1 broken, 1 protected" in text
     assert "80.4 % accuracy of the victim's 85.0 %" in text

@@ -106,7 +106,7 @@ def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
     keys = ["fitness", "population", "images", "budget"]
     params = [
         " ".join(
-            f"{key}={value}" for key, value in zip(keys, values, strict=True) if value != "" and not pd.isna(value)
+            f"{key}={value}" for key, value in zip(keys, values, strict=True) if not pd.isna(value) and value != ""
         )
         for values in found[keys].itertuples(index=False)
     ]

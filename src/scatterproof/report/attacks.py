@@ -61,7 +61,7 @@ def sentences(attacks: pd.DataFrame) -> list[str]:
         for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
             here = rows[rows["keep"] == keep]
             means = here.groupby(["images", "knows"])["accuracy"].mean()
-            least = sorted(means.index, key=lambda each: (-means[each], list(KNOWN).index(each[1]), each[0]))
+            least = sorted(means.index, key=lambda each: (-means[each], _rank(each[1]), each[0]))
             images, knows = least[0]
             chosen = here[(here["images"] == images) & (here["knows"] == knows)]
             texts.append(
@@ -77,13 +77,24 @@ def sentences(attacks: pd.DataFrame) -> list[str]:
     return texts
 
 
+def _rank(knows: str) -> tuple[bool, int]:
+    """How much is granted: a base model most, then by what is known of the images."""
+    known, _, base = knows.partition("-")
+    return bool(base), list(KNOWN).index(known)
+
+
 def _picked(count: int) -> str:
     return f" (of {count} kinds of knowledge the one of most test accuracy)" if count > 1 else ""
 
 
 def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel a victim."""
+    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel a victim.
+
+    Kinds run at a single share are left out where others make a line.
+    """
     last = final(attacks).assign(repeat=0)
+    shares_of = last.groupby(KIND)["keep"].transform("nunique")
+    last = last[shares_of > 1] if (shares_of > 1).any() else last
     means, known = curve(last, KIND), curve(last, ["victim"], value="known_places_accuracy")
     with panels(list(dict.fromkeys(last["victim"])), svg) as axes:
         for name, axis in axes.items():

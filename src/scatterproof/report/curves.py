@@ -59,8 +59,14 @@ def draw_curves(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path
 def _styles(means: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str]]]:
     """(attack, (colour, marker)), those without the blocks first."""
     order = means.sort_values(["role", "attack"], ascending=[False, True])["attack"]
-    for number, attack in enumerate(dict.fromkeys(order)):
-        yield str(attack), (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+    looks = [(colour, marker) for turn in range(len(MARKERS)) for colour, marker in _turned(turn)]
+    for attack, look in zip(dict.fromkeys(order), looks, strict=False):
+        yield str(attack), look
+
+
+def _turned(turn: int) -> Iterator[tuple[str, str]]:
+    """Every colour with a marker; in another turn with another one."""
+    return zip(COLOURS, MARKERS[turn:] + MARKERS[:turn], strict=False)
 
 
 def _draw(axis: Axes, line: pd.DataFrame, colour: str, marker: str, style: str, label: str) -> None:

@@ -24,6 +24,7 @@ from scatterproof.report.statistics import curve
 from scatterproof.report.words import CORRECTIONS, names, victim_label
 
 WIDTH = 5.6  # inches
+LONG_LABEL = 44  # characters: two columns of longer ones are wider than the figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#555555"
@@ -203,7 +204,8 @@ def finish(axes: dict[str, Axes], x_label: str) -> None:
     for axis in axes.values():
         handles, labels = axis.get_legend_handles_labels()
         found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}
-    last.figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=2)
+    columns = 1 if max(map(len, found), default=0) > LONG_LABEL else 2
+    last.figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
 def _by_correction(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

@@ -103,9 +103,9 @@ def _furthest(attacks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _styles(attacks: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """(attack, label, colour, marker) of each attack that occurs: those that read the blocks first, then searches."""
+    """(attack, label, colour, marker) of each attack that occurs, the same in every study."""
     names = [*(name for name in KNOWLEDGE if KNOWLEDGE[name].role == "blocks"), *ATTACKS]
     looks = [(colour, marker) for marker in MARKERS for colour in COLOURS]
-    occur = [name for name in names if (attacks["name"] == name).any()]
-    for name, (colour, marker) in zip(occur, looks, strict=False):
-        yield name, ATTACKS.get(name, name), colour, marker
+    for name, (colour, marker) in zip(names, looks, strict=False):
+        if (attacks["name"] == name).any():
+            yield name, ATTACKS.get(name, name), colour, marker

@@ -49,8 +49,7 @@ def in_words(row: Any) -> str:
 def held(row: Any) -> str:
     """The share of the blocks held, and of what."""
     scatter = "all dense layers, " if str(row.threat).startswith("dense") else ""
-    base = ", a public base model" if str(row.threat).endswith("-base") else ""
-    return f"{scatter}{100 * row.keep:g} %{base}"
+    return f"{scatter}{100 * row.keep:g} %"
 
 
 def gained(row: Any) -> str:
@@ -101,10 +100,10 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                     spread = [[100 * (row.gain - row.ci_low)], [100 * (row.ci_high - row.gain)]]
                 colour = COLOUR_OF[str(row.verdict)]
                 axis.errorbar([100 * row.gain], [at], xerr=spread, fmt="o", color=colour, capsize=3, label=label)
-            axis.set_yticks(range(len(rows)), [f"{held(row)}, {granted(row.images, row.knows)}" for row in rows])
-            axis.tick_params(axis="y", labelsize=8)
+            axis.set_yticks(range(len(rows)), [f"{held(row)}: {granted(row.images, row.knows)}" for row in rows])
+            axis.tick_params(axis="y", labelsize=7)
             axis.set_ylim(-0.6, len(rows) - 0.4)
-            axis.set_xlabel("accuracy gained by having the blocks (points)")
+            axis.set_xlabel("gain by the blocks (points)")
             axis.legend(loc="best", fontsize=8)
     return svg
 
