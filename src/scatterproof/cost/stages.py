@@ -38,7 +38,7 @@ RULES = {
     "compute_theory": Rule("theory"),
     "search_placements": Rule("search", of_victim=True, attacks=True),
     "score_search": Rule("search", of_victim=True),
-    "tabulate_search": Rule("search"),
+    "tabulate_search": Rule("report"),
     "measure_plateau": Rule("plateau", of_victim=True),
     "attack_puzzle": Rule("attacks", of_victim=True, attacks=True),
     "score_attack": Rule("attacks", of_victim=True),

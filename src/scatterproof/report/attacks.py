@@ -66,15 +66,20 @@ def sentences(attacks: pd.DataFrame) -> list[str]:
             chosen = here[(here["images"] == images) & (here["knows"] == knows)]
             texts.append(
                 f"{victim_label(str(victim))}, {100 * keep:g} % of the blocks in an unknown order, "
-                f"{granted(images, knows)}{_picked(len(means))}: {attack} puts "
-                f"{100 * chosen['position_accuracy'].mean():.1f} % of the whole ones in their places "
-                f"and reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
+                f"{granted(images, knows)}{_picked(len(means))}: {attack} {_places(chosen)}"
+                f"reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
                 f"{100 * chosen['relative_accuracy'].mean():.1f} % of the victim's, in "
                 f"{60 * chosen['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
                 f"blocks reach {100 * chosen['known_places_accuracy'].mean():.1f} %. Mean of "
                 f"{chosen['victim_seed'].nunique()} victims."
             )
     return texts
+
+
+def _places(chosen: pd.DataFrame) -> str:
+    """How many blocks are placed rightly; empty for an attack that makes a network instead."""
+    share = chosen["position_accuracy"].mean()
+    return "" if pd.isna(share) else f"puts {100 * share:.1f} % of the whole ones in their places and "
 
 
 def _rank(knows: str) -> tuple[bool, int]:

@@ -158,11 +158,12 @@ def _name(row: Any) -> str:
     """An attack or a training in words."""
     params = dict(part.split("=") for part in str(row.params).split())
     if row.what == "attack":
-        name = f"{label(row.name, params.get('population', ''))} by {FITNESS[params['fitness']]}"
+        name = label(row.name, params.get("population", ""))
+        name += f" by {FITNESS[params['fitness']]}" if "fitness" in params else ""
     else:
         name = "the own recipe" if row.name == "own" else f"'{row.name}'"
     if row.what in ("attack", "pirate"):
-        name += f" on {number(int(params['images']))} images"
+        name += f" on {number(float(params['images']))} images"
     return name
 
 
