@@ -98,7 +98,7 @@ def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finishe
     assert set(trajectory) == {*HEAD, "victim", *middle, "minutes", "evaluations", "accuracy", "device"}
     searched = trajectory[trajectory["budget"].notna()]
     pd.testing.assert_frame_equal(searched, renamed[list(trajectory)], check_dtype=False)
-    assert set(trajectory[trajectory["budget"].isna()]["attack"]) == {"fingerprint"}
+    assert set(trajectory[trajectory["budget"].isna()]["attack"]) == {"fingerprint", "layer"}
     assert not list((finished.folder / RESULTS / "search").glob("*.work"))
 
 
@@ -107,14 +107,28 @@ def test_attacks_are_scored_step_by_step_against_the_same_blocks_in_their_places
     threats = ["layer-0.5-0-none", "layer-0.5-8-none", "layer-1-0-none", "layer-1-8-none", "layer-1-8-labels"]
     last = attacks[attacks["last"]]
     assert set(last["victim"]) == {"victim"}
-    assert sorted(last["threat"]) == sorted(threats)
-    assert (attacks.groupby(["victim", "threat"])["step"].max() >= 1).all()
-    whole = last[last["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
+    by_role = {role: rows for role, rows in last.groupby("role")}
+    assert sorted(by_role["blocks"]["threat"]) == sorted(by_role["ceiling"]["threat"]) == sorted(threats)
+    assert sorted(by_role["withheld"]["attack"]) == ["layer", *["nothing"] * 5]
+    fingerprint = by_role["blocks"]
+    assert set(fingerprint["attack"]) == {"fingerprint"}
+    assert (attacks[attacks["role"] == "blocks"].groupby(["victim", "threat"])["step"].max() >= 1).all()
+    whole = fingerprint[fingerprint["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
     assert (whole["known_places_accuracy"] == whole["accuracy_y"]).all()
     assert (whole["relative_accuracy"] == whole["accuracy_x"] / whole["accuracy_y"]).all()
-    assert last["withheld_accuracy"].isna().equals(last["threat"].str.endswith("labels"))
-    assert (last["position_accuracy"] <= last["row_accuracy"]).all()
-    assert (last["cost_over_retraining"] > 0).all()
+    assert last["withheld_accuracy"].notna().all()
+    assert (fingerprint["position_accuracy"] <= fingerprint["row_accuracy"]).all()
+    assert (fingerprint["cost_over_retraining"] > 0).all()
+
+
+def test_every_threat_has_a_verdict_and_every_attack_its_controls(finished: Finished) -> None:
+    verdicts, controls = read(finished, "verdict"), read(finished, "controls")
+    assert len(verdicts) == 5
+    assert set(verdicts["verdict"]) <= {"undecided", "invalid"}, "one seed decides nothing"
+    assert controls[["attack", "control", "shuffles"]].to_numpy().tolist() == [
+        ["fingerprint", "planted", 1],
+        ["fingerprint", "random", 3],
+    ]
 
 
 def test_the_plateau_is_measured_on_the_victims_searched(finished: Finished) -> None:
@@ -149,10 +163,10 @@ def test_attacks_are_set_against_every_training(finished: Finished) -> None:
     curve = read(finished, "curve").sort_values(["victim", "victim_seed", "epoch"])
     assert own["minutes"].tolist() == curve["minutes"].tolist()
     kinds = breakeven[breakeven["victim"] == "victim"].drop_duplicates(["what", "name", "keep"])["what"]
-    assert kinds.value_counts().to_dict() == {"attack": 5, "own": 1, "recipe": 1, "pirate": 1}
+    assert kinds.value_counts().to_dict() == {"attack": 7, "own": 1, "recipe": 1, "pirate": 1}
     assert (breakeven["reached"] <= breakeven["runs"]).all() and breakeven["comparable"].all()
     assert (breakeven["minutes"].notna() == (breakeven["reached"] > 0)).all()
-    assert len(crossings) == 5 * 3 and set(crossings["ahead"]) <= {"never", "until", "throughout"}
+    assert len(crossings) == 10 * 3 and set(crossings["ahead"]) <= {"never", "until", "throughout"}
 
 
 def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finished) -> None:
@@ -175,6 +189,8 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
         "search",
         "plateau",
         "attacks",
+        "fineness",
+        "stream",
         "retraining",
         "report",
     } <= set(summary["stage"])
@@ -183,7 +199,8 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     assert (cost["rule"] == "grant_puzzle").sum() == 6  # of 8: the plateau, a search and an attack share a threat
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
-    assert names["attack"] == {"(none)", "fingerprint", "genetic", "hill_climbing", "reinforce"}
+    searches, attacks = {"genetic", "hill_climbing", "reinforce"}, {"fingerprint", "nothing", "layer", "hijack"}
+    assert names["attack"] == {"(none)", *searches, *attacks}
     assert names["victim"] == {"(none)", "victim", "copy_free"} and names["rule"] == set(cost["rule"])
     total = summary.set_index("stage").loc["total", "device_minutes"]
     for _, rows in groups.groupby("by"):
