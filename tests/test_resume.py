@@ -12,7 +12,7 @@ import pytest
 import workflow
 from workflow import RESULTS, TABLES, TINY, Finished
 
-PACE = 50.0  # seconds that an uninterrupted run takes where the delays below are seconds
+PACE = 85.0  # seconds that an uninterrupted run takes where the delays below are seconds
 
 
 @dataclass(frozen=True)
