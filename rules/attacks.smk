@@ -5,14 +5,6 @@
 ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
 
 
-def granted(kind):
-    """The puzzles or answers of a job's threats."""
-    return lambda wildcards: [
-        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{STUDY.attacked_size}/{threat}/{kind}.safetensors"
-        for threat in ATTACK_JOBS[int(wildcards.slice)]
-    ]
-
-
 rule attack_puzzle:
     input:
         puzzles=granted("puzzle"),

@@ -1,0 +1,21 @@
+# What several rules take as input, as functions: of the jobs and threats that the files of their stages define
+
+
+def granted(kind):
+    """The puzzles or answers of a job's threats."""
+    return lambda wildcards: [
+        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{STUDY.attacked_size}/{threat}/{kind}.safetensors"
+        for threat in ATTACK_JOBS[int(wildcards.slice)]
+    ]
+
+
+def stream_slice(wildcards):
+    """The cells of one job."""
+    first = int(wildcards.slice) * STUDY.run.cells_per_job
+    return STREAM_CELLS[wildcards.victim][first : first + STUDY.run.cells_per_job]
+
+
+def stream_files(name):
+    """The base puzzle or answer, then that of each share held."""
+    folder = f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}"
+    return [f"{folder}/{at}{name}.safetensors" for at in ["", *(f"{t.name}/" for t in STREAM_THREATS.values())]]
