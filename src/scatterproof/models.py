@@ -155,3 +155,10 @@ def load_base(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) 
     }
     head = {name for name in own if other and name.rpartition(".")[0] == last}
     load_weights(model, {**state, **{name: own[name] for name in head}}, source)
+
+
+def load_model(config: VictimConfig, classes: int, path: Path | str) -> nn.Module:
+    """The network with a checkpoint's weights, in eval mode. Raises: ModelError."""
+    model = build_model(config, classes)
+    load_weights(model, read_checkpoint(path), str(path))
+    return model.eval()

@@ -8,7 +8,7 @@ from scatterproof.attacks.controlling import Controls, controlled
 from scatterproof.data import load_dataset
 from scatterproof.files import write_csv
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.study import VictimConfig
 from scatterproof.verdict import CONTROL_COLUMNS
 
@@ -17,11 +17,10 @@ config = AttacksConfig.model_validate_json(params.config)
 threats = controlled(config, params.scatter)
 with compute_job(snakemake, "attacks", params.device, True, sorted(threats)) as job:
     dataset, about = load_dataset(inputs.dataset), VictimConfig.model_validate_json(params.victim)
-    victim = build_model(about, dataset.classes)
-    load_weights(victim, read_checkpoint(inputs.model), inputs.model)
+    victim = load_model(about, dataset.classes, inputs.model)
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
-    controls = Controls(config, victim.eval(), about, dataset, params.block_size, key, machine)
+    controls = Controls(config, victim, about, dataset, params.block_size, key, machine)
     rows = [row for name, threat in threats.items() for row in controls.rows(name, threat)]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)

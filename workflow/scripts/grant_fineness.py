@@ -5,7 +5,7 @@ from pathlib import Path
 from scatterproof.data import load_dataset
 from scatterproof.fineness import file_of, grant
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
 
@@ -13,12 +13,11 @@ params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snake
 with compute_job(snakemake, "blocks", params.device):
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(inputs.dataset)
-    model = build_model(config, dataset.classes)
-    load_weights(model, read_checkpoint(inputs.model), inputs.model)
+    model = load_model(config, dataset.classes, inputs.model)
     threat = ThreatModel.model_validate_json(params.threat)
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     for folder in (output.puzzles, output.answers):
         Path(folder).mkdir(parents=True)
-    for size, puzzle, answer in grant(model.eval(), config, dataset, threat, params.block_sizes, key):
+    for size, puzzle, answer in grant(model, config, dataset, threat, params.block_sizes, key):
         answer.save(Path(output.answers) / file_of(size))
         puzzle.save(Path(output.puzzles) / file_of(size))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scatterproof.data import load_dataset
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.puzzle import make_puzzle
 from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
@@ -14,11 +14,10 @@ params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snake
 with compute_job(snakemake, "blocks", params.device):
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(inputs.dataset)
-    model = build_model(config, dataset.classes)
-    load_weights(model, read_checkpoint(inputs.model), inputs.model)
+    model = load_model(config, dataset.classes, inputs.model)
     threat = ThreatModel.model_validate_json(params.threat)
     key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.scatter, threat.share)
     base = start_of(config, int(wildcards.seed), dataset.classes) if threat.base_model else None
-    puzzle, answer = make_puzzle(model.eval(), config, dataset, threat, params.block_size, key, base)
+    puzzle, answer = make_puzzle(model, config, dataset, threat, params.block_size, key, base)
     answer.save(Path(output.answer))
     puzzle.save(Path(output.puzzle))

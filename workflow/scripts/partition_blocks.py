@@ -7,7 +7,7 @@ from scatterproof.data import load_dataset
 from scatterproof.evaluate import victim_metrics
 from scatterproof.files import write_json
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.puzzle import make_puzzle
 from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
@@ -16,9 +16,7 @@ params, wildcards, output = snakemake.params, snakemake.wildcards, snakemake.out
 with compute_job(snakemake, "blocks", params.device) as job:
     config = VictimConfig.model_validate_json(params.config)
     dataset = load_dataset(snakemake.input.dataset)
-    model = build_model(config, dataset.classes)
-    load_weights(model, read_checkpoint(snakemake.input.model), snakemake.input.model)
-    model.eval()
+    model = load_model(config, dataset.classes, snakemake.input.model)
     threat = ThreatModel(scatter=params.scatter, images=params.images)
     grids = {}
     for i, size in enumerate(params.block_sizes):

@@ -10,7 +10,7 @@ from scatterproof.attacks.scoring import Judge
 from scatterproof.data import load_dataset
 from scatterproof.files import write_csv
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.tables import attack_table
 
@@ -22,8 +22,7 @@ with compute_job(snakemake, "attacks", params.device) as job:
     tables = []
     for puzzle_path, answer_path in zip(inputs.puzzles, inputs.answers, strict=True):
         puzzle, answer = Puzzle.load(Path(puzzle_path)), Answer.load(Path(answer_path))
-        victim = build_model(puzzle.config, dataset.classes)
-        load_weights(victim, read_checkpoint(inputs.model), inputs.model)
+        victim = load_model(puzzle.config, dataset.classes, inputs.model)
         rows = Judge(puzzle, answer, victim, dataset, job.device).rows(under(found, puzzle.threat.name))
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
         tables.append(attack_table(rows, about, puzzle.threat, retraining, job.device_name))

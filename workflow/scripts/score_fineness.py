@@ -8,7 +8,7 @@ from scatterproof.data import load_dataset
 from scatterproof.files import write_csv
 from scatterproof.fineness import in_folder, row
 from scatterproof.job import compute_job
-from scatterproof.models import build_model, load_weights, read_checkpoint
+from scatterproof.models import load_model
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.report.fineness import thresholds
 from scatterproof.tables import fineness_table
@@ -22,8 +22,7 @@ with compute_job(snakemake, "fineness", params.device) as job:
         found = load_found(found_path)
         for size, path in in_folder(puzzles).items():
             puzzle, answer = Puzzle.load(path), Answer.load(in_folder(answers)[size])
-            victim = build_model(puzzle.config, dataset.classes)
-            load_weights(victim, read_checkpoint(model_path), str(model_path))
+            victim = load_model(puzzle.config, dataset.classes, model_path)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
             rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.stem])})
     table = fineness_table(rows, params.study, job.device_name)

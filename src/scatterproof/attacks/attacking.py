@@ -1,6 +1,7 @@
 """The attacks of one job, one after the other; what is finished is not done again."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def attack(
     work: Path,
     spent: dict[str, Any],
 ) -> dict[str, list[Snapshot]]:
-    """What each attack reaches on one puzzle; `spent` gets the minutes of each, by its name, added.
+    """What each attack reaches on one puzzle; `spent` gets the minutes here of each, by its name, added.
 
     In `work` a finished attack leaves its result, named by all that it depends on, and one under way what it needs to
     go on. Raises: AttackError.
@@ -38,8 +39,12 @@ def attack(
         run = Run(machine, (*key, name), work)
         digest = hashlib.blake2b(made.identity(puzzle, run).encode(), digest_size=8).hexdigest()
         finished = work / f"{name}.{digest}.safetensors"
+        spent[name] = spent.get(name) or 0.0  # a job's record begins with None
         if not finished.exists():
-            save_found(finished, {name: made.run(puzzle, run)})
+            started = time.monotonic()
+            try:
+                save_found(finished, {name: made.run(puzzle, run)})
+            finally:
+                spent[name] += (time.monotonic() - started) / 60
         found |= load_found(finished)
-        spent[name] = (spent.get(name) or 0.0) + found[name][-1].minutes
     return found

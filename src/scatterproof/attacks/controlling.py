@@ -81,10 +81,14 @@ def _near(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
     return near
 
 
-def right_places(reached: Placed, puzzle: Puzzle, answer: Answer) -> tuple[int, int]:
-    """Whole blocks at their places, and all whole ones; columns that read equal inputs on all images are one place."""
-    place = torch.cat([_places(puzzle, name) + first for name, first in puzzle.layout.offsets.items()])
+def right_places(reached: Placed, puzzle: Puzzle, answer: Answer, alike: bool = True) -> tuple[int, int]:
+    """Whole blocks at their places, and all whole ones. alike: columns that read equal inputs on all images are one
+    place, which no attack can tell apart; chance hits one of several more often, so where it is the measure they aren't.
+    """
     truth = answer.placement.positions
+    place = torch.arange(puzzle.layout.positions)
+    if alike:
+        place = torch.cat([_places(puzzle, name) + first for name, first in puzzle.layout.offsets.items()])
     counted = puzzle.layout.ambiguous()[truth]
     hit = place[reached.placement[counted]] == place[truth[counted]]
     return int(hit.sum()), int(counted.sum())
@@ -154,7 +158,7 @@ class Controls:
             puzzle, answer = self._cut(model, real.threat, shuffle)
             found = self._reached(name, puzzle, "random", shuffle)
             if isinstance(found, Placed):
-                one, whole = right_places(found, puzzle, answer)
+                one, whole = right_places(found, puzzle, answer, alike=False)
                 right, total = right + one, total + whole
             else:
                 judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
