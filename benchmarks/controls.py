@@ -42,9 +42,10 @@ from scatterproof.blocks import Placement
 from scatterproof.data import Dataset, read_dataset
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.study import DatasetConfig, TrainConfig, VictimConfig
+from scatterproof.study import DatasetConfig
 from scatterproof.threat import ThreatModel
 from scatterproof.victim import train_victim
+from scatterproof.victim_config import TrainConfig, VictimConfig
 
 MACHINE = Machine(torch.device("cpu"), 1)
 IMAGES, SOLVED, LEVEL, NO_GAIN, A_FIFTH = 297, 0.95, 0.01, 0.02, 0.002

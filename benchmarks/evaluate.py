@@ -31,8 +31,8 @@ from scatterproof.device import device_name, set_up
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.models import build_model, dense_layers
 from scatterproof.puzzle import Puzzle, make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 IMAGES, CLASSES, BLOCK, POPULATION, SWAPS, ROUNDS = 100, 100, 256, 100, 256, 5
 POPULATION_RATIO, SWAP_RATIO, FIRST_ORDER_SECONDS, PEAK_GIB = 20.0, 200.0, 5.0, 12.0

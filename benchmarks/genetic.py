@@ -39,8 +39,9 @@ from scatterproof.data import read_dataset
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.models import build_model
 from scatterproof.puzzle import Puzzle, make_puzzle
-from scatterproof.study import DatasetConfig, VictimConfig
+from scatterproof.study import DatasetConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 GENES, BLOCK, REPEATS = 1568, 4, 15  # a layer of 64 x 392
 GENERATIONS, MARGIN, LEVEL = 40, 2.0, 0.05

@@ -25,8 +25,8 @@ from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.grids import draw_placement, prune, shuffle
 from scatterproof.models import build_model, dense_layers
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 IMAGES, CLASSES, BATCH, BLOCK = 1000, 100, 500, 64
 KEEP = (0.1, 0.25, 0.5, 0.75, 1.0)

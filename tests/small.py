@@ -8,8 +8,8 @@ from torch import nn
 from scatterproof.data import Dataset, Split
 from scatterproof.models import build_model, dense_layers
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 torch.set_num_threads(1)  # networks this small only lose by more
 MEAN = (0.5,)

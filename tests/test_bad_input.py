@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import workflow
 from scatterproof.models import build_model
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 from workflow import RESULTS, TINY, Finished
 
 LINE = "scatterproof: error in "

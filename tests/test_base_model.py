@@ -12,10 +12,11 @@ from scatterproof.models import ModelError, dense_layers
 from scatterproof.puzzle import Puzzle, make_puzzle
 from scatterproof.report.attacks import granted
 from scatterproof.seeds import seed_of
-from scatterproof.study import StudyError, TrainConfig, VictimConfig, parse_study
+from scatterproof.study import StudyError, parse_study
 from scatterproof.tables import ATTACK_COLUMNS, attack_table
 from scatterproof.threat import ThreatModel
 from scatterproof.victim import start_of, train_victim
+from scatterproof.victim_config import TrainConfig, VictimConfig
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,9 @@ from scatterproof.check import CheckError, check_study
 from scatterproof.errors import UserError
 from scatterproof.files import write_json
 from scatterproof.models import ModelError
-from scatterproof.study import PruneConfig, Study, VictimConfig
+from scatterproof.study import PruneConfig, Study
 from scatterproof.tables import read_grids
+from scatterproof.victim_config import VictimConfig
 from small import dataset, network, vgg
 
 DATA = dataset()

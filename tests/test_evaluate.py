@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
+from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement, input_shares
 from scatterproof.data import Dataset
-from scatterproof.evaluate import PlacementEvaluator, copies, input_shares
+from scatterproof.evaluate import PlacementEvaluator, copies
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 from small import dataset, network, puzzle, vgg
 
 CPU = torch.device("cpu")

@@ -10,10 +10,11 @@ from scipy.stats import chisquare
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
 from scatterproof.cells import Cell, prune_cells, shuffle_cells, slice_count
-from scatterproof.evaluate import PlacementEvaluator, victim_metrics
+from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.grids import displace, draw_placement, prune, shuffle
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.study import PruneConfig, ShuffleConfig
+from scatterproof.victim_metrics import victim_metrics
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

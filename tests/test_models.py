@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from scatterproof.models import ModelError, build_model, dense_layers, find_layer, load_weights, read_checkpoint
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 from scatterproof.vision import torchvision
 from small import network, vgg
 

@@ -13,8 +13,9 @@ from scatterproof.attacks.direct import Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.data import Dataset, read_dataset
 from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.study import DatasetConfig, TrainConfig, VictimConfig, read_study
+from scatterproof.study import DatasetConfig, read_study
 from scatterproof.victim import train_victim
+from scatterproof.victim_config import TrainConfig, VictimConfig
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.plateau import Moves, climbable, draw_moves, plateau
 from scatterproof.puzzle import Answer
 from scatterproof.report.plateau_figure import draw_plateau
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 from small import dataset, network, puzzle
 
 CPU = torch.device("cpu")

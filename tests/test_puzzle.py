@@ -14,8 +14,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from scatterproof.data import save_dataset, to_input
 from scatterproof.models import ModelError, dense_layers
 from scatterproof.puzzle import Answer, Puzzle, PuzzleError, make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

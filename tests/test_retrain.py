@@ -11,8 +11,9 @@ import torch
 import scatterproof.victim as victim_module
 from scatterproof.recipes import RetrainingRun, retraining_from_json, retraining_jobs, retraining_json
 from scatterproof.retrain import RetrainingError, Trainer
-from scatterproof.study import Study, VictimConfig
+from scatterproof.study import Study
 from scatterproof.victim import DivergenceError, train_victim
+from scatterproof.victim_config import VictimConfig
 from small import dataset
 
 CPU = torch.device("cpu")

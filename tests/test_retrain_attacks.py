@@ -26,8 +26,9 @@ from scatterproof.attacks.scoring import Judge, copied
 from scatterproof.data import Dataset
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.study import StudyError, VictimConfig, parse_study
+from scatterproof.study import StudyError, parse_study
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU, 1)

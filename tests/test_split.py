@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from scatterproof.models import build_model
 from scatterproof.split import reading_weights, split_at
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 from small import network, vgg
 
 

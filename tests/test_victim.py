@@ -16,8 +16,8 @@ import scatterproof.victim as victim_module
 from scatterproof.augment import augment
 from scatterproof.data import Dataset
 from scatterproof.models import ModelError
-from scatterproof.study import TrainConfig, VictimConfig
 from scatterproof.victim import DivergenceError, ResumeError, Trained, curve_table, measure, obtain_victim
+from scatterproof.victim_config import TrainConfig, VictimConfig
 from small import dataset, network, vgg
 
 CPU = torch.device("cpu")

@@ -214,3 +214,15 @@ def placements_of(block_at: torch.Tensor, held: int) -> torch.Tensor:
     nowhere. Numbers outside 0..held-1 stand for empty places."""
     outside = (block_at < 0) | (block_at >= held)
     return invert(torch.where(outside, UNPLACED, block_at), held)
+
+
+def input_shares(layout: Layout, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of each output's inputs the share whose block is held, per layer: float [outputs]."""
+    shares = {}
+    for name, grid in layout.grids.items():
+        start = layout.offsets[name]
+        held = (block_at[start : start + grid.count] != UNPLACED).view(grid.rows, grid.columns).float()
+        widths = grid.shapes()[: grid.columns, 1].float().to(held.device)
+        rows = (held @ widths) / grid.inputs
+        shares[name] = rows.repeat_interleave(grid.height)[: grid.outputs]
+    return shares

@@ -18,7 +18,8 @@ from scatterproof.models import build_model, dense_layers, load_base, load_weigh
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
 from scatterproof.stream_grid import stream_threats
-from scatterproof.study import INITIALISATION, Study, VictimConfig
+from scatterproof.study import Study
+from scatterproof.victim_config import INITIALISATION, VictimConfig
 
 
 class CheckError(UserError):

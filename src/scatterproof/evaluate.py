@@ -10,20 +10,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from scatterproof.blocks import UNPLACED, Layout, invert
-from scatterproof.data import Dataset
+from scatterproof.blocks import UNPLACED, Layout, input_shares, invert
 from scatterproof.engine import DTYPES, Engine
 from scatterproof.errors import UserError
 from scatterproof.models import dense_layers
 from scatterproof.moves import CurrentPlacement, PlainPlacement
-from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.puzzle import Puzzle
 from scatterproof.split import features, split_at, whole
 from scatterproof.targets import Scores, Targets
 
@@ -341,40 +340,3 @@ def copies(features: torch.Tensor) -> int:
     flat = features.reshape(-1, features.shape[-1])
     boundaries = (flat[:, 1:] != flat[:, :-1]).any(0).nonzero().flatten() + 1
     return gcd(flat.shape[1], *boundaries.tolist())
-
-
-def input_shares(layout: Layout, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of each output's inputs the share whose block is held, per layer: float [outputs]."""
-    shares = {}
-    for name, grid in layout.grids.items():
-        start = layout.offsets[name]
-        held = (block_at[start : start + grid.count] != UNPLACED).view(grid.rows, grid.columns).float()
-        widths = grid.shapes()[: grid.columns, 1].float().to(held.device)
-        rows = (held @ widths) / grid.inputs
-        shares[name] = rows.repeat_interleave(grid.height)[: grid.outputs]
-    return shares
-
-
-def victim_metrics(
-    puzzle: Puzzle, answer: Answer, dataset: Dataset, device: torch.device, chunk: int
-) -> dict[str, Any]:
-    """What is recorded of a victim but for its training.
-
-    Accuracy and loss are scored as every placement is, every block in its place: what P1 measures at keep = 1 is then
-    the same number to the last bit.
-    """
-    evaluator = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, device, chunk)
-    scores = evaluator.score(answer.placement.positions[None])
-    return {
-        "layer": "+".join(puzzle.layout.grids),
-        "block_size": puzzle.layout.block_shape[0],
-        "model": puzzle.config.model,
-        "width": puzzle.config.width,
-        "input_size": puzzle.config.input_size,
-        "copies": evaluator.copies,
-        "parameters": sum(parameter.numel() for parameter in puzzle.model().parameters()),
-        "classes": dataset.classes,
-        "chance": dataset.chance,
-        "accuracy": float(scores.accuracy),
-        "loss": float(scores.loss),
-    }

@@ -107,3 +107,11 @@ def check_writable(folder: Path | str, free_bytes: int) -> None:
         raise FolderError(
             f"{folder}: {free / 1e9:.3f} GB free on the disk of {nearest}, expected at least {free_bytes / 1e9:.3f} GB"
         )
+
+
+def file_stamp(path: str | None) -> str:
+    """Size and time of change of a file, empty where there is none: a cheap sign that it is another."""
+    if path is None or not Path(path).exists():
+        return ""
+    status = Path(path).stat()
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -17,9 +17,9 @@ from scatterproof.data import Dataset
 from scatterproof.fineness_grid import ATTACK, LEAST_BLOCKS
 from scatterproof.models import dense_layers, find_layer
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.theory import search_space_bits
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 
 def sizes_of(model: nn.Module, config: VictimConfig, sizes: Sequence[int]) -> list[int]:

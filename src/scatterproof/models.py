@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from scatterproof.errors import UserError
-from scatterproof.study import VictimConfig
 from scatterproof.vgg import VGG16
+from scatterproof.victim_config import VictimConfig
 
 
 class ModelError(UserError):

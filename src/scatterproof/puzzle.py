@@ -22,8 +22,8 @@ from scatterproof.errors import UserError
 from scatterproof.files import atomic
 from scatterproof.models import ModelError, build_model, dense_layers, find_layer, load_weights
 from scatterproof.seeds import torch_generator
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 
 class PuzzleError(UserError):

@@ -12,9 +12,9 @@ from scatterproof.errors import UserError
 from scatterproof.files import write_csv
 from scatterproof.recipes import RetrainingRun
 from scatterproof.seeds import seed_of
-from scatterproof.study import VictimConfig
 from scatterproof.tables import read_table
 from scatterproof.victim import curve_table, train_victim, training_identity
+from scatterproof.victim_config import VictimConfig
 
 
 class RetrainingError(UserError):

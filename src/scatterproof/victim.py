@@ -21,7 +21,7 @@ from scatterproof.files import atomic
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.models import build_model, find_layer, load_base, load_weights, read_checkpoint
 from scatterproof.seeds import seed_of
-from scatterproof.study import INITIALISATION, TrainConfig, VictimConfig
+from scatterproof.victim_config import INITIALISATION, TrainConfig, VictimConfig
 
 
 class DivergenceError(UserError):

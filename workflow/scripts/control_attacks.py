@@ -9,8 +9,8 @@ from scatterproof.data import load_dataset
 from scatterproof.files import write_csv
 from scatterproof.job import compute_job
 from scatterproof.models import load_model
-from scatterproof.study import VictimConfig
 from scatterproof.verdict import CONTROL_COLUMNS
+from scatterproof.victim_config import VictimConfig
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 config = AttacksConfig.model_validate_json(params.config)

@@ -6,9 +6,9 @@ from scatterproof.data import load_dataset
 from scatterproof.job import compute_job
 from scatterproof.models import load_model
 from scatterproof.puzzle import make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
 from scatterproof.victim import start_of
+from scatterproof.victim_config import VictimConfig
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "blocks", params.device):

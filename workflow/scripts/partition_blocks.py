@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from scatterproof.data import load_dataset
-from scatterproof.evaluate import victim_metrics
 from scatterproof.files import write_json
 from scatterproof.job import compute_job
 from scatterproof.models import load_model
 from scatterproof.puzzle import make_puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
+from scatterproof.victim_metrics import victim_metrics
 
 params, wildcards, output = snakemake.params, snakemake.wildcards, snakemake.output
 with compute_job(snakemake, "blocks", params.device) as job:

@@ -9,7 +9,7 @@ from scatterproof.files import write_csv
 from scatterproof.job import compute_job
 from scatterproof.recipes import retraining_from_json
 from scatterproof.retrain import Trainer
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 
 params, wildcards = snakemake.params, snakemake.wildcards
 victim, seed = wildcards.victim, int(wildcards.seed)

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from scatterproof.data import load_dataset
 from scatterproof.files import atomic, write_csv, write_json
 from scatterproof.job import compute_job
-from scatterproof.study import VictimConfig
 from scatterproof.victim import curve_table, obtain_victim
+from scatterproof.victim_config import VictimConfig
 
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
 checkpoint = Path(snakemake.output.model).with_name("checkpoint.pt")

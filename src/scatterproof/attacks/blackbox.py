@@ -19,8 +19,8 @@ from scatterproof.attacks.fitting import split
 from scatterproof.data import Dataset, Split
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import seed_of
-from scatterproof.study import VictimConfig
 from scatterproof.victim import Trained, measure, train_victim
+from scatterproof.victim_config import VictimConfig
 
 EPOCHS = 4  # at least so many, each of as many passes over few images as it takes: a checkpoint is written after each
 

@@ -35,9 +35,9 @@ from scatterproof.interrupt import stop_if_asked
 from scatterproof.models import dense_layers
 from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
 from scatterproof.seeds import torch_generator
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
 from scatterproof.verdict import MARGIN, interval
+from scatterproof.victim_config import VictimConfig
 
 LEAK, LEAK_OF_SEVERAL = 10.0, 3.0  # times the noise: a control, no experiment
 FOUND, AGREES, CHANCES = 0.99, 0.9, 3
@@ -82,8 +82,10 @@ def _near(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
 
 
 def right_places(reached: Placed, puzzle: Puzzle, answer: Answer, alike: bool = True) -> tuple[int, int]:
-    """Whole blocks at their places, and all whole ones. alike: columns that read equal inputs on all images are one
-    place, which no attack can tell apart; chance hits one of several more often, so where it is the measure they aren't.
+    """Whole blocks at their places, and all whole ones.
+
+    alike: columns that read equal inputs on all images, which no attack can tell apart, are one place. Chance hits one
+    of several more often, so where chance is the measure they are not.
     """
     truth = answer.placement.positions
     place = torch.arange(puzzle.layout.positions)

@@ -15,7 +15,7 @@ from scatterproof.grids import displace
 from scatterproof.models import build_model, dense_layers
 from scatterproof.puzzle import Answer
 from scatterproof.seeds import seed_of, torch_generator
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 
 Key = tuple[int | str, ...]
 

@@ -20,8 +20,8 @@ from scatterproof.attack_grid import KNOWLEDGE, Knowledge, Known
 from scatterproof.attacks.base import AttackError, Machine
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.puzzle import Puzzle
-from scatterproof.study import VictimConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 KEPT_CANDIDATES = 16  # positions of each block whose beliefs are kept, the likeliest
 

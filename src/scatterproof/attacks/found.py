@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from scatterproof.attacks.direct import Copy, Placed, Reached, Snapshot
 from scatterproof.files import atomic
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 
 Found = Mapping[str, Sequence[Snapshot]]  # by attack, or by threat and attack: `THREAT/ATTACK`
 

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from scatterproof.data import Dataset, read_dataset
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 from scatterproof.seeds import seed_of
-from scatterproof.study import DatasetConfig, VictimConfig
+from scatterproof.study import DatasetConfig
 from scatterproof.threat import ThreatModel
+from scatterproof.victim_config import VictimConfig
 
 SIDE, HIDDEN, BLOCK, STEPS = 8, 32, 8, 150
 CONFIG = VictimConfig(model="scatterproof.attacks.planted:network", input_size=SIDE, layer="3")

@@ -13,7 +13,7 @@ from scatterproof.attacks.base import AttackError
 from scatterproof.models import build_model
 from scatterproof.puzzle import Puzzle
 from scatterproof.split import split_at
-from scatterproof.study import VictimConfig
+from scatterproof.victim_config import VictimConfig
 
 Head = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 

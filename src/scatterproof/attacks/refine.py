@@ -43,8 +43,8 @@ class Refine(DirectAttack):
     """Swaps and cycles of three from a fingerprint.
 
     held_out: the share of the images that the stop is decided on; rates: of the guide's training, each tried;
-    steps_trained: of that training; proposals: moves of each kind that a sweep scores; sweeps: at most so many; patience: sweeps without
-    a gain on the held-out images after which it ends.
+    steps_trained: of that training; proposals: moves of each kind that a sweep scores; sweeps: at most so many;
+    patience: sweeps without a gain on the held-out images after which it ends.
     """
 
     name: ClassVar[str] = "refine"

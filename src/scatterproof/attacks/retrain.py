@@ -22,8 +22,7 @@ from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.fitting import Fit, Recipe, Start, Tensors
 from scatterproof.attacks.probing import probe_config, probe_tensors
 from scatterproof.augment import augment
-from scatterproof.blocks import UNPLACED, invert
-from scatterproof.evaluate import input_shares
+from scatterproof.blocks import UNPLACED, input_shares, invert
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 
