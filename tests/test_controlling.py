@@ -15,9 +15,8 @@ def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:
     config, data = small.vgg(), small.dataset()
     puzzle, answer = small.puzzle(small.network(config), config, data, 8, images=12)
     assert PlacementEvaluator(puzzle, data.test.images, data.test.labels, torch.device("cpu")).copies == 49
-    at = answer.placement.blocks()
-    positions = answer.placement.positions.clone()
-    positions[[at[0], at[1]]] = positions[[at[1], at[0]]]
+    first, second = answer.placement.blocks()[:2].tolist()
+    positions = answer.placement.swapped(first, second).positions
     swapped = Placed(positions, positions[:, None], torch.ones(len(positions), 1))
     right, total = right_places(swapped, puzzle, answer)
     assert right == total, "their inputs are equal on every image: none can tell"
