@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import report_tables as made_up
 from scatterproof.report import leaderboard
+from scatterproof.report.headline import headline
 from scatterproof.report.verdicts import TABLE_HEAD, draw_verdict, sentences, table_rows
 from scatterproof.verdict import chosen, interval, judged, verdict_table, with_withheld
 
@@ -136,3 +137,28 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
         ("3", "layer", "without the blocks"),
     ]
     assert {len(row) for row in leaderboard.reported_rows()} == {len(leaderboard.REPORTED_HEAD)}
+
+
+def test_the_headline_sets_the_best_attack_beside_known_and_random_places() -> None:
+    found = attacks(fingerprint=[0.3, 0.31, 0.29, 0.3, 0.3], refine=0.2, layer=0.25, nothing=0.1, whitebox=0.35)
+    shuffle = made_up.shuffle_table().assign(block_size=16, victim="victim", keep=1.0, moved=1.0, accuracy=0.02)
+    lines = headline({"attacks": found, "shuffle": shuffle}).splitlines()
+    assert lines[0].endswith("one layer scattered: 5 victims, 35.0 [35.0, 35.0] % accurate")
+    assert (
+        lines[2]
+        == "| blocks held | at random places | 100 labelled images | withheld, 100 labelled images | places known |"
+    )
+    cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
+    assert cells[0] == "100 %"
+    assert cells[1].startswith("2.0")
+    assert cells[2] == "30.0 [29.1, 30.9]"
+    assert cells[3:] == ["25.0 [25.0, 25.0]", "90.0 [90.0, 90.0]"]
+
+
+def test_a_threat_that_was_not_run_leaves_a_dash() -> None:
+    one = attacks(fingerprint=0.3, layer=0.25, whitebox=0.35)
+    other = attacks(fingerprint=0.3, layer=0.25, whitebox=0.35).assign(keep=0.5, images=50)
+    lines = headline({"attacks": pd.concat([one, other]), "shuffle": made_up.shuffle_table()}).splitlines()
+    half, whole = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:6])
+    assert (half[0], half[3], half[5]) == ("50 %", "-", "-")
+    assert (whole[0], whole[2], whole[4]) == ("100 %", "-", "-")

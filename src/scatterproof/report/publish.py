@@ -8,12 +8,13 @@ import pandas as pd
 
 from scatterproof.errors import UserError
 from scatterproof.files import write_text
+from scatterproof.report.headline import headline
 from scatterproof.report.page import provenance
 from scatterproof.report.words import minutes
 from scatterproof.study import Study
 from scatterproof.tables import read_table
 
-MADE = "made.md"
+MADE, HEADLINE = "made.md", "headline.md"
 
 
 class PublishError(UserError):
@@ -21,10 +22,10 @@ class PublishError(UserError):
 
 
 def publish(results: Path, target: Path, study: Study, command: str, repository: Path) -> list[Path]:
-    """Copy a study's tables, figures and page to `target`, and write `made.md` beside them; the files, sorted.
+    """Copy a study's tables, figures and page to `target`; the files, sorted.
 
-    Files of an earlier publication that this study has not are removed from `tables` and `figures`; a README of your
-    own is left alone. Raises: PublishError.
+    Beside them `made.md`, and `headline.md` of a study with attacks. Files of an earlier publication that this study
+    has not are removed from `tables` and `figures`; a README of your own is left alone. Raises: PublishError.
     """
     page = results / "report" / "index.html"
     if not page.exists():
@@ -37,6 +38,9 @@ def publish(results: Path, target: Path, study: Study, command: str, repository:
         shutil.copytree(results / name, target / name)
     shutil.copyfile(page, target / "report.html")
     write_text(target / MADE, how_made(study, tables, command, repository))
+    (target / HEADLINE).unlink(missing_ok=True)
+    if "attacks" in tables:
+        write_text(target / HEADLINE, headline(tables))
     return sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
 
 

@@ -1,0 +1,66 @@
+"""The headline table as Markdown: accuracy by share of blocks held and images granted, from `attacks.csv`.
+
+Beside it the same blocks in their places and at random places, and the same pirate with the layer withheld.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from scatterproof.report.attacks import granted
+from scatterproof.report.words import names, victim_label
+from scatterproof.verdict import chosen, interval
+
+OF_TABLE = ["block_size", "scatter", "knows"]
+
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> str:
+    """A table for each victim and what is known of the images. Percent; intervals are Student's t over victim seeds.
+
+    Of several attacks the one that is best on the other seeds, as for the verdict.
+    """
+    attacks = tables["attacks"].assign(scatter=tables["attacks"]["threat"].str.partition("-")[0])
+    parts = []
+    for name in names(attacks):
+        for _, rows in attacks[attacks["victim"] == name].groupby(OF_TABLE, sort=False):
+            parts.append(_table(name, rows, tables["shuffle"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
+    knows, scatter = rows["knows"].iloc[0], rows["scatter"].iloc[0]
+    images = sorted(rows["images"].unique())
+    ceiling = rows[(rows["role"] == "ceiling") & rows["last"].astype(bool)].drop_duplicates("victim_seed")["accuracy"]
+    what = "all dense layers" if scatter == "dense" else "one layer"
+    title = f"### {victim_label(name)}, {what} scattered: {len(ceiling)} victims, {spread(ceiling)} % accurate"
+    head = ["blocks held", "layer withheld", "at random places", *(granted(each, knows) for each in images)]
+    if knows != "none":  # without the blocks the same pirate trains the layer: as many images, as many peers
+        head = [*head[:1], *head[2:], *(f"withheld, {granted(each, knows)}" for each in images)]
+    lines = [[*head, "places known"], ["---"] * (len(head) + 1)]
+    for keep, held in rows.groupby("keep"):
+        found = [spread(_best(held[held["images"] == each], "blocks")) for each in images]
+        rest = [spread(_best(held[held["images"] == each], "withheld")) for each in images]
+        places = [spread(_random(shuffle, name, float(str(keep)), rows["block_size"].iloc[0]))]
+        known = spread(held.groupby("victim_seed")["known_places_accuracy"].mean())
+        middle = [rest[0], *places, *found] if knows == "none" else [*places, *found, *rest]
+        lines.append([f"{100 * float(str(keep)):g} %", *middle, known])
+    return title + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _best(rows: pd.DataFrame, role: str) -> pd.Series:
+    """Accuracy for each victim seed; empty where the threat was not run."""
+    return chosen(rows, role)["accuracy"] if len(rows) else pd.Series(dtype=float)
+
+
+def _random(shuffle: pd.DataFrame, name: str, keep: float, block_size: int) -> pd.Series:
+    here = (shuffle["victim"] == name) & np.isclose(shuffle["keep"], keep) & (shuffle["block_size"] == block_size)
+    return shuffle[here & (shuffle["moved"] == 1)].groupby("victim_seed")["accuracy"].mean()
+
+
+def spread(values: pd.Series) -> str:
+    """Mean and interval in percent, a dash where there is nothing."""
+    if values.empty:
+        return "-"
+    mean, low, high = interval(100 * values.to_numpy(dtype=float))
+    return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
