@@ -128,8 +128,12 @@ rule control_attacks:
 
 rule tabulate_verdicts:
     input:
-        attacks=rules.tabulate_attacks.output[0],
-        controls=[f"{RESULTS}/cells/controls/{name}.{seed}.csv" for name, seed in STUDY.controlled],
+        attacks=rules.tabulate_attacks.output if ATTACK_JOBS else [],
+        hijacks=[f"{RESULTS}/cells/stream/{part}.attacks.csv" for part in STREAM_SLICES if STREAM_CONTROLLED],
+        controls=[
+            f"{RESULTS}/cells/controls/{part}.csv"
+            for part in [f"{name}.{seed}" for name, seed in STUDY.controlled if ATTACK_JOBS] + STREAM_CONTROLLED
+        ],
     output:
         controls=f"{RESULTS}/tables/controls.csv",
         verdict=report(f"{RESULTS}/tables/verdict.csv", caption="../workflow/report/verdict.rst", category="Tables"),

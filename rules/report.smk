@@ -3,10 +3,12 @@
 
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
-ATTACKED = ["attacks", "verdict"] if STUDY.attacks.grids else []
+ATTACKED = ["attacks"] if STUDY.attacks.grids else []
+VERDICTS = ["verdict"] if ATTACKED or STREAM_CONTROLLED else []
 FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
 STREAMED = ["stream"] if STUDY.stream.grids else []
-TABLES = ["victim", "curve", "prune", "shuffle", "theory", *SEARCHED, *PLATEAU, *ATTACKED, *FINENESS, *STREAMED]
+TABLES = ["victim", "curve", "prune", "shuffle", "theory"]
+TABLES += SEARCHED + PLATEAU + ATTACKED + VERDICTS + FINENESS + STREAMED
 TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -18,7 +20,7 @@ FIGURES = {
     **({"trajectory": "P2: accuracy against minutes of search"} if SEARCHED else {}),
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
-    **({"verdict": "What having the blocks gains over having none, threat by threat"} if ATTACKED else {}),
+    **({"verdict": "What having the blocks gains over having none, threat by threat"} if VERDICTS else {}),
     **({"retrain": "Attacks: accuracy against the number of the pirate's images"} if TAUGHT else {}),
     **({"fineness": "F: accuracy recovered against the size of the blocks"} if FINENESS else {}),
     **({"stream": "Stream: what the traffic gives away, and what hiding it costs"} if STREAMED else {}),

@@ -2,9 +2,18 @@
 # Out: stream/<victim>.<seed>.<slice>.traffic.npz: what the pirate sees; .truth.npz: what that was, for the scores
 # Out: stream/<victim>.<seed>.<slice>.found.npz: groups and places found
 # Out: cells/stream/...csv; tables/stream.csv (P3, S3)
+# Out: cells/stream/....attacks.csv: the hijacks of pirates who hold blocks, for the verdict; cells/controls/stream.*.csv
 
 STREAM_CELLS = {name: stream_cells(STUDY.stream, name) for name in STUDY.stream.victims}
 STREAM_THREATS = stream_threats(STUDY.stream)
+STREAM_SLICES = [
+    f"{name}.{seed}.{part}"
+    for name, seed in STUDY.streamed
+    for part in range(slice_count(len(STREAM_CELLS[name]), STUDY.run.cells_per_job))
+]
+STREAM_CONTROLLED = [
+    f"stream.{name}.{seed}" for name, seed in STUDY.stream_controlled if held_hijacks(STUDY.stream, name)
+]
 
 
 rule tap_stream:
@@ -65,12 +74,15 @@ rule hijack_stream:
 rule score_stream:
     input:
         dataset=rules.prepare_dataset.output[0],
+        model=rules.train_victim.output.model,
+        training=rules.train_victim.output.training,
         puzzles=stream_files("puzzle"),
         answers=stream_files("answer"),
         truth=rules.tap_stream.output.truth,
         found=rules.hijack_stream.output[0],
     output:
-        f"{RESULTS}/cells/stream/{{victim}}.{{seed}}.{{slice}}.csv",
+        stream=f"{RESULTS}/cells/stream/{{victim}}.{{seed}}.{{slice}}.csv",
+        attacks=f"{RESULTS}/cells/stream/{{victim}}.{{seed}}.{{slice}}.attacks.csv",
     log:
         f"{RESULTS}/logs/score_stream/{{victim}}.{{seed}}.{{slice}}.log",
     benchmark:
@@ -87,7 +99,6 @@ rule score_stream:
         cells=lambda wildcards: cells_json(stream_slice(wildcards)),
         held=[0.0, *STREAM_THREATS],
         study=STUDY.study,
-        images_per_chunk=STUDY.run.images_per_chunk,
         device=STUDY.run.device,
     message:
         "scoring the hijacks of {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
@@ -95,13 +106,42 @@ rule score_stream:
         "../workflow/scripts/score_stream.py"
 
 
+rule control_stream:
+    input:
+        dataset=rules.prepare_dataset.output[0],
+        model=rules.train_victim.output.model,
+    output:
+        f"{RESULTS}/cells/controls/stream.{{victim}}.{{seed}}.csv",
+    log:
+        f"{RESULTS}/logs/control_stream/{{victim}}.{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/control_stream/{{victim}}.{{seed}}.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=STUDY.run.attack_minutes,
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        study=STUDY.study,
+        victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
+        hijacks=lambda wildcards: held_hijacks(STUDY.stream, wildcards.victim),
+        threat=lambda _: STREAM_THREATS[max(STREAM_THREATS)].model_dump_json(),
+        block_size=MAIN_SIZE,
+        shuffles=STUDY.stream.control_shuffles,
+        seed=STUDY.seed,
+        device=STUDY.run.device,
+    message:
+        "controls of the hijacks on {wildcards.victim}, seed {wildcards.seed}"
+    script:
+        "../workflow/scripts/control_stream.py"
+
+
 rule tabulate_stream:
     input:
-        [
-            f"{RESULTS}/cells/stream/{name}.{seed}.{part}.csv"
-            for name, seed in STUDY.streamed
-            for part in range(slice_count(len(STREAM_CELLS[name]), STUDY.run.cells_per_job))
-        ],
+        [f"{RESULTS}/cells/stream/{part}.csv" for part in STREAM_SLICES],
     output:
         f"{RESULTS}/tables/stream.csv",
     log:

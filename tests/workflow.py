@@ -77,6 +77,7 @@ TINY: dict[str, Any] = {
     "stream": {
         "victim_seeds": 1,
         "layouts": 2,
+        "control_shuffles": 3,
         "images": 8,
         "grids": [
             {"obfuscations": [{}, {"relays": 2, "batch": 8}], "hijacks": ["adaptive"]},

@@ -14,6 +14,7 @@ from scatterproof.threat import ThreatModel
 TopologyName = Literal["sources", "coordinator"]
 Order = Literal["random", "forward", "reversed"]
 HijackName = Literal["naive", "adaptive", "spectral", "learned", "matching"]
+WITH_STREAM = "+stream"
 
 
 class Obfuscation(Strict):
@@ -99,6 +100,11 @@ class StreamConfig(Strict):
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
     layouts: int = Field(5, ge=1, description="layouts and traffics drawn for each victim and cell")
     images: int = Field(100, ge=0, description="images that a pirate who holds blocks has")
+    control_shuffles: int = Field(
+        20,
+        ge=2,
+        description="layers and layouts drawn anew on which each hijack of a pirate who holds blocks must find nothing",
+    )
 
     @model_validator(mode="after")
     def _cells_can_be_run(self) -> "StreamConfig":
@@ -148,6 +154,24 @@ class StreamCell:
     requests: int
     hijack: HijackName
     layout: int
+
+    def threat_name(self, threat: ThreatModel) -> str:
+        """The name of a threat that grants this traffic besides, such as `layer-1-100-none+stream-1-10`."""
+        parts = [f"{threat.name}{WITH_STREAM}-{self.observed:g}-{self.requests}"]
+        parts += [self.topology] if self.topology != "sources" else []
+        parts += [self.order] if self.order != "random" else []
+        parts += [f"{self.labelled}labelled"] if self.labelled else []
+        return "-".join([*parts, *self.obfuscation.params.split()])
+
+
+def hijack_name(cell: StreamCell) -> str:
+    """A hijack's name among the attacks."""
+    return f"hijack-{cell.hijack}"
+
+
+def held_hijacks(config: StreamConfig, victim: str) -> list[HijackName]:
+    """The hijacks that a study runs on one victim by pirates who hold blocks."""
+    return list(dict.fromkeys(cell.hijack for cell in stream_cells(config, victim) if cell.held))
 
 
 def stream_cells(config: StreamConfig, victim: str) -> list[StreamCell]:

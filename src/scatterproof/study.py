@@ -275,6 +275,11 @@ class Study(Strict):
         """Every (name, seed) that is served by devices."""
         return self._chosen(self.stream.victims, self.stream.victim_seeds)
 
+    @property
+    def stream_controlled(self) -> list[tuple[str, int]]:
+        """The (name, seed) whose layer the hijacks' controls are made from: the first of each victim's."""
+        return self._chosen(self.stream.victims, 1) if self.stream.grids else []
+
     def _chosen(self, names: list[str], most: int | None) -> list[tuple[str, int]]:
         return [(name, seed) for name in names for seed in self.victim_config(name).seeds[:most]]
 

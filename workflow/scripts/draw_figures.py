@@ -31,6 +31,7 @@ with light_job(snakemake, "report"):
     if "attacks" in tables:
         on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
         draw_attacks(on_blocks, tables["victim"], svg["attacks"])
+    if "verdict" in tables:
         draw_verdict(tables["verdict"], svg["verdict"])
     if "retrain" in svg:
         draw_curves(tables["attacks"], tables["victim"], svg["retrain"])

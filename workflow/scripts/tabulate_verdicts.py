@@ -2,10 +2,11 @@
 
 from scatterproof.files import write_csv
 from scatterproof.job import light_job
-from scatterproof.tables import read_table, read_tables
+from scatterproof.tables import read_tables
 from scatterproof.verdict import verdict_table
 
 with light_job(snakemake, "report"):
-    controls = read_tables(snakemake.input.controls)
-    write_csv(snakemake.output.controls, controls)
-    write_csv(snakemake.output.verdict, verdict_table(read_table(snakemake.input.attacks), controls))
+    inputs, output = snakemake.input, snakemake.output
+    controls = read_tables(inputs.controls)
+    write_csv(output.controls, controls)
+    write_csv(output.verdict, verdict_table(read_tables([*inputs.attacks, *inputs.hijacks]), controls))

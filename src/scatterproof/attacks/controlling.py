@@ -147,10 +147,12 @@ class Controls:
         if isinstance(found, Placed):
             right, total = right_places(found, puzzle, answer)
             low, high = wilson(right, total)
-            return _row("planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND)
+            return control_row(
+                "planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND
+            )
         judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
         agreement, bound = float(judge.score(found).agreement), AGREES * float(judge.known_places.agreement)
-        return _row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
+        return control_row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
 
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0
@@ -170,10 +172,9 @@ class Controls:
         shuffles = self.config.control_shuffles
         if gains:
             mean, low, high = interval(np.array(gains))
-            return _row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
-        low, high = wilson(right, total)
-        bound = CHANCES * len(real.layout.grids) * shuffles / total  # layers may differ in spread: not what is tested
-        return _row("random", "position_accuracy", shuffles, right / total, low, high, bound, high < bound)
+            return control_row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
+        layers = len(real.layout.grids)  # they may differ in spread, which is not what is tested
+        return random_row(right, total, shuffles, CHANCES * layers * shuffles / total)
 
     def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:
         """What the layer's own blocks add to the accuracy reached with blocks of another draw."""
@@ -195,9 +196,22 @@ class Controls:
         return make_direct(self.config, name).run(puzzle, run)[-1].reached
 
 
-def _row(
+def planted_row(right: int, total: int) -> dict[str, Any]:
+    """Of the planted control: so many whole blocks of all put where they belong."""
+    share = right / total
+    return control_row("planted", "position_accuracy", 1, share, *wilson(right, total), FOUND, share > FOUND)
+
+
+def random_row(right: int, total: int, shuffles: int, bound: float) -> dict[str, Any]:
+    """Of the random control: so many, pooled over the shuffles."""
+    low, high = wilson(right, total)
+    return control_row("random", "position_accuracy", shuffles, right / total, low, high, bound, high < bound)
+
+
+def control_row(
     control: str, measure: str, shuffles: int, value: float, low: float, high: float, bound: float, passed: bool
 ) -> dict[str, Any]:
+    """A control's columns of `tables/controls.csv`."""
     return {
         "control": control,
         "measure": measure,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.attack_grid import KNOWLEDGE
+from scatterproof.attack_grid import KNOWLEDGE, Known, Role
 from scatterproof.attacks import DIRECT
 from scatterproof.attacks.direct import Copy, Placed, Reached, Snapshot
 from scatterproof.attacks.found import Found
@@ -74,16 +74,21 @@ class Judge:
     def rows(self, found: Found) -> list[dict[str, Any]]:
         """One row for each step of each attack; `last` marks what counts. The last one is the ceiling: the whole
         victim, which costs the white-box pirate nothing."""
-        rows = [row for name, steps in found.items() for row in self._steps(name, steps)]
+        threat = self.puzzle.threat
+        rows = [
+            row
+            for name, steps in found.items()
+            for row in self.scored(name, KNOWLEDGE[name].role, DIRECT[name].used(threat), steps)
+        ]
         ceiling = Placed(self.answer.placement.positions, self.answer.placement.positions[:, None], _sure(self.answer))
         whole = {"accuracy": self.own_accuracy, "fidelity": 1.0, "relative_accuracy": 1.0}
         row = self._row(CEILING, "ceiling", Snapshot(0.0, ceiling), self.known_places)
         return [*rows, row | whole | {"step": 0, "last": True, "used": None}]
 
-    def _steps(self, name: str, steps: Sequence[Snapshot]) -> list[dict[str, Any]]:
-        used = DIRECT[name].used(self.puzzle.threat)
+    def scored(self, name: str, role: Role, used: Known | None, steps: Sequence[Snapshot]) -> list[dict[str, Any]]:
+        """One row for each step of one attack; used: what of its images it makes use of."""
         return [
-            self._row(name, KNOWLEDGE[name].role, snapshot, self.score(snapshot.reached))
+            self._row(name, role, snapshot, self.score(snapshot.reached))
             | {"step": step, "last": step == len(steps) - 1, "used": used}
             for step, snapshot in enumerate(steps)
         ]

@@ -48,6 +48,7 @@ RULES = {
     "score_fineness": Rule("fineness"),
     "tap_stream": Rule("stream", of_victim=True),
     "hijack_stream": Rule("stream", of_victim=True, attacks=True),
+    "control_stream": Rule("stream", of_victim=True, attacks=True),
     "score_stream": Rule("stream", of_victim=True),
     "tabulate_stream": Rule("report"),
     "train_recipes": Rule("retraining", of_victim=True),

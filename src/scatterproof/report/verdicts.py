@@ -8,6 +8,7 @@ import pandas as pd
 from scatterproof.report.attacks import granted
 from scatterproof.report.figures import COLOURS, GREY, panels
 from scatterproof.report.words import minutes, names, percent, points, victim_label
+from scatterproof.stream_grid import WITH_STREAM
 from scatterproof.verdict import BROKEN, INVALID, MARGIN, PROTECTED, SEEDS, UNDECIDED
 
 TABLE_HEAD = ("victim", "blocks held", "the pirate's images", "verdict", "best attack on the blocks", "accuracy",
@@ -47,9 +48,18 @@ def in_words(row: Any) -> str:
 
 
 def held(row: Any) -> str:
-    """The share of the blocks held, and of what."""
-    scatter = "all dense layers, " if str(row.threat).startswith("dense") else ""
-    return f"{scatter}{100 * row.keep:g} %"
+    """The share of the blocks held, and of what; of a hijack what is seen of the traffic besides."""
+    grants, _, stream = str(row.threat).partition(WITH_STREAM)
+    scatter = "all dense layers, " if grants.startswith("dense") else ""
+    traffic = f" on devices of its own, and of all links {seen_of(stream)}" if stream else ""
+    return f"{scatter}{100 * row.keep:g} %{traffic}"
+
+
+def seen_of(stream: str) -> str:
+    """What a stream's part of a threat's name grants, such as `25 % for 10 requests (coordinator)`."""
+    observed, requests, *more = stream.removeprefix("-").split("-")
+    count = f"{requests} request{'' if requests == '1' else 's'}"
+    return f"{100 * float(observed):g} % for {count}" + (f" ({', '.join(more)})" if more else "")
 
 
 def gained(row: Any) -> str:

@@ -109,7 +109,7 @@ def hijack_cells(
         reached, own = None, (np.empty(0, np.int64), np.empty(0, np.int64))
         if cell.held:
             held = evidence[cell.held]
-            reached = list(attack.placements(seen, held, groups))[-1]
+            reached = attack.placement(seen, held, groups)
             mine = own_groups(seen, groups, len(held.flat), cell.hijack != "naive")
             own = mine.column, mine.row
         yield Found(groups, label_by_traffic(seen, groups), own, reached, (time.perf_counter() - started) / 60)

@@ -14,7 +14,15 @@ from scatterproof.attacks.direct import DirectAttack, Placed, Run
 from scatterproof.attacks.surroundings import find_surroundings
 from scatterproof.puzzle import Puzzle
 from scatterproof.stream.grouping import Groups, adaptive_groups, naive_groups
-from scatterproof.stream.labelling import BlockEvidence, label_by_blocks, match_columns, own_groups, place
+from scatterproof.stream.labelling import (
+    BlockEvidence,
+    Labels,
+    label_by_blocks,
+    match_columns,
+    own_groups,
+    place,
+    with_leaks,
+)
 from scatterproof.stream.learned import learned_groups, spectral_groups
 from scatterproof.stream.tap import Traffic
 from scatterproof.stream_grid import HijackName
@@ -71,15 +79,21 @@ class Hijack(DirectAttack):
         """The placement by the groups' own evidence, then after each round. Raises: AttackError without traffic."""
         if not isinstance(puzzle, TappedPuzzle):
             raise AttackError("hijack needs the traffic of the puzzle's devices, and was given none")
-        yield from self.placements(puzzle.traffic, evidence_of(puzzle, run.machine))
+        evidence = evidence_of(puzzle, run.machine)
+        for labels in self.labels(puzzle.traffic, evidence):
+            yield place(evidence, labels)
 
-    def placements(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Iterator[Placed]:
-        """The same from evidence and, if they are at hand, groups."""
+    def placement(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Placed:
+        """The last step alone, from evidence and, if they are at hand, groups."""
+        *_, labels = self.labels(traffic, evidence, groups)
+        return place(evidence, labels)
+
+    def labels(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Iterator[Labels]:
+        """The columns and rows of the blocks held, by their groups' own evidence, then after each round."""
         found = self.groups(traffic) if groups is None else groups
+        evidence = with_leaks(evidence, traffic, found) if len(traffic.labelled) else evidence
         own = own_groups(traffic, found, len(evidence.flat), self.method != "naive")
         if self.method == "matching":
-            first = next(label_by_blocks(evidence, own, 0))
-            yield place(evidence, match_columns(evidence, own, first))
+            yield match_columns(evidence, own, next(label_by_blocks(evidence, own, 0)))
             return
-        for labels in label_by_blocks(evidence, own, self.rounds):
-            yield place(evidence, labels)
+        yield from label_by_blocks(evidence, own, self.rounds)

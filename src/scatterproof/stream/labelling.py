@@ -7,7 +7,7 @@ https://doi.org/10.1371/journal.pone.0121002) aligns how columns' weights are co
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,21 @@ def _votes(traffic: Traffic, record: Ints, number: Ints, which: int, shape: tupl
         hit = end[order][at] == traffic.labelled[:, 0] if len(order) else np.zeros(len(at), bool)
         np.add.at(votes, (number[order[at[hit]]], traffic.labelled[hit, 2 - which]), 1)
     return votes
+
+
+def with_leaks(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
+    """The blocks' own evidence, and what leaked places say of the groups that their messages were found in."""
+    order = np.argsort(groups.record, kind="stable")
+    known = np.isin(traffic.record, groups.record)
+    record, block = traffic.record[known], torch.from_numpy(traffic.block[known])
+    scores = []
+    for which, (group, by) in enumerate(((groups.column, evidence.by_column), (groups.row, evidence.by_row))):
+        names, number = np.unique(group, return_inverse=True)
+        votes = _votes(traffic, groups.record, number, which, (len(names), by.shape[1]))
+        votes = np.where(names[:, None] == FREE, 0, votes / np.maximum(votes.sum(1, keepdims=True), 1))
+        told = torch.from_numpy(votes[looked_up(groups.record[order], number[order], record)]).to(by)
+        scores.append(by.index_add(0, block.to(by.device), LEAKED * told))
+    return replace(evidence, by_column=scores[0], by_row=scores[1])
 
 
 @dataclass(frozen=True)

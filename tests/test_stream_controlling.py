@@ -1,0 +1,147 @@
+"""The controls of the hijacks, and their rows beside the other attacks'."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import small
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.controls import with_random_layers
+from scatterproof.attacks.scoring import Judge
+from scatterproof.report.verdicts import held
+from scatterproof.stream.cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
+from scatterproof.stream.controlling import StreamControls, misdirected
+from scatterproof.stream.deployment import Deployment
+from scatterproof.stream.hijack import Hijack, evidence_of
+from scatterproof.stream.judging import hijack_table
+from scatterproof.stream.simulate import simulate
+from scatterproof.stream.tap import tap
+from scatterproof.stream_grid import Obfuscation, StreamCell
+from scatterproof.tables import ATTACK_COLUMNS
+from scatterproof.threat import ThreatModel
+from scatterproof.verdict import verdict_table
+from test_fingerprint import planted
+
+MACHINE = Machine(torch.device("cpu"), 1)
+CELL = StreamCell("sources", "random", Obfuscation(), 0.0, 1.0, 0, 1, "adaptive", 0)
+
+
+def controls(shuffles: int = 10, seed: int = 0) -> StreamControls:
+    model, data = small.network(small.WIDE), small.dataset(pirate=100)
+    return StreamControls(model, small.WIDE, data, 16, shuffles, (seed,), MACHINE)
+
+
+@pytest.mark.parametrize("method", ["naive", "adaptive"])
+def test_a_labelled_layout_is_recovered_and_unrelated_traffic_says_nothing(method: str) -> None:
+    rows = {row["control"]: row for row in controls().rows(method, ThreatModel(images=100))}
+    assert {row["attack"] for row in rows.values()} == {f"hijack-{method}"}
+    assert rows["planted"]["value"] == 1.0
+    assert all(row["passed"] for row in rows.values()), rows
+    assert rows["topology"]["ci_low"] < 0.02
+
+
+def test_a_hijack_that_knows_the_answer_fails_the_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can fail: here each puzzle's own answer is what the hijack returns."""
+    from scatterproof.attacks.direct import Placed
+
+    asked: list[torch.Tensor] = []
+    cut = StreamControls._cut
+
+    def told(self: StreamControls, threat: ThreatModel, shuffle: int) -> object:
+        puzzle, answer = cut(self, threat, shuffle)
+        asked.append(answer.placement.positions)
+        return puzzle, answer
+
+    def cheat(*_: object) -> Placed:
+        return Placed(asked[-1], asked[-1][:, None], torch.ones(len(asked[-1]), 1))
+
+    monkeypatch.setattr(StreamControls, "_cut", told)
+    monkeypatch.setattr(Hijack, "placement", cheat)
+    passed = {row["control"]: row["passed"] for row in controls(3).rows("adaptive", ThreatModel(images=100))}
+    assert passed == {"planted": True, "random": False, "topology": True}
+
+
+def test_leaked_places_help_a_pirate_who_holds_blocks() -> None:
+    """Half of the devices' places, on a layer that says nothing itself."""
+    model = with_random_layers(small.network(small.WIDE), {"3": None}, (1,))
+    puzzle, answer = small.puzzle(model, small.WIDE, small.dataset(pirate=100), 16, images=100)
+    rng, own = np.random.default_rng(0), answer.placement.positions.numpy()
+    deployment = Deployment.dealt(sizes_of(answer), rng, own=own)
+    served = simulate(deployment, 1, rng)
+    right = []
+    for labelled in (0, 64):
+        traffic, _ = tap(served, deployment, Obfuscation(), 1.0, np.random.default_rng(1), own, labelled)
+        found = Hijack().placement(traffic, evidence_of(puzzle, MACHINE)).placement
+        right.append(float((found == answer.placement.positions).double().mean()))
+    assert right[0] < 0.1
+    assert right[1] == 1.0
+
+
+def test_misdirected_messages_go_elsewhere_and_are_as_many() -> None:
+    rng = np.random.default_rng(0)
+    deployment = Deployment.dealt(sizes_of(planted(0, 1.0)[1]), rng)
+    served = simulate(deployment, 2, rng)
+    moved = misdirected(served, deployment, rng)
+    assert (moved.flows.bytes == served.flows.bytes).all()
+    slices = np.isin(served.flows.destination, deployment.device_at)
+    assert (moved.flows.destination[~slices] == served.flows.destination[~slices]).all()
+    assert (moved.flows.source[slices] == served.flows.source[slices]).all()
+    assert (moved.flows.destination[slices] != served.flows.destination[slices]).mean() > 0.9
+    assert set(moved.flows.destination[slices]) == set(served.flows.destination[slices])
+
+
+def judged(layouts: int = 2) -> pd.DataFrame:
+    """The rows of one victim's hijacks: cells with all blocks held, and one with none."""
+    model, data = small.network(small.WIDE), small.dataset(pirate=100)
+    puzzle, answer = small.puzzle(model, small.WIDE, data, 16, images=100)
+    cells = [StreamCell(**{**vars(CELL), "layout": layout}) for layout in range(layouts)]
+    cells.append(StreamCell(**{**vars(CELL), "held": 0.0, "observed": 1.0}))
+    puzzles, answers = {0.0: puzzle, 1.0: puzzle}, {0.0: answer, 1.0: answer}
+    traffic, _ = tap_cells(cells, answers, (0,))
+    found = found_of(found_arrays(list(hijack_cells(cells, puzzles, traffic, MACHINE))), len(cells))
+    judge = Judge(puzzle, answer, model, data, MACHINE.device)
+    about = {"study": "small", "victim_seed": 0, "victim": "victim", "layer": "3", "block_size": 16}
+    return hijack_table(cells, found, {1.0: judge}, about, {"device_minutes": 2.0, "device": "here"}, "here")
+
+
+def test_a_hijack_stands_beside_the_pirate_without_blocks_and_the_ceiling() -> None:
+    table = judged()
+    assert list(table.columns) == ATTACK_COLUMNS
+    assert table["attack"].tolist() == ["hijack-adaptive", "nothing", "whitebox"] * 2
+    assert table["seed"].tolist() == [0] * 3 + [1] * 3
+    assert set(table["threat"]) == {"layer-1-100-none+stream-0-1"}
+    assert table["cost_over_retraining"].tolist() == pytest.approx((table["device_minutes"] / 2).tolist())
+
+
+def test_the_verdict_takes_the_mean_over_layouts() -> None:
+    seeds = [judged().assign(victim_seed=seed) for seed in range(5)]
+    table = pd.concat(seeds, ignore_index=True)
+    hijack = table["attack"] == "hijack-adaptive"
+    table.loc[hijack, "accuracy"] = [0.7, 0.9] * 5
+    table.loc[table["attack"] == "nothing", "accuracy"] = 0.2
+    passed = pd.DataFrame(
+        {"victim": ["victim"], "attack": ["hijack-adaptive"], "control": ["random"], "passed": [True]}
+    )
+    (row,) = verdict_table(table, passed).itertuples(index=False)
+    assert (row.verdict, row.attack, row.against, row.seeds) == ("broken", "hijack-adaptive", "nothing", 5)
+    assert row.accuracy == pytest.approx(0.8)
+    assert held(row) == "100 % on devices of its own, and of all links 0 % for 1 request"
+    (row,) = verdict_table(table, passed.assign(passed=False)).itertuples(index=False)
+    assert (row.verdict, row.controls) == ("invalid", "hijack-adaptive failed: random")
+
+
+def test_threats_with_other_traffic_are_other_threats() -> None:
+    grants = ThreatModel(share=0.25, images=100)
+    hiding = Obfuscation(decoys=2, fixed=True)
+    cells = [
+        CELL,
+        StreamCell(**{**vars(CELL), "requests": 10, "observed": 0.5}),
+        StreamCell(**{**vars(CELL), "obfuscation": hiding}),
+        StreamCell(**{**vars(CELL), "topology": "coordinator", "order": "forward"}),
+        StreamCell(**{**vars(CELL), "labelled": 7}),
+    ]
+    names = [cell.threat_name(grants) for cell in cells]
+    assert len(set(names)) == len(names)
+    assert names[2] == "layer-0.25-100-none+stream-0-1-decoys=2-fixed=1"
+    assert names[3] == "layer-0.25-100-none+stream-0-1-coordinator-forward"

@@ -1,0 +1,26 @@
+"""The controls of the hijacks on one victim by pirates who hold blocks."""
+
+import pandas as pd
+
+from scatterproof.attacks.base import Machine
+from scatterproof.data import load_dataset
+from scatterproof.files import write_csv
+from scatterproof.job import compute_job
+from scatterproof.models import load_model
+from scatterproof.stream.controlling import StreamControls
+from scatterproof.threat import ThreatModel
+from scatterproof.verdict import CONTROL_COLUMNS
+from scatterproof.victim_config import VictimConfig
+
+params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
+with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
+    dataset, about = load_dataset(inputs.dataset), VictimConfig.model_validate_json(params.victim)
+    victim = load_model(about, dataset.classes, inputs.model)
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
+    machine = Machine(job.device, snakemake.threads)
+    controls = StreamControls(victim, about, dataset, params.block_size, params.shuffles, key, machine)
+    threat = ThreatModel.model_validate_json(params.threat)
+    rows = [row for method in params.hijacks for row in controls.rows(method, threat)]
+    head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
+    table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
+    write_csv(snakemake.output[0], table[CONTROL_COLUMNS])
