@@ -13,7 +13,7 @@ from scatterproof.files import check_writable
 from scatterproof.guard import hold_study
 from scatterproof.recipes import retraining_jobs, retraining_json
 from scatterproof.searches import plateau_threat, runs_json, search_jobs, settings_json, threats
-from scatterproof.stream_grid import cells_json, held_hijacks, stream_cells, stream_threats
+from scatterproof.stream_grid import cells_json, held_services, stream_cells, stream_threats
 from scatterproof.study import parse_study
 
 min_version("9.0")

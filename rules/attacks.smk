@@ -136,6 +136,7 @@ rule tabulate_verdicts:
         ],
     output:
         controls=f"{RESULTS}/tables/controls.csv",
+        **({"hijacks": f"{RESULTS}/tables/hijacks.csv"} if STREAM_CONTROLLED else {}),
         verdict=report(f"{RESULTS}/tables/verdict.csv", caption="../workflow/report/verdict.rst", category="Tables"),
     log:
         f"{RESULTS}/logs/tabulate_verdicts.log",

@@ -12,7 +12,7 @@ STREAM_SLICES = [
     for part in range(slice_count(len(STREAM_CELLS[name]), STUDY.run.cells_per_job))
 ]
 STREAM_CONTROLLED = [
-    f"stream.{name}.{seed}" for name, seed in STUDY.stream_controlled if held_hijacks(STUDY.stream, name)
+    f"stream.{name}.{seed}" for name, seed in STUDY.stream_controlled if held_services(STUDY.stream, name)
 ]
 
 
@@ -127,8 +127,8 @@ rule control_stream:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        hijacks=lambda wildcards: held_hijacks(STUDY.stream, wildcards.victim),
-        threat=lambda _: STREAM_THREATS[max(STREAM_THREATS)].model_dump_json(),
+        services=lambda wildcards: cells_json(held_services(STUDY.stream, wildcards.victim)),
+        threats=[threat.model_dump_json() for threat in STREAM_THREATS.values()],
         block_size=MAIN_SIZE,
         shuffles=STUDY.stream.control_shuffles,
         seed=STUDY.seed,

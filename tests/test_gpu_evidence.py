@@ -40,7 +40,7 @@ def test_the_same_study_runs_small_on_a_cpu_and_is_published(tmp_path: Path, mon
     for grid in study["search"]["grids"]:
         grid |= {"populations": [10], "evaluations": 60}
     study["search"]["precision"] = "fp32"
-    study["attacks"] |= {"control_shuffles": 2, "refine": {"sweeps": 2}, "blocks": {"updates": 20}}
+    study["attacks"] |= {"control_shuffles": 10, "refine": {"sweeps": 2}, "blocks": {"updates": 20}}
     study["attacks"]["layer"] = {"updates": 20}
     study["attacks"]["grids"][1]["images"] = [200]
     study["run"] |= {"device": "cpu", "threads": 1, "mem_mb": 4000}

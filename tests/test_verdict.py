@@ -39,8 +39,9 @@ def attacks(seeds: int = 5, threat: str = "layer-1-100-labels", **accuracies: fl
 
 
 def controls(*passed: tuple[str, bool]) -> pd.DataFrame:
-    rows = [{"victim": "victim", "attack": name, "control": "random", "passed": each} for name, each in passed]
-    return pd.DataFrame(rows, columns=["victim", "attack", "control", "passed"])
+    about = {"victim": "victim", "threat": "layer-1-100-labels", "control": "random"}
+    rows = [about | {"attack": name, "passed": each} for name, each in passed]
+    return pd.DataFrame(rows, columns=["victim", "threat", "attack", "control", "passed"])
 
 
 def verdict(table: pd.DataFrame, *passed: tuple[str, bool]) -> Any:

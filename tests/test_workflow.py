@@ -128,10 +128,11 @@ def test_every_threat_has_a_verdict_and_every_attack_its_controls(finished: Fini
     assert set(verdicts["verdict"]) <= {"undecided", "invalid"}, "one seed decides nothing"
     assert controls[["attack", "control", "shuffles"]].to_numpy().tolist() == [
         ["fingerprint", "planted", 1],
-        ["fingerprint", "random", 3],
+        ["fingerprint", "random", 10],
         ["hijack-adaptive", "planted", 1],
-        ["hijack-adaptive", "random", 3],
-        ["hijack-adaptive", "topology", 3],
+        ["hijack-adaptive", "random", 10],
+        ["hijack-adaptive", "labelled", 1],
+        ["hijack-adaptive", "topology", 10],
     ]
 
 

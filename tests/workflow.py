@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "stream", "retraining"]
+TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "stream", "hijacks", "retraining"]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
 FIGURES += ["retrain", "fineness", "stream", "retraining", "cost"]
@@ -69,7 +69,7 @@ TINY: dict[str, Any] = {
     },
     "attacks": {
         "victim_seeds": 1,
-        "control_shuffles": 3,
+        "control_shuffles": 10,
         "threats_per_job": 2,
         "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
     },
@@ -77,7 +77,7 @@ TINY: dict[str, Any] = {
     "stream": {
         "victim_seeds": 1,
         "layouts": 2,
-        "control_shuffles": 3,
+        "control_shuffles": 10,
         "images": 8,
         "grids": [
             {"obfuscations": [{}, {"relays": 2, "batch": 8}], "hijacks": ["adaptive"]},

@@ -201,7 +201,10 @@ class AttacksConfig(Strict):
         None, ge=1, description="side of the blocks attacked, one of `block_sizes`; default the study's main one"
     )
     control_shuffles: int = Field(
-        20, ge=1, description="layers drawn anew, on which each attack that reads the blocks must find nothing"
+        20,
+        ge=10,
+        description="layers drawn anew, on which each attack that reads the blocks must find nothing; with fewer than "
+        "ten one that finds nothing would too often fail by luck",
     )
     refine: RefineConfig = Field(RefineConfig(), description="hyperparameters")
     relax: RelaxConfig = Field(RelaxConfig(), description="hyperparameters")

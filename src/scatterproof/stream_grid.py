@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated, Literal
 
@@ -102,8 +102,8 @@ class StreamConfig(Strict):
     images: int = Field(100, ge=0, description="images that a pirate who holds blocks has")
     control_shuffles: int = Field(
         20,
-        ge=2,
-        description="layers and layouts drawn anew on which each hijack of a pirate who holds blocks must find nothing",
+        ge=10,
+        description="layers and layouts drawn anew, on which a hijack by a pirate who holds blocks must find nothing",
     )
 
     @model_validator(mode="after")
@@ -155,13 +155,22 @@ class StreamCell:
     hijack: HijackName
     layout: int
 
-    def threat_name(self, threat: ThreatModel) -> str:
-        """The name of a threat that grants this traffic besides, such as `layer-1-100-none+stream-1-10`."""
-        parts = [f"{threat.name}{WITH_STREAM}-{self.observed:g}-{self.requests}"]
-        parts += [self.topology] if self.topology != "sources" else []
-        parts += [self.order] if self.order != "random" else []
-        parts += [f"{self.labelled}labelled"] if self.labelled else []
+    @property
+    def service(self) -> str:
+        """What is served how, such as `coordinator-forward` or `relays=2-batch=64`; empty for the plain service."""
+        parts = [name for name in (self.topology, self.order) if name not in ("sources", "random")]
         return "-".join([*parts, *self.obfuscation.params.split()])
+
+    def threat_name(self, threat: ThreatModel) -> str:
+        """The name of a threat that grants this traffic besides, such as `layer-1-100-none+stream-1-10+relays=2`."""
+        leaked = f"-{self.labelled}labelled" if self.labelled else ""
+        seen = f"{threat.name}{WITH_STREAM}-{self.observed:g}-{self.requests}{leaked}"
+        return f"{seen}+{self.service}" if self.service else seen
+
+
+def service_of(threat: str) -> str:
+    """The service in a threat's name; empty for the plain one, and for a threat without traffic."""
+    return threat.partition(WITH_STREAM)[2].partition("+")[2]
 
 
 def hijack_name(cell: StreamCell) -> str:
@@ -169,9 +178,14 @@ def hijack_name(cell: StreamCell) -> str:
     return f"hijack-{cell.hijack}"
 
 
-def held_hijacks(config: StreamConfig, victim: str) -> list[HijackName]:
-    """The hijacks that a study runs on one victim by pirates who hold blocks."""
-    return list(dict.fromkeys(cell.hijack for cell in stream_cells(config, victim) if cell.held))
+def held_services(config: StreamConfig, victim: str) -> list[StreamCell]:
+    """Of each hijack and service in which blocks are held, the cell of most blocks and requests: for controls."""
+    found: dict[tuple[str, str], StreamCell] = {}
+    for cell in stream_cells(config, victim):
+        known = found.get((cell.hijack, cell.service))
+        if cell.held and (known is None or (cell.held, cell.requests) > (known.held, known.requests)):
+            found[cell.hijack, cell.service] = cell
+    return [replace(cell, labelled=0, layout=0) for cell in found.values()]
 
 
 def stream_cells(config: StreamConfig, victim: str) -> list[StreamCell]:

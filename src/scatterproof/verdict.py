@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scatterproof.stream_grid import WITH_STREAM, service_of
 from scatterproof.tables import HEAD
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
@@ -64,10 +65,32 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
     """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty), from
     `attacks.csv` and `controls.csv`."""
     rows = [
-        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls[controls["victim"] == key[4]])
+        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, _controls_of(controls, str(key[4]), str(key[5])))
         for key, threat in attacks.groupby(OF_THREAT, sort=False)
     ]
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def _controls_of(controls: pd.DataFrame, victim: str, threat: str) -> pd.DataFrame:
+    """Those of a victim's attacks; of a hijack those of the service that the threat taps."""
+    tapped = controls["threat"].str.contains(WITH_STREAM, regex=False)
+    same = controls["threat"].map(service_of) == service_of(threat)
+    return controls[(controls["victim"] == victim) & (~tapped | same)]
+
+
+def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
+    """The hijacks, and under each of their threats what the study's other attacks reach on the same blocks without the
+    traffic: who has more can do no worse. None where they were not run on every victim seed of the hijacks."""
+    parts = [hijacks]
+    of = ["victim", "block_size", "threat", "defence", "params"]
+    for (victim, size, threat, defence, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
+        same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
+        granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
+        seeds = set(rows["victim_seed"])
+        found = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
+        if set(found["victim_seed"]) == seeds:
+            parts.append(found.assign(threat=str(threat), defence=str(defence), params=str(params)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from scatterproof.files import write_csv
 from scatterproof.job import compute_job
 from scatterproof.models import load_model
 from scatterproof.stream.controlling import StreamControls
+from scatterproof.stream_grid import cells_of_json
 from scatterproof.threat import ThreatModel
 from scatterproof.verdict import CONTROL_COLUMNS
 from scatterproof.victim_config import VictimConfig
@@ -19,8 +20,8 @@ with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     machine = Machine(job.device, snakemake.threads)
     controls = StreamControls(victim, about, dataset, params.block_size, params.shuffles, key, machine)
-    threat = ThreatModel.model_validate_json(params.threat)
-    rows = [row for method in params.hijacks for row in controls.rows(method, threat)]
+    threats = {threat.share: threat for threat in map(ThreatModel.model_validate_json, params.threats)}
+    rows = [row for cell in cells_of_json(params.services) for row in controls.rows(cell, threats[cell.held])]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
     write_csv(snakemake.output[0], table[CONTROL_COLUMNS])

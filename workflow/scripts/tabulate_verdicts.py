@@ -1,12 +1,19 @@
 """The verdict on each threat."""
 
+import pandas as pd
+
 from scatterproof.files import write_csv
 from scatterproof.job import light_job
-from scatterproof.tables import read_tables
-from scatterproof.verdict import verdict_table
+from scatterproof.tables import ATTACK_COLUMNS, read_tables
+from scatterproof.verdict import beside_traffic, verdict_table, with_withheld
 
 with light_job(snakemake, "report"):
     inputs, output = snakemake.input, snakemake.output
     controls = read_tables(inputs.controls)
     write_csv(output.controls, controls)
-    write_csv(output.verdict, verdict_table(read_tables([*inputs.attacks, *inputs.hijacks]), controls))
+    attacks = read_tables(inputs.attacks) if inputs.attacks else pd.DataFrame(columns=ATTACK_COLUMNS)
+    if inputs.hijacks:
+        hijacks = with_withheld(beside_traffic(read_tables(inputs.hijacks), attacks))
+        write_csv(output.hijacks, hijacks)
+        attacks = pd.concat([attacks, hijacks], ignore_index=True) if len(attacks) else hijacks
+    write_csv(output.verdict, verdict_table(attacks, controls))

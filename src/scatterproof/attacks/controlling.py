@@ -174,7 +174,7 @@ class Controls:
             mean, low, high = interval(np.array(gains))
             return control_row("random", "gain", shuffles, mean, low, high, MARGIN, high < MARGIN)
         layers = len(real.layout.grids)  # they may differ in spread, which is not what is tested
-        return random_row(right, total, shuffles, CHANCES * layers * shuffles / total)
+        return random_row(right, total, shuffles, CHANCES * layers * chance(real))
 
     def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:
         """What the layer's own blocks add to the accuracy reached with blocks of another draw."""
@@ -194,6 +194,11 @@ class Controls:
     def _reached(self, name: str, puzzle: Puzzle, *more: int | str) -> Placed | Copy:
         run = Run(self.machine, ("control", *self.key, name, *more))
         return make_direct(self.config, name).run(puzzle, run)[-1].reached
+
+
+def chance(puzzle: Puzzle) -> float:
+    """The share of whole blocks that lie right by luck: one in as many as there are whole places."""
+    return 1 / int(puzzle.layout.ambiguous().sum())
 
 
 def planted_row(right: int, total: int) -> dict[str, Any]:

@@ -110,13 +110,17 @@ class Fingerprint(DirectAttack):
         around: Surroundings,
         guide: torch.Tensor | None = None,
         dense: int = DENSE,
+        told: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
         guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
+        told: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
         With more blocks times positions than `dense` the last round alone is made a placement: that takes long.
         """
         evidence = _Evidence(blocks, shapes, around)
+        if told is not None:
+            evidence.add(*told)
         for candidates, belief, last in self._believe(evidence, around, guide):
             if not last and len(blocks) * around.grid.count > dense:
                 continue
@@ -192,6 +196,11 @@ class _Evidence:
             profiles = _activity(blocks, inputs, self._by_column)
             heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
             self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
+
+    def add(self, by_column: torch.Tensor, by_row: torch.Tensor) -> None:
+        """Count what else is known of columns and rows as evidence of each block's own."""
+        self._by_column = self._by_column + by_column
+        self._by_row = self._by_row + by_row
 
     def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.

@@ -12,6 +12,7 @@ from scatterproof.report.attacks import granted
 from scatterproof.report.words import names, victim_label
 from scatterproof.verdict import chosen, interval
 
+NOT_RUN = "-"
 OF_TABLE = ["block_size", "scatter", "knows"]
 
 
@@ -43,7 +44,8 @@ def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
         rest = [spread(_best(held[held["images"] == each], "withheld")) for each in images]
         places = [spread(_random(shuffle, name, float(str(keep)), rows["block_size"].iloc[0]))]
         known = spread(held.groupby("victim_seed")["known_places_accuracy"].mean())
-        middle = [rest[0], *places, *found] if knows == "none" else [*places, *found, *rest]
+        without = next((each for each in rest if each != NOT_RUN), NOT_RUN)  # nothing is known: images change nothing
+        middle = [without, *places, *found] if knows == "none" else [*places, *found, *rest]
         lines.append([f"{100 * float(str(keep)):g} %", *middle, known])
     return title + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -61,6 +63,6 @@ def _random(shuffle: pd.DataFrame, name: str, keep: float, block_size: int) -> p
 def spread(values: pd.Series) -> str:
     """Mean and interval in percent, a dash where there is nothing."""
     if values.empty:
-        return "-"
+        return NOT_RUN
     mean, low, high = interval(100 * values.to_numpy(dtype=float))
     return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"

@@ -1,6 +1,7 @@
 """The verdicts in words, table and figure, from tables/verdict.csv."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from scatterproof.verdict import BROKEN, INVALID, MARGIN, PROTECTED, SEEDS, UNDE
 TABLE_HEAD = ("victim", "blocks held", "the pirate's images", "verdict", "best attack on the blocks", "accuracy",
               "best without the blocks", "accuracy", "gain in points [95 % interval]", "minutes",
               "x training one victim", "victim seeds", "controls")  # fmt: skip
+LABEL_WIDTH = 42  # characters of a line beside the figure
 COLOUR_OF = {BROKEN: COLOURS[1], PROTECTED: COLOURS[2], UNDECIDED: GREY, INVALID: COLOURS[3]}
 
 
@@ -23,7 +25,7 @@ def table_rows(verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
         (
             victim_label(row.victim),
             held(row),
-            granted(row.images, row.knows),
+            grants(row),
             in_words(row),
             row.attack,
             percent(row.accuracy),
@@ -48,18 +50,27 @@ def in_words(row: Any) -> str:
 
 
 def held(row: Any) -> str:
-    """The share of the blocks held, and of what; of a hijack what is seen of the traffic besides."""
-    grants, _, stream = str(row.threat).partition(WITH_STREAM)
-    scatter = "all dense layers, " if grants.startswith("dense") else ""
-    traffic = f" on devices of its own, and of all links {seen_of(stream)}" if stream else ""
-    return f"{scatter}{100 * row.keep:g} %{traffic}"
+    """The share of the blocks held, and of what."""
+    scatter = "all dense layers, " if str(row.threat).startswith("dense") else ""
+    return f"{scatter}{100 * row.keep:g} %"
 
 
-def seen_of(stream: str) -> str:
-    """What a stream's part of a threat's name grants, such as `25 % for 10 requests (coordinator)`."""
-    observed, requests, *more = stream.removeprefix("-").split("-")
+def grants(row: Any) -> str:
+    """What the pirate has besides blocks: images, and of a hijack what it sees of the traffic."""
+    images, stream = granted(row.images, row.knows), str(row.threat).partition(WITH_STREAM)[2]
+    return f"{images}; {tapped(stream)}" if stream else images
+
+
+def tapped(stream: str) -> str:
+    """What the stream's part of a threat's name grants, such as `traffic of its own devices and of 25 % of the links,
+    10 requests, coordinator`."""
+    seen, _, service = stream.removeprefix("-").partition("+")
+    observed, requests, *leaked = seen.split("-")
+    links = f" and of {100 * float(observed):g} % of the links" if float(observed) else ""
     count = f"{requests} request{'' if requests == '1' else 's'}"
-    return f"{100 * float(observed):g} % for {count}" + (f" ({', '.join(more)})" if more else "")
+    places = [f"{leaked[0].removesuffix('labelled')} places leaked"] if leaked else []
+    hidden = [service.replace("-", " ")] if service else []
+    return ", ".join([f"traffic of its own devices{links}", count, *places, *hidden])
 
 
 def gained(row: Any) -> str:
@@ -77,7 +88,8 @@ def sentences(verdicts: pd.DataFrame) -> list[str]:
         counts = [
             f"{int((rows['verdict'] == each).sum())} {each}" for each in COLOUR_OF if (rows["verdict"] == each).any()
         ]
-        texts.append(f"{victim_label(name)}: of {len(rows)} threats {', '.join(counts)}.{_example(rows)}")
+        threats = f"{len(rows)} threat{'' if len(rows) == 1 else 's'}"
+        texts.append(f"{victim_label(name)}: of {threats} {', '.join(counts)}.{_example(rows)}")
     if (verdicts["seeds"] < SEEDS).any():
         texts.append(f"With fewer than {SEEDS} victim seeds a threat stays undecided.")
     return texts
@@ -87,9 +99,11 @@ def _example(rows: pd.DataFrame) -> str:
     broken = rows[rows["verdict"] == BROKEN]
     if broken.empty:
         return ""
-    one = next(_rows(broken.sort_values(["images", "keep", "minutes"], kind="stable")))
+    tapping = broken["threat"].str.contains(WITH_STREAM, regex=False)
+    least = broken.assign(tapping=tapping).sort_values(["tapping", "images", "keep", "minutes"], kind="stable")
+    one = next(_rows(least))
     return (
-        f" With {held(one)} of the blocks and {granted(one.images, one.knows)} the model is {in_words(one)}: "
+        f" With {held(one)} of the blocks and {grants(one)} the model is {in_words(one)}: "
         f"{percent(one.accuracy)} accuracy of the victim's {percent(one.victim_accuracy)}; without the blocks the same "
         f"pirate reaches {percent(one.withheld_accuracy)} ({one.against})."
     )
@@ -97,7 +111,8 @@ def _example(rows: pd.DataFrame) -> str:
 
 def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
     """The gain of each threat with its interval, coloured by the verdict; a panel a victim."""
-    with panels(names(verdicts), svg) as axes:
+    most = max((int((verdicts["victim"] == name).sum()) for name in names(verdicts)), default=0)
+    with panels(names(verdicts), svg, height=max(3.0, 0.35 * most)) as axes:
         for name, axis in axes.items():
             rows = list(_rows(verdicts[verdicts["victim"] == name].sort_values(["knows", "images", "keep"])))
             axis.axvline(100 * MARGIN, color=GREY, linestyle="--", linewidth=1, label="the margin, 2 points")
@@ -110,7 +125,8 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                     spread = [[100 * (row.gain - row.ci_low)], [100 * (row.ci_high - row.gain)]]
                 colour = COLOUR_OF[str(row.verdict)]
                 axis.errorbar([100 * row.gain], [at], xerr=spread, fmt="o", color=colour, capsize=3, label=label)
-            axis.set_yticks(range(len(rows)), [f"{held(row)}: {granted(row.images, row.knows)}" for row in rows])
+            labels = [fill(f"{held(row)}: {grants(row)}", LABEL_WIDTH) for row in rows]
+            axis.set_yticks(range(len(rows)), labels)
             axis.tick_params(axis="y", labelsize=7)
             axis.set_ylim(-0.6, len(rows) - 0.4)
             axis.set_xlabel("gain by the blocks (points)")

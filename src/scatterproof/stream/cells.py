@@ -24,7 +24,7 @@ from scatterproof.seeds import numpy_generator
 from scatterproof.stream.deployment import Deployment, Sizes
 from scatterproof.stream.grouping import Groups
 from scatterproof.stream.hijack import Hijack, evidence_of
-from scatterproof.stream.labelling import label_by_traffic, own_groups
+from scatterproof.stream.labelling import BlockEvidence, label_by_traffic, own_groups
 from scatterproof.stream.obfuscate import Overhead, overhead, redealing_bytes
 from scatterproof.stream.scoring import GroupScores, at_positions, score_groups, score_labels
 from scatterproof.stream.simulate import simulate
@@ -100,20 +100,27 @@ def hijack_cells(
 ) -> Iterator[Found]:
     """Every cell, in order. puzzles: by the share held; traffic: as `tap_cells` gave it."""
     first_of = {number: numbers[0] for numbers in tap_groups(cells).values() for number in numbers}
-    evidence = {held: evidence_of(puzzle, machine) for held, puzzle in puzzles.items() if held}
+    evidence = {held: _timed(puzzle, machine) for held, puzzle in puzzles.items() if held}
     for number, cell in enumerate(cells):
         seen = Traffic.of_arrays(traffic, f"{first_of[number]}.", cell.topology, cell.obfuscation)
         started = time.perf_counter()
         attack = Hijack(method=cell.hijack)
         groups = attack.groups(seen)
-        reached, own = None, (np.empty(0, np.int64), np.empty(0, np.int64))
+        reached, own, shared = None, (np.empty(0, np.int64), np.empty(0, np.int64)), 0.0
         if cell.held:
-            held = evidence[cell.held]
+            held, shared = evidence[cell.held]
             reached = attack.placement(seen, held, groups)
             mine = own_groups(seen, groups, len(held.flat), cell.hijack != "naive")
             own = mine.column, mine.row
-        yield Found(groups, label_by_traffic(seen, groups), own, reached, (time.perf_counter() - started) / 60)
+        minutes = shared + (time.perf_counter() - started) / 60
+        yield Found(groups, label_by_traffic(seen, groups), own, reached, minutes)
         stop_if_asked(f"in cell {number}")
+
+
+def _timed(puzzle: Puzzle, machine: Machine) -> tuple[BlockEvidence, float]:
+    """The blocks' evidence, made once for many cells, and the minutes that each of them owes for it."""
+    started = time.perf_counter()
+    return evidence_of(puzzle, machine), (time.perf_counter() - started) / 60
 
 
 def score_cells(

@@ -1,13 +1,18 @@
 """The controls of a study's hijacks by pirates who hold blocks; a failed one makes a verdict invalid.
 
-All on layers drawn anew, so that the blocks' own numbers say nothing and what is found comes from the traffic alone.
+Every hijack is controlled on each service that it is run on:
 
-planted    a labelled layout: the places of all devices have leaked, and the hijack must put more than 99 % of the whole
-           blocks there.
-random     traffic whose messages go to devices drawn at random: the upper 95 % bound (Wilson) of the right places,
-           pooled over layers and layouts, must be below three times chance.
-topology   the same traffic as seen by a pirate who holds nothing: the mean adjusted Rand index of columns and of rows
-           must have an upper 95 % bound (Student's t) below a twentieth.
+planted    the victim's layer with a leak (attacks/controlling.py), the service's own traffic: more than 99 % of the
+           whole blocks must be put in their places.
+random     layers drawn anew, the service's own traffic: nothing says which group is which, so places are right by
+           luck. The mean share of right ones must have an upper 95 % bound (Student's t over layers and layouts) below
+           five times chance: groups come right as wholes, which spreads the share more than single blocks would.
+
+On the plain service alone, besides, what issues from the traffic and not from the blocks:
+
+labelled   a layer drawn anew, the places of all devices leaked: more than 99 % must be put there.
+topology   a layer drawn anew, messages that go to devices drawn at random, as seen by a pirate who holds nothing: the
+           adjusted Rand index of columns and rows must have an upper 95 % bound (Student's t) below a twentieth.
 """
 
 from collections.abc import Iterator
@@ -19,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scatterproof.attacks.base import Machine
-from scatterproof.attacks.controlling import CHANCES, control_row, planted_row, random_row, right_places
+from scatterproof.attacks.controlling import chance, control_row, planted, planted_row, right_places
 from scatterproof.attacks.controls import Key, with_random_layers
 from scatterproof.data import Dataset
 from scatterproof.interrupt import stop_if_asked
@@ -31,15 +36,14 @@ from scatterproof.stream.flows import Served
 from scatterproof.stream.hijack import Hijack, evidence_of
 from scatterproof.stream.scoring import score_groups
 from scatterproof.stream.simulate import simulate
-from scatterproof.stream.tap import Seen, Traffic, tap
-from scatterproof.stream_grid import HijackName, Obfuscation
+from scatterproof.stream.tap import Traffic, tap
+from scatterproof.stream_grid import Obfuscation, StreamCell, hijack_name
 from scatterproof.threat import ThreatModel
 from scatterproof.verdict import interval
 from scatterproof.victim_config import VictimConfig
 
+CHANCES = 5
 UNRELATED = 0.05  # adjusted Rand index
-REQUESTS = 3
-NO_BLOCKS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,57 +58,69 @@ class StreamControls:
     key: Key
     machine: Machine
 
-    def rows(self, method: HijackName, threat: ThreatModel) -> Iterator[dict[str, Any]]:
-        """The three controls of one hijack, on the share of the blocks and the images that a threat grants."""
+    def rows(self, cell: StreamCell, threat: ThreatModel) -> Iterator[dict[str, Any]]:
+        """Each control of a cell's hijack on its service; threat: the share and images that it grants."""
         (layer,) = scattered_layers(self.victim, self.victim_config, threat.scatter)
-        about = {"attack": f"hijack-{method}", "threat": threat.name, "keep": threat.share, "layer": layer}
-        for row in (self._planted(method, threat), self._random(method, threat), self._topology(method, threat)):
-            yield about | row
-            stop_if_asked(f"after control {row['control']}")
+        about = {"attack": hijack_name(cell), "threat": cell.threat_name(threat), "keep": threat.share, "layer": layer}
+        controls = [self._planted, self._random]
+        for control in controls if cell.service else [*controls, self._labelled, self._topology]:
+            yield about | control(cell, threat)
 
-    def _planted(self, method: HijackName, threat: ThreatModel) -> dict[str, Any]:
-        puzzle, answer = self._cut(threat, 0)
-        rng = numpy_generator("stream control", "planted", *self.key)
-        own, sizes = answer.placement.positions.numpy(), sizes_of(answer)
-        deployment = Deployment.dealt(sizes, rng, own=own)
-        served = simulate(deployment, REQUESTS, rng)
-        traffic, _ = tap(served, deployment, Obfuscation(), 1.0, rng, own, labelled=sizes.count)
-        return planted_row(*self._right(method, puzzle, answer, traffic))
+    def _planted(self, cell: StreamCell, threat: ThreatModel) -> dict[str, Any]:
+        model = planted(self.victim, self._cut(self.victim, threat, 0)[0], self.key)
+        puzzle, answer = self._cut(model, threat, 0)
+        return planted_row(*self._right(cell, puzzle, answer, 0))
 
-    def _random(self, method: HijackName, threat: ThreatModel) -> dict[str, Any]:
-        right = total = 0
+    def _random(self, cell: StreamCell, threat: ThreatModel) -> dict[str, Any]:
+        shares: list[float] = []
         for shuffle in range(self.shuffles):
-            puzzle, answer = self._cut(threat, shuffle)
-            traffic, _ = self._unrelated(puzzle, shuffle, answer.placement.positions.numpy())
-            one, whole = self._right(method, puzzle, answer, traffic)
-            right, total = right + one, total + whole
-        return random_row(right, total, self.shuffles, CHANCES * self.shuffles / total)
+            puzzle, answer = self._cut(self._drawn_anew(threat, shuffle), threat, shuffle)
+            right, total = self._right(cell, puzzle, answer, shuffle, alike=False)
+            shares.append(right / total)
+            stop_if_asked(f"after shuffle {shuffle + 1}")
+        mean, low, high = interval(np.array(shares))
+        bound = CHANCES * chance(puzzle)
+        return control_row("random", "position_accuracy", self.shuffles, mean, low, high, bound, high < bound)
 
-    def _topology(self, method: HijackName, threat: ThreatModel) -> dict[str, Any]:
-        puzzle, _ = self._cut(threat, 0)
-        sizes, indices = sizes_of(puzzle), []
+    def _labelled(self, cell: StreamCell, threat: ThreatModel) -> dict[str, Any]:
+        puzzle, answer = self._cut(self._drawn_anew(threat, 0), threat, 0)
+        leaked = replace(cell, observed=1.0, labelled=sizes_of(answer).count)
+        row = planted_row(*self._right(leaked, puzzle, answer, 0))
+        return row | {"control": "labelled"}
+
+    def _topology(self, cell: StreamCell, threat: ThreatModel) -> dict[str, Any]:
+        sizes, indices = sizes_of(self._cut(self.victim, threat, 0)[0]), []
         for shuffle in range(self.shuffles):
-            traffic, seen = self._unrelated(puzzle, shuffle, NO_BLOCKS)
-            scores = score_groups(Hijack(method=method).groups(traffic), seen, sizes, np.arange(sizes.count))
+            rng = numpy_generator("stream control", "topology", shuffle, *self.key)
+            deployment = Deployment.dealt(sizes, rng)
+            served = misdirected(simulate(deployment, cell.requests, rng), deployment, rng)
+            traffic, seen = tap(served, deployment, Obfuscation(), 1.0, rng)
+            scores = score_groups(Hijack(method=cell.hijack).groups(traffic), seen, sizes, np.arange(sizes.count))
             indices.append((scores.column_ari + scores.row_ari) / 2)
+            stop_if_asked(f"after shuffle {shuffle + 1}")
         mean, low, high = interval(np.array(indices))
         return control_row("topology", "ari", self.shuffles, mean, low, high, UNRELATED, high < UNRELATED)
 
-    def _unrelated(self, puzzle: Puzzle, shuffle: int, own: NDArray[np.int64]) -> tuple[Traffic, Seen]:
-        """Traffic of which device serves what is drawn anew for its slices, and anew for its sums."""
-        rng = numpy_generator("stream control", "random", shuffle, *self.key)
-        deployment = Deployment.dealt(sizes_of(puzzle), rng, own=own)
-        served = misdirected(simulate(deployment, REQUESTS, rng), deployment, rng)
-        return tap(served, deployment, Obfuscation(), 1.0, rng, own)
+    def _right(
+        self, cell: StreamCell, puzzle: Puzzle, answer: Answer, shuffle: int, alike: bool = True
+    ) -> tuple[int, int]:
+        traffic = self._traffic(cell, answer, shuffle)
+        found = Hijack(method=cell.hijack).placement(traffic, evidence_of(puzzle, self.machine))
+        return right_places(found, puzzle, answer, alike)
 
-    def _right(self, method: HijackName, puzzle: Puzzle, answer: Answer, traffic: Traffic) -> tuple[int, int]:
-        found = Hijack(method=method).placement(traffic, evidence_of(puzzle, self.machine))
-        return right_places(found, puzzle, answer, alike=False)
+    def _traffic(self, cell: StreamCell, answer: Answer, shuffle: int) -> Traffic:
+        rng = numpy_generator("stream control", cell.service, shuffle, *self.key)
+        hiding, sizes, own = cell.obfuscation, sizes_of(answer), answer.placement.positions.numpy()
+        deployment = Deployment.dealt(sizes, rng, hiding.per_device, cell.topology, own=own)
+        served = simulate(deployment, cell.requests, rng, hiding, cell.order)
+        return tap(served, deployment, hiding, cell.observed, rng, own, cell.labelled)[0]
 
-    def _cut(self, threat: ThreatModel, shuffle: int) -> tuple[Puzzle, Answer]:
-        key = ("stream control", *self.key, shuffle)
+    def _drawn_anew(self, threat: ThreatModel, shuffle: int) -> nn.Module:
         (layer,) = scattered_layers(self.victim, self.victim_config, threat.scatter)
-        model = with_random_layers(self.victim, {layer: None}, key)
+        return with_random_layers(self.victim, {layer: None}, ("stream control", *self.key, shuffle))
+
+    def _cut(self, model: nn.Module, threat: ThreatModel, shuffle: int) -> tuple[Puzzle, Answer]:
+        key = ("stream control", *self.key, shuffle)
         return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key)
 
 

@@ -11,12 +11,14 @@ from typing import ClassVar
 from scatterproof.attack_grid import Knowledge, Known
 from scatterproof.attacks.base import AttackError, Machine
 from scatterproof.attacks.direct import DirectAttack, Placed, Run
+from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.surroundings import find_surroundings
 from scatterproof.puzzle import Puzzle
 from scatterproof.stream.grouping import Groups, adaptive_groups, naive_groups
 from scatterproof.stream.labelling import (
     BlockEvidence,
     Labels,
+    bound,
     label_by_blocks,
     match_columns,
     own_groups,
@@ -79,21 +81,40 @@ class Hijack(DirectAttack):
         """The placement by the groups' own evidence, then after each round. Raises: AttackError without traffic."""
         if not isinstance(puzzle, TappedPuzzle):
             raise AttackError("hijack needs the traffic of the puzzle's devices, and was given none")
-        evidence = evidence_of(puzzle, run.machine)
-        for labels in self.labels(puzzle.traffic, evidence):
+        traffic = puzzle.traffic
+        groups = self.groups(traffic)
+        evidence = informed(evidence_of(puzzle, run.machine), traffic, groups)
+        for labels in self.labels(traffic, evidence, groups):
             yield place(evidence, labels)
+        if not labels.complete:
+            yield together(evidence, labels)
 
     def placement(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Placed:
-        """The last step alone, from evidence and, if they are at hand, groups."""
+        """The last step alone, from the blocks' own evidence and, if they are at hand, groups."""
+        groups = self.groups(traffic) if groups is None else groups
+        evidence = informed(evidence, traffic, groups)
         *_, labels = self.labels(traffic, evidence, groups)
-        return place(evidence, labels)
+        return place(evidence, labels) if labels.complete else together(evidence, labels)
 
-    def labels(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Iterator[Labels]:
+    def labels(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups) -> Iterator[Labels]:
         """The columns and rows of the blocks held, by their groups' own evidence, then after each round."""
-        found = self.groups(traffic) if groups is None else groups
-        evidence = with_leaks(evidence, traffic, found) if len(traffic.labelled) else evidence
-        own = own_groups(traffic, found, len(evidence.flat), self.method != "naive")
+        own = own_groups(traffic, groups, len(evidence.flat), self.method != "naive")
         if self.method == "matching":
             yield match_columns(evidence, own, next(label_by_blocks(evidence, own, 0)))
             return
         yield from label_by_blocks(evidence, own, self.rounds)
+
+
+def informed(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
+    """The blocks' evidence and what leaked places say, if any have."""
+    return with_leaks(evidence, traffic, groups) if len(traffic.labelled) else evidence
+
+
+def together(evidence: BlockEvidence, labels: Labels) -> Placed:
+    """The fingerprint's placement, which lets all blocks predict each other, held to what labels there are."""
+    grid = evidence.around.grid
+    blocks = evidence.flat.view(-1, grid.height, grid.width)
+    column, row = bound(evidence, labels)
+    told = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
+    *_, found = Fingerprint().placements(blocks, evidence.shapes, evidence.around, dense=0, told=told)
+    return found

@@ -39,14 +39,17 @@ SEEDS = 10  # columns surest by evidence that graph matching starts from
 @dataclass(frozen=True)
 class BlockEvidence:
     """What each block held says of its column and row, log-likelihoods float32 [blocks, columns], [blocks, rows], less
-    their mean; flat [blocks, height * width]; shape_of, shape_at number the shapes of blocks and positions."""
+    their mean; flat [blocks, height * width]; shapes int64 [blocks, 2]; shape_of, shape_at number the shapes of blocks
+    and positions; leaks: the part of by_column and by_row that leaked places make up."""
 
     around: Surroundings
     flat: torch.Tensor
+    shapes: torch.Tensor
     by_column: torch.Tensor
     by_row: torch.Tensor
     shape_of: torch.Tensor
     shape_at: torch.Tensor
+    leaks: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
     def of(cls, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> "BlockEvidence":
@@ -65,6 +68,7 @@ class BlockEvidence:
         return cls(
             around,
             blocks.flatten(1),
+            shapes,
             columns,
             rows,
             numbers[: len(shapes)],
@@ -147,18 +151,35 @@ def _votes(traffic: Traffic, record: Ints, number: Ints, which: int, shape: tupl
 
 
 def with_leaks(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
-    """The blocks' own evidence, and what leaked places say of the groups that their messages were found in."""
-    order = np.argsort(groups.record, kind="stable")
-    known = np.isin(traffic.record, groups.record)
-    record, block = traffic.record[known], torch.from_numpy(traffic.block[known])
+    """The blocks' own evidence, and what leaked places say: of own blocks that are alone on a device whose place has
+    leaked, and, where nothing is hidden, of the groups that other devices' messages were found in."""
+    flows, record, block = traffic.flows, traffic.record, traffic.block
+    own = np.isin(flows.destination[record], traffic.own)
+    pairs = np.unique(np.stack([np.where(own, flows.destination[record], flows.source[record]), block], 1), axis=0)
+    devices, first, counts = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+    alone = looked_up(devices[counts == 1], pairs[first[counts == 1], 1], traffic.labelled[:, 0])
+    hiding = traffic.hiding
+    plain = traffic.topology == "sources" and hiding.per_device == 1 and not (hiding.relays or hiding.decoys)
     scores = []
     for which, (group, by) in enumerate(((groups.column, evidence.by_column), (groups.row, evidence.by_row))):
-        names, number = np.unique(group, return_inverse=True)
-        votes = _votes(traffic, groups.record, number, which, (len(names), by.shape[1]))
-        votes = np.where(names[:, None] == FREE, 0, votes / np.maximum(votes.sum(1, keepdims=True), 1))
-        told = torch.from_numpy(votes[looked_up(groups.record[order], number[order], record)]).to(by)
-        scores.append(by.index_add(0, block.to(by.device), LEAKED * told))
-    return replace(evidence, by_column=scores[0], by_row=scores[1])
+        told = np.zeros(tuple(by.shape))
+        np.add.at(told, (alone[alone != FREE], traffic.labelled[alone != FREE, 2 - which]), 1)
+        if plain:
+            known = np.isin(record, groups.record)
+            np.add.at(told, block[known], _shares(traffic, groups.record, group, which, by.shape[1], record[known]))
+        scores.append(LEAKED * torch.from_numpy(told).to(by))
+    column, row = scores
+    return replace(evidence, by_column=evidence.by_column + column, by_row=evidence.by_row + row, leaks=(column, row))
+
+
+def _shares(traffic: Traffic, record: Ints, group: Ints, which: int, labels: int, wanted: Ints) -> Floats:
+    """Of the leaked devices in each wanted record's group the shares that lie in each column (which 0) or row."""
+    names, number = np.unique(group, return_inverse=True)
+    votes = _votes(traffic, record, number, which, (len(names), labels))
+    votes = np.where(names[:, None] == FREE, 0, votes / np.maximum(votes.sum(1, keepdims=True), 1))
+    order = np.argsort(record, kind="stable")
+    found: Floats = votes[looked_up(record[order], number[order], wanted)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,11 @@ class Labels:
 
     column: Ints
     row: Ints
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block's are known."""
+        return bool((self.column >= 0).all() and (self.row >= 0).all())
 
 
 def labels_of(own: OwnGroups, by_column: Floats, by_row: Floats) -> Labels:
@@ -203,15 +229,11 @@ def place(evidence: BlockEvidence, labels: Labels) -> Placed:
     grid, blocks = evidence.around.grid, len(evidence.flat)
     column, row = torch.from_numpy(labels.column), torch.from_numpy(labels.row)
     direct = row * grid.columns + column
-    known = bool((column >= 0).all() and (row >= 0).all())
-    fits = known and bool((evidence.shape_at[direct] == evidence.shape_of).all()) and len(direct.unique()) == blocks
-    if fits:
+    fits = labels.complete and bool((evidence.shape_at[direct] == evidence.shape_of).all())
+    if fits and len(direct.unique()) == blocks:
         return Placed(direct, direct[:, None], torch.ones(blocks, 1))
-    columns = evidence.by_column.clone()
-    rows = evidence.by_row.clone()
-    for scores, label in ((columns, column), (rows, row)):
-        at = (label >= 0).nonzero().flatten()
-        scores[at, label[at]] += LABEL + scores.abs().max()
+    columns, rows = bound(evidence, labels)
+    columns, rows = evidence.by_column + columns, evidence.by_row + rows
     total = (rows[:, :, None] + columns[:, None, :]).flatten(1)
     total.masked_fill_(evidence.shape_of[:, None] != evidence.shape_at, -torch.inf)
     belief = total.softmax(1)
@@ -219,6 +241,18 @@ def place(evidence: BlockEvidence, labels: Labels) -> Placed:
     candidates = Candidates(torch.arange(grid.count).expand(blocks, -1), total)
     best, at = belief.topk(min(KEPT_CANDIDATES, grid.count), dim=1)
     return Placed(best_assignment(candidates, evidence.shape_of, evidence.shape_at), at, best)
+
+
+def bound(evidence: BlockEvidence, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels as evidence of each block's column and row that outweighs its own; nothing where there is no label."""
+    found = []
+    for scores, label in ((evidence.by_column, labels.column), (evidence.by_row, labels.row)):
+        at = torch.from_numpy(label)
+        known = (at >= 0).nonzero().flatten()
+        told = torch.zeros_like(scores)
+        told[known, at[known]] = LABEL + scores.abs().max()
+        found.append(told)
+    return found[0], found[1]
 
 
 def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> Labels:
@@ -242,7 +276,9 @@ def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> La
     ours, theirs = (np.pad(each, (0, size - len(each))) for each in (ours, theirs))
     _, total = pooled(evidence.by_column, own.column)
     ranked = np.sort(total, axis=1)
-    sure = np.argsort(ranked[:, -2] - ranked[:, -1])[:SEEDS] if total.shape[1] > 1 else np.empty(0, np.int64)
+    margin = ranked[:, -1] - ranked[:, -2] if total.shape[1] > 1 else np.full(len(total), -np.inf)
+    count = max(SEEDS, int((margin > LEAKED / 2).sum()))
+    sure = np.sort(np.argsort(-margin, kind="stable")[:count])  # in order: where all are seeds, scipy returns them so
     label = assign_labels(total)
     seeds = np.array([[group, label[group]] for group in sure if label[group] >= 0]).reshape(-1, 2)
     options: Any = {"maximize": True, "partial_match": seeds}

@@ -107,10 +107,12 @@ def tap(
     known = at_mine[served.record] & leaf[served.record] & (number[served.position] >= 0)
     content = np.where(at_mine & leaf, np.unique(served.content, return_inverse=True)[1], NOTHING)
     content = np.where(content >= 0, rng.permutation(int(content.max(initial=0)) + 1)[content], NOTHING)
+    record, block = at[served.record[known]], number[served.position[known]]
+    pairs = np.lexsort((block, record))  # the service lists them by position, which is the answer
     traffic = Traffic(
         flows.only(seen),
-        at[served.record[known]],
-        number[served.position[known]],
+        record[pairs],
+        block[pairs],
         content[seen],
         mine,
         deployment.sizes,
