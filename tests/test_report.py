@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 import report_tables as made_up
 from scatterproof.report import figures, statistics, words
 from scatterproof.report.page import build_page, provenance
+from scatterproof.report.verdicts import draw_verdict
 from scatterproof.report.words import number, threshold_text
 from scatterproof.study import Study
+from test_stream_report import stream
 
 STUDY = Study.model_validate(
     {
@@ -291,6 +293,31 @@ def test_the_smallest_study_has_figures_and_a_page(tables: dict[str, pd.DataFram
     text = build_page(small, draw_all(small, tmp_path, float("nan")), provenance(STUDY, small, "x", tmp_path))
     assert "nan" not in text.lower().split("<pre>")[0].replace("provenance", "")
     assert "not in a git checkout" in text
+
+
+def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    """A study that serves a layer, and runs no other attack."""
+    threats = ["layer-1-100-none+stream-0-1", "layer-0.25-100-none+stream-0.5-10-7labelled+relays=2-batch=64"]
+    verdicts = pd.DataFrame(
+        [
+            {"study": "made-up", "layer": "classifier.0", "block_size": 16, "keep": keep, "victim": "copy_free"}
+            | {"threat": threat, "images": 100, "knows": "none", "defence": "none", "verdict": verdict}
+            | {"attack": "hijack-adaptive", "against": "nothing", "accuracy": 0.9, "withheld_accuracy": 0.1}
+            | {"victim_accuracy": 0.95, "gain": 0.8, "ci_low": 0.7, "ci_high": 0.9, "seeds": 5, "minutes": 0.02}
+            | {"cost_over_retraining": 0.1, "controls": "passed", "device": made_up.DEVICE}
+            for keep, threat, verdict in zip((1.0, 0.25), threats, ("broken", "undecided"), strict=True)
+        ]
+    )
+    drawn = draw_verdict(verdicts, tmp_path / "verdict.svg")
+    served = tables | {"stream": stream(), "verdict": verdicts}
+    page = build_page(served, {"verdict": drawn}, provenance(STUDY, served, "x", tmp_path))
+    assert "copy free: of 2 threats 1 broken, 1 undecided." in page
+    assert "With 100 % of the blocks and 100 unlabelled images; traffic of its own devices, 1 request the model" in page
+    assert (
+        "traffic of its own devices and of 50 % of the links, 10 requests, 7 places leaked, relays=2 batch=64" in page
+    )
+    assert "which are not part of this study" not in page
+    assert page.count('id="verdict"') == 1
 
 
 class Page(HTMLParser):
