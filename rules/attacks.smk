@@ -135,8 +135,8 @@ rule tabulate_verdicts:
             for part in [f"{name}.{seed}" for name, seed in STUDY.controlled if ATTACK_JOBS] + STREAM_CONTROLLED
         ],
     output:
-        controls=f"{RESULTS}/tables/controls.csv",
         **({"hijacks": f"{RESULTS}/tables/hijacks.csv"} if STREAM_CONTROLLED else {}),
+        controls=f"{RESULTS}/tables/controls.csv",
         verdict=report(f"{RESULTS}/tables/verdict.csv", caption="../workflow/report/verdict.rst", category="Tables"),
     log:
         f"{RESULTS}/logs/tabulate_verdicts.log",
