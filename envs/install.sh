@@ -44,3 +44,4 @@ echo "Installing into .venv, with torch for $torch"
 uv() { .venv/bin/uv pip install --quiet --python .venv/bin/python "$@"; }
 uv --require-hashes -r envs/requirements.txt -r "envs/torch-$torch.txt"
 uv --no-deps --no-build-isolation -e .
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python envs/warm_up.py

@@ -44,7 +44,8 @@ class Fingerprint(DirectAttack):
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
     blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
-    relative change of what is explained at which the rounds end; sweeps: over the layers, at most, where several are.
+    relative change of what is explained at which the rounds end, as they do where no block's likeliest place changes;
+    sweeps: over the layers, at most, where several are.
     """
 
     name: ClassVar[str] = "fingerprint"
@@ -138,18 +139,26 @@ class Fingerprint(DirectAttack):
         energy = float(evidence.flat.square().sum(dtype=torch.float64))
         known = None if guide is None else Prediction(guide, 1.0, float(guide.square().sum(dtype=torch.float64)))
         candidates, before = evidence.candidates(known, energy, count), 0.0
+        belief = beliefs(candidates, slots)
         for _ in range(self.rounds):
-            belief = beliefs(candidates, slots)
             yield candidates, belief, False
+            likeliest = _likeliest(candidates, belief)
             if guide is None:  # which says by itself which row is which
                 candidates = evidence.relabelled(candidates, belief)
             expected = _expected(evidence.flat, candidates, belief, slots)
             prediction = filters.predict(expected) if guide is None else filters.guided(expected, guide)
             candidates = evidence.candidates(prediction, energy, count)
-            if abs(prediction.explained - before) <= self.settled * prediction.explained:
+            belief = beliefs(candidates, slots)
+            change = abs(prediction.explained - before)
+            if change <= self.settled * prediction.explained or likeliest.equal(_likeliest(candidates, belief)):
                 break
             before = prediction.explained
-        yield candidates, beliefs(candidates, slots), True
+        yield candidates, belief, True
+
+
+def _likeliest(candidates: Candidates, belief: torch.Tensor) -> torch.Tensor:
+    """The place [blocks, 1] that each block most likely has."""
+    return candidates.positions.gather(1, belief.argmax(1, keepdim=True))
 
 
 def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, slots: int) -> torch.Tensor:
