@@ -246,3 +246,30 @@ def test_the_chunk_size_does_not_change_accuracy(chunk: int) -> None:
     scores, wanted = evaluator(found, chunk=chunk).score(placements), shared(32).score(placements)
     assert torch.equal(scores.accuracy, wanted.accuracy)
     torch.testing.assert_close(scores.loss, wanted.loss, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("input_size", [28, 32])
+def test_what_lies_before_the_layer_serves_every_puzzle_of_a_network(input_size: int) -> None:
+    _, first, answer = made(input_size)
+    images, labels = DATA.test.images[:40], DATA.test.labels[:40]
+    one = PlacementEvaluator(first, images, labels, CPU)
+    before = one.score(answer.placement.positions[None])
+    _, other, answer_of_it = made(input_size, 32)
+    shared, fresh = one.with_blocks(other), PlacementEvaluator(other, images, labels, CPU)
+    placement = torch.randperm(other.layout.positions, generator=torch.Generator().manual_seed(1))[: len(other.blocks)]
+    for at in (placement, answer_of_it.placement.positions):
+        for kind in ("none", "mean"):
+            assert shared.score(at[None], kind).loss.equal(fresh.score(at[None], kind).loss)
+    assert shared.score_population(placement[None]).loss.equal(fresh.score_population(placement[None]).loss)
+    assert one.score(answer.placement.positions[None]).loss.equal(before.loss)
+
+
+def test_a_puzzle_of_another_network_is_refused() -> None:
+    _, first, _ = made(32)
+    evaluator = PlacementEvaluator(first, DATA.test.images, DATA.test.labels, CPU)
+    config = vgg(input_size=32)
+    other, _ = puzzle(network(config, seed=1), config, DATA, 16, images=12)
+    both, _ = puzzle(network(config), config, DATA, 16, scatter="dense", images=12)
+    for wrong in (other, both):
+        with pytest.raises(ValueError, match="another network"):
+            evaluator.with_blocks(wrong)

@@ -6,6 +6,7 @@ folded over the copies first. Every placement runs the same kernels on the same 
 equal weights give bit-identical scores.
 """
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -77,6 +78,21 @@ class PlacementEvaluator:
             self._features = (self._features[0][..., :: self.copies].contiguous(), *self._features[1:])
         self._puzzle = puzzle
         self._seconds = time.perf_counter() - started
+
+    def with_blocks(self, puzzle: Puzzle) -> "PlacementEvaluator":
+        """The same for another puzzle of the same network, images and scattered layers: what lies before them stays.
+
+        Raises: ValueError where the puzzle is of another network, or scatters other layers.
+        """
+        mine = self._puzzle.state
+        same = mine.keys() == puzzle.state.keys() and all(mine[name].equal(puzzle.state[name]) for name in mine)
+        if not same or puzzle.layout.grids.keys() != self.layout.grids.keys():
+            raise ValueError("a puzzle of another network, or of other layers in it")
+        other = copy.copy(self)
+        other.layout, other._puzzle = puzzle.layout, puzzle
+        for made in ("_lines", "engine", "_mean_input"):
+            other.__dict__.pop(made, None)
+        return other
 
     @cached_property
     def _lines(self) -> torch.Tensor:

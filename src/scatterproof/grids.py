@@ -32,9 +32,12 @@ def evaluate_slice(
     files: puzzle and answer for each block size; `score` is P1's or S1's function below.
     """
     rows: Rows = []
+    evaluator = None
     for size, group in groupby(cells, key=lambda cell: cell.block_size):
         puzzle, answer = Puzzle.load(Path(files[size][0])), Answer.load(Path(files[size][1]))
-        evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk)
+        if evaluator is None:
+            evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk)
+        evaluator = evaluator.with_blocks(puzzle)
         about = {"layer": "+".join(puzzle.layout.grids), "scatter": puzzle.threat.scatter}
         rows += [about | row for row in score(evaluator, answer, list(group), (*key, size))]
     return rows

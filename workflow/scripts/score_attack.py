@@ -19,11 +19,14 @@ with compute_job(snakemake, "attacks", params.device) as job:
     dataset, found = load_dataset(inputs.dataset), load_found(Path(inputs.found))
     retraining = json.loads(Path(inputs.training).read_text())
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
-    tables = []
+    judge, tables = None, []
     for puzzle_path, answer_path in zip(inputs.puzzles, inputs.answers, strict=True):
         puzzle, answer = Puzzle.load(Path(puzzle_path)), Answer.load(Path(answer_path))
-        victim = load_model(puzzle.config, dataset.classes, inputs.model)
-        rows = Judge(puzzle, answer, victim, dataset, job.device).rows(under(found, puzzle.threat.name))
+        if judge is None:
+            victim = load_model(puzzle.config, dataset.classes, inputs.model)
+            judge = Judge(puzzle, answer, victim, dataset, job.device)
+        judge = judge.of(puzzle, answer)
+        rows = judge.rows(under(found, puzzle.threat.name))
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
         tables.append(attack_table(rows, about, puzzle.threat, retraining, job.device_name))
     write_csv(snakemake.output[0], pd.concat(tables, ignore_index=True))

@@ -19,11 +19,13 @@ with compute_job(snakemake, "fineness", params.device) as job:
     parts = (inputs.models, inputs.puzzles, inputs.answers, inputs.found)
     for (name, seed), *paths in zip(params.victims, *parts, strict=True):
         model_path, puzzles, answers, found_path = map(Path, paths)
-        found = load_found(found_path)
+        found, judge = load_found(found_path), None
         for size, path in in_folder(puzzles).items():
             puzzle, answer = Puzzle.load(path), Answer.load(in_folder(answers)[size])
-            victim = load_model(puzzle.config, dataset.classes, model_path)
-            judge = Judge(puzzle, answer, victim, dataset, job.device)
+            if judge is None:
+                victim = load_model(puzzle.config, dataset.classes, model_path)
+                judge = Judge(puzzle, answer, victim, dataset, job.device)
+            judge = judge.of(puzzle, answer)
             rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.stem])})
     table = fineness_table(rows, params.study, job.device_name)
     write_csv(snakemake.output.fineness, table)

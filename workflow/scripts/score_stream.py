@@ -20,9 +20,8 @@ with compute_job(snakemake, "stream", params.device) as job:
     answers = {held: Answer.load(Path(path)) for held, path in zip(params.held, inputs.answers, strict=True)}
     dataset = load_dataset(inputs.dataset)
     victim = load_model(puzzles[0.0].config, dataset.classes, inputs.model)
-    judges = {
-        held: Judge(puzzle, answers[held], victim, dataset, job.device) for held, puzzle in puzzles.items() if held
-    }
+    judge = Judge(puzzles[0.0], answers[0.0], victim, dataset, job.device)
+    judges = {held: judge.of(puzzle, answers[held]) for held, puzzle in puzzles.items() if held}
     cells = cells_of_json(params.cells)
     found = found_of(load_arrays(Path(inputs.found)), len(cells))
     evaluators = {held: judge.evaluator for held, judge in judges.items()}

@@ -5,6 +5,8 @@ back through the next layer's weight. With the inputs' covariance M and the next
 `G (G + a)^-1 W M (M + b)^-1`, close to the best linear estimate under a prior that is normal on both sides.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 from scatterproof.attacks.surroundings import Surroundings
 
 CHUNK = 128  # positions predicted at once
-SAMPLE = 256  # positions on which the filter's widths are tried
+SAMPLE, SAMPLED_WEIGHTS = (64, 256), 2**22  # positions on which the filter's widths are tried: so many weights, within
 
 
 class Prediction(NamedTuple):
@@ -28,6 +30,22 @@ class Prediction(NamedTuple):
     explained: float
 
 
+@dataclass(frozen=True)
+class _Smooth:
+    """A filter on the left, `whole` [outputs, outputs]; at [rows, height, height]: its blocks on the diagonal."""
+
+    whole: torch.Tensor
+    at: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A filter on the right: `through` [outputs, n], the layer times it; at [columns, width, n]: its columns' parts."""
+
+    through: torch.Tensor
+    at: torch.Tensor
+
+
 class Filters:
     """Filters of several widths, given as shares of the largest direction's variance."""
 
@@ -39,7 +57,7 @@ class Filters:
         self._values = values.clamp(min=0)
         largest = max(float(self._values.max()), 1e-30)
         self._input_widths = [largest * width for width in input_widths]
-        self._output_filters: list[torch.Tensor | None] = [None]
+        self._smooths: list[_Smooth | None] = [None]
         if around.following is not None:
             gram = (around.following.T @ around.following).double()
             largest = float(torch.linalg.eigvalsh(gram)[-1]) if len(gram) <= 512 else _largest(gram)
@@ -47,25 +65,25 @@ class Filters:
             for width in output_widths:
                 regular = gram + width * largest * identity
                 inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
-                self._output_filters.append((identity - width * largest * inverse).float())
+                smooth = (identity - width * largest * inverse).float()
+                self._smooths.append(_Smooth(smooth, _diagonal(smooth, self._grid.rows, self._grid.height)))
 
     def predict(self, expected: torch.Tensor) -> Prediction:
         """The prediction of each position from the others, by the filters that explain most."""
         grid = self._grid
         weight = grid.assemble(expected.view(-1, grid.width), torch.arange(grid.count, device=expected.device))
-        sample = torch.linspace(0, grid.count - 1, min(SAMPLE, grid.count)).long().unique()
+        wanted = min(max(SAMPLED_WEIGHTS // expected.shape[1], SAMPLE[0]), SAMPLE[1], grid.count)
+        sample = torch.linspace(0, grid.count - 1, wanted).long().unique()
         best, chosen = -1.0, None
         for width in self._input_widths:
-            factor = self._input_factor(width)
-            through = weight @ factor.T  # [outputs, n]
-            for smooth in self._output_filters:
-                left = through if smooth is None else smooth @ through
-                part = self._at(sample, left, factor, smooth, expected)
+            side = self._side(weight, width)
+            for smooth, part in zip(self._smooths, self._at(sample, side, self._smooths, expected), strict=True):
                 _, explained = _fit(part, expected[sample])
                 if explained > best:
-                    best, chosen = explained, (left, factor, smooth)
+                    best, chosen = explained, (side, smooth)
         assert chosen is not None
-        whole = self._at(torch.arange(grid.count), *chosen, expected)
+        side, smooth = chosen
+        (whole,) = self._at(torch.arange(grid.count), side, [smooth], expected)
         gain, explained = _fit(whole, expected)
         return Prediction(whole, gain, explained)
 
@@ -83,34 +101,33 @@ class Filters:
         gain, explained = _fit(weight, expected)
         return Prediction(weight, gain, explained)
 
-    def _input_factor(self, width: float) -> torch.Tensor:
-        """Y [n, inputs] with Y'Y = M (M + width)^-1, M the inputs' covariance."""
+    def _side(self, weight: torch.Tensor, width: float) -> _Side:
+        """By Y [n, inputs] with Y'Y = M (M + width)^-1, M the inputs' covariance."""
         scaled = self._directions / (self._values + width).sqrt()
-        factor: torch.Tensor = scaled.T.to(self._inputs.dtype) @ self._inputs
-        return factor
+        factor = (scaled.T.to(self._inputs.dtype) @ self._inputs).T.contiguous()
+        return _Side(weight @ factor, _sliced(factor, self._grid.columns, self._grid.width))
 
     def _at(
-        self,
-        positions: torch.Tensor,
-        left: torch.Tensor,
-        factor: torch.Tensor,
-        smooth: torch.Tensor | None,
-        expected: torch.Tensor,
-    ) -> torch.Tensor:
-        """The filtered layer at these positions, less what the expected block there contributes itself."""
+        self, positions: torch.Tensor, side: _Side, smooths: Sequence[_Smooth | None], expected: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """By each of these filters on the left the filtered layer at the positions, less what the expected block there
+        contributes itself."""
         grid = self._grid
-        lefts = _sliced(left, grid.rows, grid.height)  # [rows, height, n]
-        rights = _sliced(factor.T.contiguous(), grid.columns, grid.width)  # [columns, width, n]
-        smooths = None if smooth is None else _diagonal(smooth, grid.rows, grid.height)
-        found = expected.new_empty(len(positions), expected.shape[1])
+        through = [side.through if smooth is None else smooth.whole @ side.through for smooth in smooths]
+        lefts = [_sliced(each, grid.rows, grid.height) for each in through]  # [rows, height, n]
+        found = [expected.new_empty(len(positions), expected.shape[1]) for _ in smooths]
+        square = None if 2 * side.at.shape[2] < grid.width else torch.bmm(side.at, side.at.transpose(1, 2))
         for part in torch.arange(len(positions)).split(CHUNK):
             rows, columns = positions[part] // grid.columns, positions[part] % grid.columns
-            right = rights[columns]
+            right = side.at[columns].transpose(1, 2)
             own = expected[positions[part]].view(-1, grid.height, grid.width)
-            own = torch.bmm(torch.bmm(own, right), right.transpose(1, 2))
-            if smooths is not None:
-                own = torch.bmm(smooths[rows], own)
-            found[part] = (torch.bmm(lefts[rows], right.transpose(1, 2)) - own).flatten(1)
+            if square is None:
+                own = torch.bmm(torch.bmm(own, right.transpose(1, 2)), right)
+            else:
+                own = torch.bmm(own, square[columns])
+            for into, left, smooth in zip(found, lefts, smooths, strict=True):
+                mine = own if smooth is None else torch.bmm(smooth.at[rows], own)
+                into[part] = torch.baddbmm(mine, left[rows], right, beta=-1).flatten(1)
         return found
 
 

@@ -1,7 +1,7 @@
 """What an attack's copy is worth, by the answer and images that the attack never saw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,15 @@ class Judge:
         test = self.dataset.test
         logits = logits_on(self.victim.to(self.device).eval(), self.puzzle.config, self.dataset, test.images)
         return PlacementEvaluator(self.puzzle, test.images, test.labels, self.device, logits=logits)
+
+    def of(self, puzzle: Puzzle, answer: Answer) -> "Judge":
+        """The judge of another puzzle of the same victim: its answers, and what lies before the layer, stay.
+
+        Raises: ValueError where the puzzle is of another network.
+        """
+        other = replace(self, puzzle=puzzle, answer=answer)
+        other.__dict__["evaluator"] = self.evaluator.with_blocks(puzzle)
+        return other
 
     @property
     def correction(self) -> str:
