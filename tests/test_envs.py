@@ -1,6 +1,9 @@
 """`envs/` holds one set of versions, and it is the one that pyproject.toml asks for."""
 
+import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -106,3 +109,12 @@ def test_conda_file_equals_the_lock() -> None:
             version(pin) for pin in lock[name] if pin.marker is None or pin.marker.evaluate(environment)
         ]
     assert pins == expected
+
+
+def test_installing_compiles_what_jobs_import() -> None:
+    """A job whose environment forbids to write bytecode would compile torch anew each time."""
+    names = ("torch", "torch._dynamo", "pandas", "snakemake.script", "scatterproof.attacks.fingerprint")
+    find = f"import importlib.util as u; print(*[u.find_spec(name).origin for name in {names!r}], sep=chr(10))"
+    found = subprocess.run([sys.executable, "-c", find], check=True, capture_output=True, text=True)
+    for source in found.stdout.split():
+        assert Path(importlib.util.cache_from_source(source)).exists(), source
