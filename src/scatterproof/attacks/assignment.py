@@ -35,15 +35,24 @@ def beliefs(candidates: Candidates, slots: int, rounds: int = 30) -> torch.Tenso
     places, scores = candidates
     full = len(places) == slots
     kernel = (scores - scores.max(1, keepdim=True).values).clamp(min=-60).exp()
+    everywhere = places.shape[1] == slots  # each position of each block: plain products instead of sums by index
+    if everywhere:
+        kernel = torch.empty_like(kernel).scatter_(1, places, kernel)
     columns = kernel.new_ones(slots)
     rows = kernel.new_ones(len(places))
     for _ in range(rounds):
-        rows = 1 / (kernel * columns[places]).sum(1).clamp(min=1e-30)
-        expected = kernel.new_zeros(slots).index_add_(0, places.flatten(), (kernel * rows[:, None]).flatten())
+        if everywhere:
+            rows = 1 / (kernel @ columns).clamp(min=1e-30)
+            expected = rows @ kernel
+        else:
+            rows = 1 / (kernel * columns[places]).sum(1).clamp(min=1e-30)
+            expected = kernel.new_zeros(slots).index_add_(0, places.flatten(), (kernel * rows[:, None]).flatten())
         columns = 1 / expected.clamp(min=1e-30)
         if not full:
             columns = columns.clamp(max=1.0)
-    found = kernel * rows[:, None] * columns[places]
+    found = kernel * rows[:, None] * (columns if everywhere else columns[places])
+    if everywhere:
+        found = found.gather(1, places)
     return found / found.sum(1, keepdim=True).clamp(min=1.0)
 
 

@@ -224,7 +224,7 @@ class _Evidence:
 
     def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
         """The `count` best positions of each block. energy: the blocks' sum of squares."""
-        places, scores = [], []
+        places, scores, slots = [], [], len(self.shape_at)
         for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
             found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
             if prediction is not None:
@@ -232,10 +232,12 @@ class _Evidence:
                 fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
                 found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
             found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
-            best, place = found.topk(count, dim=1)
-            places.append(place)
-            scores.append(best)
-        return Candidates(torch.cat(places), torch.cat(scores).nan_to_num(neginf=IMPOSSIBLE))
+            if count < slots:
+                found, place = found.topk(count, dim=1)
+                places.append(place)
+            scores.append(found)
+        everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
+        return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
 
 
 def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from scatterproof.attacks.surroundings import Surroundings
 
 CHUNK = 128  # positions predicted at once
+NOTHING = 1e-3  # of a filter's width: directions in which the inputs vary less are left out, it lets next to nothing by
 SAMPLE, SAMPLED_WEIGHTS = (64, 256), 2**22  # positions on which the filter's widths are tried: so many weights, within
 
 
@@ -52,11 +53,13 @@ class Filters:
     def __init__(self, around: Surroundings, input_widths: tuple[float, ...], output_widths: tuple[float, ...]) -> None:
         self._grid = around.grid
         inputs = around.inputs - around.inputs.mean(0)
-        self._inputs = inputs / max(len(inputs), 1) ** 0.5
-        values, self._directions = torch.linalg.eigh((self._inputs @ self._inputs.T).double())
-        self._values = values.clamp(min=0)
-        largest = max(float(self._values.max()), 1e-30)
+        inputs = inputs / max(len(inputs), 1) ** 0.5
+        values, directions = torch.linalg.eigh((inputs @ inputs.T).double())
+        largest = max(float(values.max()), 1e-30)
         self._input_widths = [largest * width for width in input_widths]
+        passed = values > NOTHING * min(self._input_widths)
+        self._values = values[passed]
+        self._projected = directions[:, passed].T.to(inputs.dtype) @ inputs  # [n, inputs]
         self._smooths: list[_Smooth | None] = [None]
         if around.following is not None:
             gram = (around.following.T @ around.following).double()
@@ -103,8 +106,8 @@ class Filters:
 
     def _side(self, weight: torch.Tensor, width: float) -> _Side:
         """By Y [n, inputs] with Y'Y = M (M + width)^-1, M the inputs' covariance."""
-        scaled = self._directions / (self._values + width).sqrt()
-        factor = (scaled.T.to(self._inputs.dtype) @ self._inputs).T.contiguous()
+        scale = (self._values + width).rsqrt().to(self._projected.dtype)
+        factor = (scale[:, None] * self._projected).T.contiguous()
         return _Side(weight @ factor, _sliced(factor, self._grid.columns, self._grid.width))
 
     def _at(
