@@ -1,14 +1,6 @@
 # What several rules take as input, as functions: of the jobs and threats that the files of their stages define
 
 
-def granted(kind):
-    """The puzzles or answers of a job's threats."""
-    return lambda wildcards: [
-        f"{RESULTS}/puzzles/{wildcards.victim}/seed{wildcards.seed}/b{STUDY.attacked_size}/{threat}/{kind}.safetensors"
-        for threat in ATTACK_JOBS[int(wildcards.slice)]
-    ]
-
-
 def stream_slice(wildcards):
     """The cells of one job."""
     first = int(wildcards.slice) * STUDY.run.cells_per_job

@@ -8,9 +8,7 @@ MAIN_SIZE = STUDY.block_sizes[0]
 SEARCH_JOBS = search_jobs(STUDY.search, STUDY.scatter)
 SEARCH_THREATS = threats(STUDY.search, STUDY.scatter)
 PLATEAU_THREAT = plateau_threat(STUDY.plateau, STUDY.scatter)
-ATTACKS_ON = attacks_on(STUDY.attacks, STUDY.scatter)
 GRANTED = {**SEARCH_THREATS, PLATEAU_THREAT.name: PLATEAU_THREAT}
-GRANTED |= {name: threat for name, (threat, _) in ATTACKS_ON.items()}
 GRANTED |= {threat.name: threat for threat in stream_threats(STUDY.stream).values()}
 
 

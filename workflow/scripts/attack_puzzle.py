@@ -19,8 +19,9 @@ with compute_job(snakemake, "attacks", params.device, True, distinct) as job:
     output = Path(snakemake.output[0])
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     found = {}
-    for path, (threat, attacks) in zip(snakemake.input.puzzles, names.items(), strict=True):
+    for threat, attacks in names.items():
+        puzzle = Puzzle.load(Path(snakemake.input.puzzles) / f"{threat}.safetensors")
         work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}.{threat}"
-        each = attack(config, attacks, Puzzle.load(Path(path)), (*key, threat), machine, work, job.meter.attacks)
+        each = attack(config, attacks, puzzle, (*key, threat), machine, work, job.meter.attacks)
         found |= {f"{threat}/{name}": steps for name, steps in each.items()}
     save_found(output, found)

@@ -20,13 +20,14 @@ with compute_job(snakemake, "attacks", params.device) as job:
     retraining = json.loads(Path(inputs.training).read_text())
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
     judge, tables = None, []
-    for puzzle_path, answer_path in zip(inputs.puzzles, inputs.answers, strict=True):
-        puzzle, answer = Puzzle.load(Path(puzzle_path)), Answer.load(Path(answer_path))
+    for threat in params.threats:
+        file = f"{threat}.safetensors"
+        puzzle, answer = Puzzle.load(Path(inputs.puzzles) / file), Answer.load(Path(inputs.answers) / file)
         if judge is None:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
         judge = judge.of(puzzle, answer)
-        rows = judge.rows(under(found, puzzle.threat.name))
+        rows = judge.rows(under(found, threat))
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
         tables.append(attack_table(rows, about, puzzle.threat, retraining, job.device_name))
     write_csv(snakemake.output[0], pd.concat(tables, ignore_index=True))
