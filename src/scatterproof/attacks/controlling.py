@@ -5,10 +5,12 @@ answers. An attack that does not find what is there says nothing by finding noth
 there says nothing at all: a failed control makes a verdict invalid.
 
 planted   the layer holds what training leaves there, several times as strong: products of its inputs and of what flows
-          back through the next layer; labels are the planted network's own answers. Found: more than 99 % of the whole
-          blocks in their places (places whose inputs are equal on all images are one place); for a network that the
-          attack has made, agreement with the planted one on more test images than 90 % of those on which
-          the same blocks agree with it in their places: part of the blocks makes another network.
+          back through the next layer; labels are drawn from the planted network's probabilities, so that no other
+          network does better by them but by luck (its likeliest answers call for a surer one, and led refine away
+          from the right places). Found: more than 99 % of the whole blocks in their places (places whose inputs are
+          equal on all images are one place); for a network that the attack has made, agreement with the planted one
+          on more test images than 90 % of those on which the same blocks agree with it in their places: part of the
+          blocks makes another network.
 random    the layer drawn anew from a secret seed, several times. Nothing found: the upper 95 % bound (Wilson 1927,
           https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
           for a network that the attack has made, what the layer's own blocks gain over blocks of another draw has an
@@ -141,8 +143,9 @@ class Controls:
         model = planted(self.victim, real, self.key)
         puzzle, answer = self._cut(model, real.threat, base=_near(model, real, self.key))
         if puzzle.labels is not None:
-            own = logits_on(model, self.victim_config, self.dataset, puzzle.images).argmax(1)
-            puzzle = replace(puzzle, labels=own)
+            chances = logits_on(model, self.victim_config, self.dataset, puzzle.images).softmax(1)
+            drawn = torch.multinomial(chances, 1, generator=torch_generator("planted labels", *self.key))
+            puzzle = replace(puzzle, labels=drawn.flatten())
         found = self._reached(name, puzzle, "planted")
         if isinstance(found, Placed):
             right, total = right_places(found, puzzle, answer)
@@ -233,8 +236,7 @@ def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dic
     """For each attack on the blocks the threat that its controls run under: of its own, that of most blocks, most
     images and the most said of them.
 
-    Against logits no network does better than the planted one; against labels, its own likeliest answers, a surer one
-    does, so that an attack may leave the right places for it.
+    Against logits no network does better than the planted one; against few labels one may by luck.
     """
     found: dict[str, ThreatModel] = {}
     for threat, names in attacks_on(config, scatter).values():
