@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from scatterproof.attacks.base import Attack, Search
+from scatterproof.attacks.proposals import best_swaps
 from scatterproof.moves import moved
 
 
@@ -52,5 +53,5 @@ class HillClimbing(Attack):
         if self.proposals == "random" or search.state.get("stuck", False):
             return search.space.random_swaps(filling, self.batch, search.generator)
         search.evaluations += 1
-        moves = search.evaluator.best_swaps(search.space.placements(filling), self.batch)
+        moves = best_swaps(search.evaluator, search.space.placements(filling), self.batch)
         return moves[torch.randperm(len(moves), generator=search.generator).to(moves.device)]

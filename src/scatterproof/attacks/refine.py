@@ -25,6 +25,7 @@ from scatterproof.attacks.direct import DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.guide import trained_change, trained_losses
 from scatterproof.attacks.images import clearly_lower, image_losses, scorers
+from scatterproof.attacks.proposals import best_cycles, best_swaps
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.attacks.surroundings import find_surroundings
 from scatterproof.blocks import invert, placements_of
@@ -120,7 +121,7 @@ class Refine(DirectAttack):
         """The placement after the moves of one sweep, and how many placements were scored; none where nothing gains."""
         at = learn.at(placement)
         block_at = invert(placement.to(learn.device), learn.layout.positions)
-        swaps, cycles = learn.best_swaps(placement, self.proposals), learn.best_cycles(placement, self.proposals)
+        swaps, cycles = best_swaps(learn, placement, self.proposals), best_cycles(learn, placement, self.proposals)
         losses = torch.cat([at.score(moves).loss for moves in (swaps, cycles) if len(moves)])
         now = learn.score_population(placement[None]).loss
         good = (losses < now).nonzero().flatten()
