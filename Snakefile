@@ -43,7 +43,6 @@ wildcard_constraints:
     slice=r"\d+",
 
 
-include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/victim.smk"
 include: "rules/blocks.smk"

@@ -13,8 +13,7 @@ GRANTED |= {threat.name: threat for threat in stream_threats(STUDY.stream).value
 
 
 wildcard_constraints:
-    size=r"\d+",
-    threat="(layer|dense)-[0-9.e-]+-[0-9]+-(none|labels|logits)(-base)?",
+    threat="(layer|dense)-[0-9.e-]+-[0-9]+-(none|labels|logits)",
 
 
 rule grant_puzzle:
@@ -22,12 +21,12 @@ rule grant_puzzle:
         dataset=f"{RESULTS}/dataset.safetensors",
         model=rules.train_victim.output.model,
     output:
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/{{threat}}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{{size}}/{{threat}}/answer.safetensors",
+        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
+        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/answer.safetensors",
     log:
-        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.b{{size}}.{{threat}}.log",
+        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.b{{size}}.{{threat}}.tsv"
+        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
@@ -38,9 +37,8 @@ rule grant_puzzle:
     params:
         records=f"{RESULTS}/records",
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
         threat=lambda wildcards: GRANTED[wildcards.threat].model_dump_json(),
-        block_size=lambda wildcards: int(wildcards.size),
+        block_size=MAIN_SIZE,
         seed=STUDY.seed,
         device=STUDY.run.device,
     message:

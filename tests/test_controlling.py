@@ -6,9 +6,11 @@ from scipy import stats
 
 import small
 from scatterproof.attack_grid import AttacksConfig
-from scatterproof.attacks.controlling import controlled, right_places, wilson
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.controlling import Controls, controlled, right_places, wilson
 from scatterproof.attacks.direct import Placed
 from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.threat import ThreatModel
 
 
 def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:
@@ -29,15 +31,24 @@ def test_the_bound_on_a_share_is_wilsons() -> None:
     assert wilson(7, 1000) == pytest.approx((interval.low, interval.high))
 
 
-def test_an_attack_is_controlled_where_it_is_told_most() -> None:
+def test_an_attack_is_controlled_where_it_is_told_most_and_by_what_it_learns_from() -> None:
     grids = [
         {"images": [100, 0], "keep": [0.1, 1.0]},
-        {"attacks": ["refine", "blocks", "layer"], "images": [100], "knows": ["logits", "labels"]},
+        {"attacks": ["refine", "layer"], "images": [100], "knows": ["logits", "labels"]},
     ]
-    config = AttacksConfig.model_validate({"grids": grids})
-    names = {name: threat.name for name, threat in controlled(config, "layer").items()}
-    assert names == {
-        "fingerprint": "layer-1-100-none",
-        "refine": "layer-1-100-logits",
-        "blocks": "layer-1-100-logits",
-    }
+    found = controlled(AttacksConfig.model_validate({"grids": grids}), "layer")
+    assert sorted((name, threat.name) for name, threat in found) == [
+        ("fingerprint", "layer-1-100-none"),
+        ("refine", "layer-1-100-labels"),
+        ("refine", "layer-1-100-logits"),
+    ]
+
+
+def test_logits_of_random_weights_are_not_told() -> None:
+    """Those of the network with the layer drawn anew would lead refine to its places."""
+    config = AttacksConfig.model_validate({"control_shuffles": 10, "refine": {"sweeps": 3, "rates": [0.01]}})
+    model, data = small.network(small.WIDE), small.dataset(pirate=100, test=500)
+    controls = Controls(config, model, small.WIDE, data, 16, ("test",), Machine(torch.device("cpu"), 1))
+    rows = controls.rows("refine", ThreatModel(images=100, knows="logits"))
+    assert [row["control"] for row in rows] == ["planted", "random"]
+    assert all(row["passed"] for row in rows), rows

@@ -317,12 +317,13 @@ def test_a_network_that_cannot_be_cut_is_retrained_whole_and_probed_never() -> N
 # The controls, and the study
 
 
-def test_blocks_pass_their_controls() -> None:
+@pytest.mark.parametrize("knows", ["labels", "logits"])
+def test_blocks_pass_their_controls(knows: str) -> None:
     """Found where a leak is planted, and nothing where the layer is drawn at random."""
     config = AttacksConfig.model_validate({"control_shuffles": 10, "blocks": {"updates": 40}})
     model, data = small.network(small.WIDE), small.dataset(pirate=100, test=500)
     controls = Controls(config, model, small.WIDE, data, 16, ("test",), MACHINE)
-    rows = controls.rows("blocks", ThreatModel(images=100, knows="labels"))
+    rows = controls.rows("blocks", ThreatModel.model_validate({"images": 100, "knows": knows}))
     assert [row["control"] for row in rows] == ["planted", "random"]
     assert all(row["passed"] for row in rows), rows
 

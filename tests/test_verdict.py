@@ -77,6 +77,14 @@ def test_a_failed_or_missing_control_makes_it_invalid() -> None:
     assert verdict(table, ("fingerprint", True), ("refine", False)).verdict == "broken", "that of an attack not chosen"
 
 
+def test_what_learns_from_labels_is_controlled_with_labels() -> None:
+    table, passed = attacks(fingerprint=0.5, refine=0.8, layer=0.5), controls(("fingerprint", True), ("refine", True))
+    assert verdict_table(table, passed).loc[0, "controls"] == "passed"
+    other = passed.assign(threat="layer-1-100-logits")
+    row = verdict_table(table, other).iloc[0]
+    assert (row["verdict"], row["controls"]) == ("invalid", "refine has none"), "the fingerprint learns from neither"
+
+
 def test_no_seed_judges_what_was_chosen_on_it() -> None:
     lucky = attacks(fingerprint=[0.9, 0.2, 0.2, 0.2, 0.2], refine=0.3, layer=0.1)
     best = chosen(lucky, "blocks").set_index("victim_seed")

@@ -202,7 +202,7 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     assert (cost["rule"] == "train_victim").sum() == 3
     assert (cost["rule"] == "train_recipes").sum() == 1
     assert (cost["rule"] == "grant_puzzle").sum() == 3  # the plateau and a search share a threat
-    assert (cost["rule"] == "grant_puzzles").sum() == 3  # all threats of a job of the attacks at once
+    assert (cost["rule"] == "grant_puzzles").sum() == 3  # of all threats of a job of the attacks at once
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
     searches, attacks = {"genetic", "hill_climbing", "reinforce"}, {"fingerprint", "nothing", "layer", "hijack"}

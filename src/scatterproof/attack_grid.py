@@ -257,6 +257,11 @@ def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[T
     ]
 
 
+def taught_by(attack: str, knows: str) -> str:
+    """What an attack learns from where the pirate knows so much, labels or logits; empty for one that needs neither."""
+    return "" if attack not in KNOWLEDGE or "none" in KNOWLEDGE[attack].knows else knows
+
+
 def attacks_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dict[str, tuple[ThreatModel, list[str]]]:
     """For each threat, by its name, the threat and the attacks to run on it, each once.
 

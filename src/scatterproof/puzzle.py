@@ -146,7 +146,7 @@ def make_puzzle(
     dataset: Dataset,
     threat: ThreatModel,
     block_size: int,
-    seed: tuple[int | str, ...],
+    seed: tuple[int | float | str, ...],
     base: nn.Module | None = None,
 ) -> tuple[Puzzle, Answer]:
     """Cut, draw the blocks held, shuffle them, and split what the pirate gets from what it must not see.
@@ -189,6 +189,21 @@ def make_puzzle(
         else None,
     )
     return puzzle, Answer(Placement(order, layout.positions), layout)
+
+
+def grant(
+    model: nn.Module,
+    config: VictimConfig,
+    dataset: Dataset,
+    threat: ThreatModel,
+    block_size: int,
+    victim: tuple[int | str, ...],
+    base: nn.Module | None = None,
+) -> tuple[Puzzle, Answer]:
+    """The same for a victim of a study, named by the study's seed, its name and its seed: threats that hold as many
+    blocks hold the same ones, in the same order. Raises: as `make_puzzle`."""
+    key = (*victim, block_size, threat.scatter, threat.share)
+    return make_puzzle(model, config, dataset, threat, block_size, key, base)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """What the pirate knows and may query. Imports no torch: Snakemake names files by it."""
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -23,3 +24,11 @@ class ThreatModel(Strict):
         """Short name, such as `layer-0.25-100-labels`."""
         base = "-base" if self.base_model else ""
         return f"{self.scatter}-{self.share:g}-{self.images}-{self.knows}{base}"
+
+
+def knows_of(name: str) -> str:
+    """What the pirate knows of its images under a threat of this name, also one with traffic."""
+    found = re.search(r"-(none|labels|logits)(-base)?(\+|$)", name)
+    if found is None:
+        raise ValueError(f"no threat's name: {name}")
+    return found[1]

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scatterproof.attack_grid import taught_by
 from scatterproof.stream_grid import WITH_STREAM, service_of
 from scatterproof.tables import HEAD
+from scatterproof.threat import knows_of
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
 MARGIN = 0.02
@@ -72,10 +74,13 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
 
 
 def _controls_of(controls: pd.DataFrame, victim: str, threat: str) -> pd.DataFrame:
-    """Those of a victim's attacks; of a hijack those of the service that the threat taps."""
+    """Those of a victim's attacks; of a hijack on the service that the threat taps, of one that learns by what it
+    tells."""
     tapped = controls["threat"].str.contains(WITH_STREAM, regex=False)
     same = controls["threat"].map(service_of) == service_of(threat)
-    return controls[(controls["victim"] == victim) & (~tapped | same)]
+    pairs = zip(controls["attack"], controls["threat"].map(knows_of), strict=True)
+    told = np.array([taught_by(name, knows) == taught_by(name, knows_of(threat)) for name, knows in pairs], bool)
+    return controls[(controls["victim"] == victim) & (~tapped | same) & told]
 
 
 def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:

@@ -15,13 +15,13 @@ from scatterproof.victim_config import VictimConfig
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 config = AttacksConfig.model_validate_json(params.config)
 threats = controlled(config, params.scatter)
-with compute_job(snakemake, "attacks", params.device, True, sorted(threats)) as job:
+with compute_job(snakemake, "attacks", params.device, True, sorted({name for name, _ in threats})) as job:
     dataset, about = load_dataset(inputs.dataset), VictimConfig.model_validate_json(params.victim)
     victim = load_model(about, dataset.classes, inputs.model)
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
     controls = Controls(config, victim, about, dataset, params.block_size, key, machine)
-    rows = [row for name, threat in threats.items() for row in controls.rows(name, threat)]
+    rows = [row for name, threat in threats for row in controls.rows(name, threat)]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
     write_csv(snakemake.output[0], table[CONTROL_COLUMNS])

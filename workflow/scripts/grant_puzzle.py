@@ -5,9 +5,8 @@ from pathlib import Path
 from scatterproof.data import load_dataset
 from scatterproof.job import compute_job
 from scatterproof.models import load_model
-from scatterproof.puzzle import make_puzzle
+from scatterproof.puzzle import grant
 from scatterproof.threat import ThreatModel
-from scatterproof.victim import start_of
 from scatterproof.victim_config import VictimConfig
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
@@ -16,8 +15,7 @@ with compute_job(snakemake, "blocks", params.device):
     dataset = load_dataset(inputs.dataset)
     model = load_model(config, dataset.classes, inputs.model)
     threat = ThreatModel.model_validate_json(params.threat)
-    key = (params.seed, wildcards.victim, int(wildcards.seed), params.block_size, threat.scatter, threat.share)
-    base = start_of(config, int(wildcards.seed), dataset.classes) if threat.base_model else None
-    puzzle, answer = make_puzzle(model, config, dataset, threat, params.block_size, key, base)
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
+    puzzle, answer = grant(model, config, dataset, threat, params.block_size, key)
     answer.save(Path(output.answer))
     puzzle.save(Path(output.puzzle))

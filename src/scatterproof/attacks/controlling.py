@@ -11,7 +11,8 @@ planted   the layer holds what training leaves there, several times as strong: p
           equal on all images are one place); for a network that the attack has made, agreement with the planted one
           on more test images than 90 % of those on which the same blocks agree with it in their places: part of the
           blocks makes another network.
-random    the layer drawn anew from a secret seed, several times. Nothing found: the upper 95 % bound (Wilson 1927,
+random    the layer drawn anew from a secret seed, several times; logits stay the victim's own, since those of the
+          network with this layer would tell where its blocks lie. Nothing found: the upper 95 % bound (Wilson 1927,
           https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
           for a network that the attack has made, what the layer's own blocks gain over blocks of another draw has an
           upper 95 % bound (Student's t) below two points of accuracy.
@@ -19,13 +20,13 @@ random    the layer drawn anew from a secret seed, several times. Nothing found:
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from scatterproof.attack_grid import KNOWLEDGE, AttacksConfig, Known, attacks_on
+from scatterproof.attack_grid import KNOWLEDGE, AttacksConfig, attacks_on, taught_by
 from scatterproof.attacks.attacking import make_direct
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.controls import Key, with_random_layers
@@ -163,6 +164,8 @@ class Controls:
         for shuffle in range(self.config.control_shuffles):
             model = with_random_layers(self.victim, real.layout.grids, (*self.key, shuffle))
             puzzle, answer = self._cut(model, real.threat, shuffle)
+            if puzzle.logits is not None:
+                puzzle = replace(puzzle, logits=real.logits)
             found = self._reached(name, puzzle, "random", shuffle)
             if isinstance(found, Placed):
                 one, whole = right_places(found, puzzle, answer, alike=False)
@@ -232,19 +235,15 @@ def control_row(
     }
 
 
-def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dict[str, ThreatModel]:
-    """For each attack on the blocks the threat that its controls run under: of its own, that of most blocks, most
-    images and the most said of them.
-
-    Against logits no network does better than the planted one; against few labels one may by luck.
-    """
-    found: dict[str, ThreatModel] = {}
+def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[tuple[str, ThreatModel]]:
+    """The attacks on the blocks, each with the threat that its controls run under: of its own, that of most blocks and
+    images; one for labels and one for logits where it learns from them."""
+    found: dict[tuple[str, str], ThreatModel] = {}
     for threat, names in attacks_on(config, scatter).values():
         for name in names:
-            if KNOWLEDGE[name].role == "blocks" and (name not in found or _told(threat) > _told(found[name])):
-                found[name] = threat
-    return found
-
-
-def _told(threat: ThreatModel) -> tuple[float, int, int]:
-    return threat.share, threat.images, get_args(Known).index(threat.knows)
+            key = name, taught_by(name, threat.knows)
+            known = found.get(key)
+            more = known is None or (threat.share, threat.images) > (known.share, known.images)
+            if KNOWLEDGE[name].role == "blocks" and more:
+                found[key] = threat
+    return [(name, threat) for (name, _), threat in found.items()]

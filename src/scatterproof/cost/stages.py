@@ -32,8 +32,9 @@ RULES = {
     **dict.fromkeys(("prepare_dataset", "check_study"), Rule("data")),
     "train_victim": Rule("victim", of_victim=True),
     "tabulate_victims": Rule("report"),
-    **dict.fromkeys(("partition_blocks", "grant_puzzle"), Rule("blocks", of_victim=True)),
-    **dict.fromkeys(("grant_puzzles", "grant_fineness"), Rule("blocks", of_victim=True)),
+    **dict.fromkeys(
+        ("partition_blocks", "grant_puzzle", "grant_puzzles", "grant_fineness"), Rule("blocks", of_victim=True)
+    ),
     "evaluate_prune": Rule("prune", of_victim=True),
     "evaluate_shuffle": Rule("shuffle", of_victim=True),
     "compute_theory": Rule("theory"),
