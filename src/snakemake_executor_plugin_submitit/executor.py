@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,10 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
-from snakemake_executor_plugin_submitit.cells import describe, newest_input, program, rule_of
+from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
+from snakemake_executor_plugin_submitit.earlier import Earlier
+from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
@@ -69,7 +71,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
-        self.known = {cell["key"]: cell for cell in self._recover()}
+        self.earlier = Earlier(self._recover(), self.journal, self.watch, self.logger)
         try:
             self._keep_budget()
             self._sweep()
@@ -181,24 +183,14 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def run_jobs(self, jobs: Sequence[JobExecutorInterface]) -> None:
         """Attach to those that an earlier controller has under way, submit the others in arrays."""
-        cells = [(job, describe(job, self.logdir)) for job in jobs]
-        earlier = {cell["key"]: self.known.pop(cell["key"]) for _, cell in cells if cell["key"] in self.known}
-        outcomes = self.watch.poll(list(earlier.values())) if earlier else {}
-        stale = _tasks(earlier[cell["key"]] for job, cell in cells if self._is_stale(job, cell, earlier, outcomes))
-        fresh: list[tuple[JobExecutorInterface, dict[str, Any]]] = []
-        outdated: list[dict[str, Any]] = []
-        for job, cell in cells:
+        for job in jobs:
             self.run_job_pre(job)
-            row = earlier.get(cell["key"])
-            if row is not None and _task(row) in stale:
-                outdated.append(row)
-            elif row is not None and self._take_up(job, cell, row, outcomes.get(row["id"])):
-                continue
-            fresh.append((job, cell))
-        outdated += self._in_the_way(fresh)
-        if outdated:
-            self._end(outdated)
-        self._submit_all(fresh)
+        sorted_out = self.earlier.sort_out([(job, describe(job, self.logdir)) for job in jobs])
+        for job, row in sorted_out.under_way:
+            self._watch_job(job, row)
+        if sorted_out.outdated:
+            end(self.settings.cluster == "slurm", sorted_out.outdated, self.watch, self.journal, self.logger)
+        self._submit_all(sorted_out.fresh)
 
     def _submit_all(self, fresh: list[tuple[JobExecutorInterface, dict[str, Any]]]) -> None:
         """Submit cells in arrays; one that asks for what cannot be fails alone."""
@@ -246,59 +238,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     def _refuse(self, job: JobExecutorInterface, why: str) -> None:
         self.report_job_error(SubmittedJobInfo(job), msg=why)
 
-    def _is_stale(
-        self,
-        job: JobExecutorInterface,
-        cell: dict[str, Any],
-        earlier: dict[str, dict[str, Any]],
-        outcomes: dict[int, Outcome],
-    ) -> bool:
-        """Whether a job of an earlier controller still runs, but does not do what is wanted now."""
-        row = earlier.get(cell["key"])
-        if row is None or (row["id"] in outcomes and outcomes[row["id"]].ended):
-            return False
-        if row["signature"] == cell["signature"] and row["state"] != "CANCELLED":
-            return False
-        self.logger.warning(f"{cell['rule']} {cell['name']}: job {row['job_id']} is out of date and is cancelled")
-        return True
-
-    def _in_the_way(self, fresh: list[tuple[JobExecutorInterface, dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Jobs of earlier controllers that write what these are to write, though they are not the same (groups)."""
-        writers = {path: row for row in self.known.values() for path in row["outputs"]}
-        found = {writers[path]["id"]: writers[path] for _, cell in fresh for path in cell["outputs"] if path in writers}
-        for row in found.values():
-            self.known.pop(row["key"], None)
-        return list(found.values())
-
-    def _take_up(
-        self, job: JobExecutorInterface, cell: dict[str, Any], earlier: dict[str, Any], outcome: Outcome | None
-    ) -> bool:
-        """Go on with the job of an earlier controller, unless it has ended in a way that does not count."""
-        if outcome is not None and outcome.lost:
-            fence(Path(earlier["folder"]), earlier["task"], "lost")
-        if outcome is not None and outcome.ended:
-            whole = outcome.exit == 0 and all(os.path.lexists(path) for path in cell["outputs"])
-            same = earlier["signature"] == cell["signature"] and newest_input(job) <= outcome.columns.get("started", 0)
-            if not (whole and same):
-                self.journal.change([_change(earlier, outcome) | {"settled": 1}])
-                return False
-        self.logger.info(f"{cell['rule']} {cell['name']}: going on with job {earlier['job_id']}")
-        self._watch_job(job, earlier)
-        return True
-
-    def _end(self, rows: list[dict[str, Any]]) -> None:
-        """Cancel jobs and wait until none of them can write any more."""
-        self._cancel(rows, everything=False)
-        # one that had not started now never will
-        left = [row for row in rows if not revoke(Path(row["folder"]), row["task"], "out of date")]
-        watch = Watch(self.watch.cluster, 1.0, self.watch.lost_after)
-        while left:
-            outcomes = watch.poll(left)
-            left = [row for row in left if row["id"] not in outcomes or not outcomes[row["id"]].ended]
-            time.sleep(0.5)
-        ended = {"state": "CANCELLED", "settled": 1, "detail": "out of date"}
-        self.journal.change([{"id": row["id"]} | ended for row in rows])
-
     # watching
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
@@ -308,9 +247,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 yield info
             return
         rows = [_row(info) for info in active_jobs]
-        others = list(self.known.values()) if self.gate.waiting else []  # their end makes room, too
+        others = list(self.earlier.known.values()) if self.gate.waiting else []  # their end makes room, too
         outcomes = self.watch.poll(rows + others) if rows or others else {}
-        self.journal.change([_change(row, outcomes[row["id"]]) for row in rows if row["id"] in outcomes])
+        self.journal.change([outcomes[row["id"]].change(row["id"]) for row in rows if row["id"] in outcomes])
         lost = []
         for info in active_jobs:
             row = _row(info)
@@ -389,7 +328,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             return
         known = {row["id"] for row in rows}
         cut_short = [row for row in self.journal.open_cells() if row["submitted"] is None and row["id"] not in known]
-        if not self._cancel(rows, everything=True, names=sorted({row["submission"] for row in cut_short})):
+        names = sorted({row["submission"] for row in cut_short})
+        if not cancel(self.settings.cluster == "slurm", rows, self.logger, names, everything=True):
             return
         changes = []
         for row in rows + cut_short:  # one that had not started now never will; of another the next run sees the end
@@ -397,35 +337,17 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             changes.append({"id": row["id"], "state": "CANCELLED", "settled": settled, "detail": "interrupted"})
         self.journal.change(changes)
 
-    def _cancel(self, rows: list[dict[str, Any]], everything: bool, names: Sequence[str] = ()) -> bool:
-        """Whether the cluster has taken the order; `everything`: no task of the arrays is to be left."""
-        ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
-        if self.settings.cluster == "slurm":
-            arrays = sorted({one.split("_")[0] for one in ids})
-            try:
-                slurm.scancel(arrays if everything and len(ids) > 100 else ids)
-                for name in names:
-                    slurm.call("scancel", "--quiet", f"--name={name}")
-            except slurm.SlurmError as error:
-                self.logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(arrays)}")
-                return False
-        else:
-            for one in ids:
-                with suppress(ProcessLookupError, ValueError):
-                    os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
-        return True
-
     def shutdown(self) -> None:
         """End the polling, close what ended unasked for, and give the journal back."""
         if self.closed.is_set():
             return
         self.gate.close()
         super().shutdown()
-        unasked = {row["id"]: row for row in self.known.values()}
+        unasked = list(self.earlier.known.values())
         self.watch.asked = 0.0
-        outcomes = self.watch.poll(list(unasked.values())) if unasked else {}
+        outcomes = self.watch.poll(unasked) if unasked else {}
         ended = {number: outcome for number, outcome in outcomes.items() if outcome.ended}
-        self.journal.change([_change(unasked[number], one) | {"settled": 1} for number, one in ended.items()])
+        self.journal.change([one.change(number) | {"settled": 1} for number, one in ended.items()])
         for rule, cells, busy, work in self.journal.overhead(self.began):
             share = f"{busy:.1f} minutes of tasks, {1 - work / busy:.0%} of them start-up"
             self.logger.info(f"{rule}: {cells} jobs, {share} (see --submitit-pack)")
@@ -433,19 +355,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.journal.close()
 
 
-def _task(row: dict[str, Any]) -> tuple[str, int]:
-    return row["submission"], row["task"]
-
-
-def _tasks(rows: Iterable[dict[str, Any]]) -> set[tuple[str, int]]:
-    return {_task(row) for row in rows}
-
-
 def _row(info: SubmittedJobInfo) -> dict[str, Any]:
     assert info.aux is not None
     return cast(dict[str, Any], info.aux["cell"])
-
-
-def _change(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    columns = {"state": outcome.state, "reason": outcome.reason, "node": outcome.node, "detail": outcome.reason}
-    return {"id": row["id"], **columns, **outcome.columns}

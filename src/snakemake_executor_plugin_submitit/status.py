@@ -33,6 +33,11 @@ class Outcome:
     lost: bool = False
     columns: dict[str, Any] = field(default_factory=dict)
 
+    def change(self, number: int) -> dict[str, Any]:
+        """What it changes of a row of the journal, by the row's id."""
+        columns = {"state": self.state, "reason": self.reason, "node": self.node, "detail": self.reason}
+        return {"id": number, **columns, **self.columns}
+
 
 @dataclass
 class Watch:
