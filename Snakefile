@@ -43,6 +43,7 @@ wildcard_constraints:
     slice=r"\d+",
 
 
+include: "rules/stream_inputs.smk"
 include: "rules/data.smk"
 include: "rules/victim.smk"
 include: "rules/blocks.smk"
