@@ -8,8 +8,9 @@ import small
 from scatterproof.attack_grid import AttacksConfig
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.controlling import Controls, controlled, right_places, wilson
-from scatterproof.attacks.direct import Placed
+from scatterproof.attacks.direct import Copy, Placed
 from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.puzzle import Puzzle, logits_on
 from scatterproof.threat import ThreatModel
 
 
@@ -44,11 +45,23 @@ def test_an_attack_is_controlled_where_it_is_told_most_and_by_what_it_learns_fro
     ]
 
 
-def test_logits_of_random_weights_are_not_told() -> None:
-    """Those of the network with the layer drawn anew would lead refine to its places."""
+def test_logits_of_random_weights_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the network with the layer drawn anew say where its blocks lie: the attack gets the victim's own."""
     config = AttacksConfig.model_validate({"control_shuffles": 10, "refine": {"sweeps": 3, "rates": [0.01]}})
     model, data = small.network(small.WIDE), small.dataset(pirate=100, test=500)
     controls = Controls(config, model, small.WIDE, data, 16, ("test",), Machine(torch.device("cpu"), 1))
+    told: dict[str, list[torch.Tensor | None]] = {"planted": [], "random": []}
+    reached = Controls._reached
+
+    def see(self: Controls, name: str, puzzle: Puzzle, kind: str, *more: int) -> Placed | Copy:
+        told[kind].append(puzzle.logits)
+        return reached(self, name, puzzle, kind, *more)
+
+    monkeypatch.setattr(Controls, "_reached", see)
     rows = controls.rows("refine", ThreatModel(images=100, knows="logits"))
     assert [row["control"] for row in rows] == ["planted", "random"]
     assert all(row["passed"] for row in rows), rows
+    own = logits_on(model, small.WIDE, data, data.pirate.images)
+    assert len(told["random"]) == 10
+    assert all(logits is not None and torch.equal(logits, own) for logits in told["random"])
+    assert not any(logits is None or torch.equal(logits, own) for logits in told["planted"])
