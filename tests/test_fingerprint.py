@@ -1,5 +1,6 @@
 """Reassembly from the weights: it finds what was planted, and nothing where nothing is."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scatterproof.attacks.direct import Copy, Placed, Run, Snapshot
 from scatterproof.attacks.evidence import group_evidence, unit_evidence
 from scatterproof.attacks.fingerprint import Fingerprint
 from scatterproof.attacks.found import load_found, save_found
+from scatterproof.attacks.mean_field import MeanField, Round
 from scatterproof.attacks.scoring import placed
 from scatterproof.attacks.surroundings import find_surroundings, made_up_images
 from scatterproof.models import dense_layers
@@ -64,6 +66,58 @@ def test_random_weights_give_nothing_away() -> None:
     chance = 1 / puzzle.layout.positions
     bound = (right + 1.92 + 1.96 * (right + 0.96) ** 0.5) / total  # Wilson's, for a rare event
     assert bound < CHANCE_BOUND * chance
+
+
+def right(attack: Fingerprint, puzzle: Puzzle, answer: Answer) -> float:
+    found = attack.run(puzzle, HERE)[-1].reached
+    assert isinstance(found, Placed)
+    return float(placed(found, puzzle, answer)["position_accuracy"])
+
+
+def test_rounds_that_do_not_settle_are_tried_again() -> None:
+    """On in doubt from each block's own evidence, which is not enough."""
+    puzzle, answer = planted(0, 0.3)
+    assert right(Fingerprint(rounds=0, doubtful=0), puzzle, answer) < 0.5
+    assert right(Fingerprint(rounds=0, restarts=0), puzzle, answer) > 0.9
+
+
+def test_a_restart_finds_what_the_first_try_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start is a wrong placement that each block is sure of; a half of the inputs starts anew."""
+    puzzle, answer = planted(0, 0.5)
+    around, known = find_surroundings(puzzle, "3", HERE.machine.device), MeanField.rounds
+
+    def misled(self: MeanField, most: int, doubt: float = 1.0, start: Round | None = None) -> Iterator[Round]:
+        if len(self.around.inputs) == len(around.inputs) and (start is None or start.belief is wrong.belief):
+            return iter([wrong])
+        return known(self, most, doubt, start)
+
+    count = puzzle.layout.positions
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
+    everywhere = torch.arange(count).expand(count, -1)
+    sure = torch.nn.functional.one_hot(order, count).float()
+    wrong = Round(Candidates(everywhere, 20 * sure), sure)
+    monkeypatch.setattr(MeanField, "rounds", misled)
+    monkeypatch.setattr("scatterproof.attacks.fingerprint.CHANCE", 0.0)  # a wrong start explains nothing
+    assert right(Fingerprint(restarts=0), puzzle, answer) < 0.1
+    assert right(Fingerprint(), puzzle, answer) > 0.9
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_what_doubt_would_lose_is_kept(seed: int) -> None:
+    puzzle, answer = planted(seed, 0.2)
+    first = right(Fingerprint(doubtful=0), puzzle, answer)
+    assert first > 0.5
+    assert right(Fingerprint(), puzzle, answer) == first
+
+
+def test_the_true_placement_explains_most() -> None:
+    puzzle, answer = planted(3, 0.3)
+    around = find_surroundings(puzzle, "3", HERE.machine.device)
+    field = Fingerprint()._field(puzzle.blocks, puzzle.shapes, around)
+    truth = answer.placement.positions
+    exchanged = truth.clone()
+    exchanged[:8] = truth[:8].roll(1)
+    assert field.explained(truth) > field.explained(exchanged) > field.explained(truth.roll(1))
 
 
 def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(

@@ -13,14 +13,19 @@ from math import log
 from typing import NamedTuple
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
+from scatterproof.attacks.assignment import IMPOSSIBLE, Candidates
+from scatterproof.attacks.prediction import Prediction
+from scatterproof.attacks.surroundings import Surroundings
 from scatterproof.seeds import torch_generator
 
 EXPONENTS = (0.5, 1.0)
 EXCHANGES = 19
 CORRELATIONS = (-0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+CHUNK = 512  # blocks scored at once
 
 
 class Evidence(NamedTuple):
@@ -29,6 +34,84 @@ class Evidence(NamedTuple):
     log_likelihood: torch.Tensor
     exponent: float
     share: float
+
+
+class BlockEvidence:
+    """Each block's own evidence, to which a prediction's is added.
+
+    flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may
+    only lie where its shape does.
+    """
+
+    def __init__(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> None:
+        grid = around.grid
+        self.flat = blocks.flatten(1)
+        places = grid.shapes().to(shapes.device)
+        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
+        self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
+        inputs = slices(around.inputs, grid.width)
+        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
+        self._by_row = blocks.new_zeros(len(blocks), grid.rows)
+        if around.following is not None:
+            moments = slices(around.following, grid.height)
+            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+        if around.bias is not None:
+            heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
+            biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
+            profiles = _activity(blocks, inputs, self._by_column)
+            heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
+            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
+
+    def add(self, by_column: torch.Tensor, by_row: torch.Tensor) -> None:
+        """Count what else is known of columns and rows as evidence of each block's own."""
+        self._by_column = self._by_column + by_column
+        self._by_row = self._by_row + by_row
+
+    def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
+        """Rows exchanged as wholes where the evidence of all blocks in them together says so.
+
+        Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
+        Columns are tied to each other by the inputs' covariance, and don't.
+        """
+        columns = self._by_column.shape[1]
+        rows = candidates.positions // columns
+        now = _regroup(rows, belief, self._by_row)[rows]
+        return candidates._replace(positions=now * columns + candidates.positions % columns)
+
+    def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
+        """The `count` best positions of each block. energy: the blocks' sum of squares."""
+        places, scores, slots = [], [], len(self.shape_at)
+        for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
+            found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+            if prediction is not None:
+                noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
+                fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
+                found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
+            found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
+            if count < slots:
+                found, place = found.topk(count, dim=1)
+                places.append(place)
+            scores.append(found)
+        everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
+        return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
+
+
+def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Log of how strongly each unit of a block [blocks, height] answers the inputs of the column it seems to lie in.
+
+    Units that learned much have large weights and large biases: both came from the same gradients.
+    """
+    expected = (by_column.softmax(1) @ moments.flatten(1)).view(len(blocks), *moments.shape[1:])
+    energy = (torch.bmm(blocks, expected) * blocks).sum(2)
+    return energy.clamp(min=1e-30).log()
+
+
+def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Which group [groups] the blocks of each are together likeliest to be; groups [blocks, count]: the candidates'."""
+    count = evidence.shape[1]
+    share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
+    pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
+    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)
 
 
 def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.Tensor) -> Evidence:

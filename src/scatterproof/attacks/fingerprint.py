@@ -8,8 +8,15 @@ block's product with the prediction for a place says how likely it lies there. B
 turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
 expected layer's energy the prediction explains. What is expected at a place has no part in the prediction for it, so
 that blocks don't hold themselves where they are. The layer's own biases tell rows apart as well, and are all there is
-where no dense layer follows. Several layers scattered at once are first told apart (layers.py), then put together one
-after the other, each seen through those before it.
+where no dense layer follows.
+
+Where the rounds don't settle they were too sure of something wrong too soon. Then, if all blocks are held and they are
+some thousands at most, others are tried: on from there in doubt, log-likelihoods halved, and anew from halves of the
+inputs. The true placement explains more of the layer than any other seen so far, so the try that explains most counts.
+Where the evidence is as weak as assumed, doubt loses what was found, and the first rounds stand.
+
+Several layers scattered at once are first told apart (layers.py), then put together one after the other, each seen
+through those before it.
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
@@ -17,25 +24,24 @@ https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn'
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch.nn import functional as F
 
 from scatterproof.attack_grid import Known
-from scatterproof.attacks.assignment import DENSE, IMPOSSIBLE, Candidates, beliefs, best_assignment
+from scatterproof.attacks.assignment import DENSE
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
-from scatterproof.attacks.evidence import group_evidence, slices, unit_evidence
 from scatterproof.attacks.layers import layers_of
-from scatterproof.attacks.prediction import Filters, Prediction
+from scatterproof.attacks.mean_field import MeanField, Round
+from scatterproof.attacks.prediction import Filters
 from scatterproof.attacks.surroundings import Surroundings, find_surroundings, in_order
 from scatterproof.blocks import UNPLACED, invert
 from scatterproof.puzzle import Puzzle
+from scatterproof.seeds import torch_generator
 
-CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
-CHUNK = 512  # blocks scored at once
+DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
+CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found, and not tried again
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Fingerprint(DirectAttack):
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
     blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
     relative change of what is explained at which the rounds end, as they do where no block's likeliest place changes;
-    sweeps: over the layers, at most, where several are.
+    doubtful: rounds, at most, that doubt where the first ones don't settle, all blocks are held and beliefs about all
+    places; restarts: then, from halves of the inputs; sweeps: over the layers, at most, where several are.
     """
 
     name: ClassVar[str] = "fingerprint"
@@ -56,6 +63,8 @@ class Fingerprint(DirectAttack):
     input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
     output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     settled: float = 0.002
+    doubtful: int = 15
+    restarts: int = 4
     sweeps: int = 4
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
@@ -87,6 +96,7 @@ class Fingerprint(DirectAttack):
         candidates = torch.zeros(len(blocks), KEPT_CANDIDATES, dtype=torch.int64)
         belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
         weights: dict[str, torch.Tensor] = {}
+        once = replace(self, doubtful=0)  # the sweeps are what starts anew here
         for _ in range(self.sweeps):
             before = placement.clone()
             for name in in_order(puzzle, device):
@@ -95,7 +105,7 @@ class Fingerprint(DirectAttack):
                     continue
                 known = {other: weight for other, weight in weights.items() if other != name}
                 around = find_surroundings(puzzle, name, device, known)
-                (found,) = self.placements(blocks[mine], shapes[mine], around, dense=0)
+                (found,) = once.placements(blocks[mine], shapes[mine], around, dense=0)
                 weights[name] = _put_together(blocks[mine], found.placement.to(device), around)
                 rows, kept = mine.cpu(), found.beliefs.shape[1]
                 placement[rows] = found.placement + first
@@ -119,56 +129,66 @@ class Fingerprint(DirectAttack):
         told: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
         With more blocks times positions than `dense` the last round alone is made a placement: that takes long.
         """
-        evidence = _Evidence(blocks, shapes, around)
-        if told is not None:
-            evidence.add(*told)
-        for candidates, belief, last in self._believe(evidence, around, guide):
-            if not last and len(blocks) * around.grid.count > dense:
-                continue
-            best, at = belief.topk(min(KEPT_CANDIDATES, belief.shape[1]), dim=1)
-            placement = best_assignment(candidates, evidence.shape_of, evidence.shape_at)
-            yield Placed(placement, candidates.positions.gather(1, at).cpu(), best.cpu())
+        field = self._field(blocks, shapes, around, guide, told)
+        often = len(blocks) * around.grid.count <= dense
+        for found in field.rounds(self.rounds):
+            if often:
+                yield field.placed(found)
+        again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.candidates
+        if again and self.doubtful and guide is None and not found.settled:
+            yield from self._again(field, found, told)
+        elif not often:
+            yield field.placed(found)
 
-    def _believe(
-        self, evidence: "_Evidence", around: Surroundings, guide: torch.Tensor | None
-    ) -> Iterator[tuple[Candidates, torch.Tensor, bool]]:
-        """Candidates and beliefs about where the blocks lie, and whether they are the last, round by round."""
-        slots = around.grid.count
-        filters = Filters(around, self.input_widths, self.output_widths)
-        count = max(1, min(slots, self.candidates // len(evidence.flat)))
-        energy = float(evidence.flat.square().sum(dtype=torch.float64))
-        known = None if guide is None else Prediction(guide, 1.0, float(guide.square().sum(dtype=torch.float64)))
-        candidates, before = evidence.candidates(known, energy, count), 0.0
-        belief = beliefs(candidates, slots)
-        for _ in range(self.rounds):
-            yield candidates, belief, False
-            likeliest = _likeliest(candidates, belief)
-            if guide is None:  # which says by itself which row is which
-                candidates = evidence.relabelled(candidates, belief)
-            expected = _expected(evidence.flat, candidates, belief, slots)
-            prediction = filters.predict(expected) if guide is None else filters.guided(expected, guide)
-            candidates = evidence.candidates(prediction, energy, count)
-            belief = beliefs(candidates, slots)
-            change = abs(prediction.explained - before)
-            if change <= self.settled * prediction.explained or likeliest.equal(_likeliest(candidates, belief)):
+    def _again(
+        self, field: MeanField, found: Round, told: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> Iterator[Placed]:
+        """Other tries after rounds that did not settle: what explains more than the best so far, in the end the best.
+
+        First on from there in doubt; then from halves of the inputs, until one settles. There is no use in trying
+        where the same blocks with signs drawn at random, in which nothing is left to find, explain about as much.
+        """
+        best = field.placed(found)
+        explained = field.explained(best.placement)
+        if explained < CHANCE * self._explained_by_chance(field, told):
+            yield best
+            return
+        for number in range(1 + self.restarts):
+            start = found if number == 0 else self._started_anew(field, number, told)
+            *_, ended = field.rounds(self.doubtful, DOUBT, start)
+            placed = field.placed(ended)
+            reached = field.explained(placed.placement)
+            if reached > explained:
+                best, explained = placed, reached
+                yield best
+            if number > 0 and ended.settled:
                 break
-            before = prediction.explained
-        yield candidates, belief, True
+        yield best
 
+    def _explained_by_chance(self, field: MeanField, told: tuple[torch.Tensor, torch.Tensor] | None) -> float:
+        signs = torch.randint(2, field.blocks.shape, generator=torch_generator("fingerprint", "signs")) * 2 - 1
+        nothing = self._field(field.blocks * signs.to(field.blocks.device), field.shapes, field.around, told=told)
+        *_, found = nothing.rounds(self.rounds)
+        return nothing.explained(nothing.placed(found).placement)
 
-def _likeliest(candidates: Candidates, belief: torch.Tensor) -> torch.Tensor:
-    """The place [blocks, 1] that each block most likely has."""
-    return candidates.positions.gather(1, belief.argmax(1, keepdim=True))
+    def _started_anew(self, field: MeanField, number: int, told: tuple[torch.Tensor, torch.Tensor] | None) -> Round:
+        """Where the rounds come from a random half of the inputs."""
+        inputs = field.around.inputs
+        order = torch.randperm(len(inputs), generator=torch_generator("fingerprint", number)).to(inputs.device)
+        half = replace(field.around, inputs=inputs[order[: -(-len(order) // 2)]])
+        *_, found = self._field(field.blocks, field.shapes, half, told=told).rounds(self.rounds)
+        return found
 
-
-def _expected(flat: torch.Tensor, candidates: Candidates, belief: torch.Tensor, slots: int) -> torch.Tensor:
-    """The weight expected at each position [positions, height * width]."""
-    sure = belief > CERTAIN
-    block = torch.arange(len(flat), device=flat.device)[:, None].expand_as(belief)[sure]
-    index = torch.stack([candidates.positions[sure], block])
-    mixing = torch.sparse_coo_tensor(index, belief[sure], (slots, len(flat)), check_invariants=True)
-    expected: torch.Tensor = torch.sparse.mm(mixing, flat)
-    return expected
+    def _field(
+        self,
+        blocks: torch.Tensor,
+        shapes: torch.Tensor,
+        around: Surroundings,
+        guide: torch.Tensor | None = None,
+        told: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> MeanField:
+        filters = Filters(around, self.input_widths, self.output_widths)
+        return MeanField(blocks, shapes, around, filters, self.candidates, self.settled, guide, told)
 
 
 def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:
@@ -178,81 +198,3 @@ def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroun
     block_at = invert(placement, grid.count)
     whole = grid.assemble(lines, torch.where(block_at == UNPLACED, len(blocks), block_at))
     return whole * (grid.count / len(blocks))
-
-
-class _Evidence:
-    """Each block's own evidence, to which a prediction's is added.
-
-    flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may
-    only lie where its shape does.
-    """
-
-    def __init__(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> None:
-        grid = around.grid
-        self.flat = blocks.flatten(1)
-        places = grid.shapes().to(shapes.device)
-        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
-        self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
-        inputs = slices(around.inputs, grid.width)
-        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
-        self._by_row = blocks.new_zeros(len(blocks), grid.rows)
-        if around.following is not None:
-            moments = slices(around.following, grid.height)
-            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
-        if around.bias is not None:
-            heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
-            biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
-            profiles = _activity(blocks, inputs, self._by_column)
-            heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
-            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
-
-    def add(self, by_column: torch.Tensor, by_row: torch.Tensor) -> None:
-        """Count what else is known of columns and rows as evidence of each block's own."""
-        self._by_column = self._by_column + by_column
-        self._by_row = self._by_row + by_row
-
-    def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
-        """Rows exchanged as wholes where the evidence of all blocks in them together says so.
-
-        Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
-        Columns are tied to each other by the inputs' covariance, and don't.
-        """
-        columns = self._by_column.shape[1]
-        rows = candidates.positions // columns
-        now = _regroup(rows, belief, self._by_row)[rows]
-        return candidates._replace(positions=now * columns + candidates.positions % columns)
-
-    def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
-        """The `count` best positions of each block. energy: the blocks' sum of squares."""
-        places, scores, slots = [], [], len(self.shape_at)
-        for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
-            found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
-            if prediction is not None:
-                noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
-                fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
-                found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
-            found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
-            if count < slots:
-                found, place = found.topk(count, dim=1)
-                places.append(place)
-            scores.append(found)
-        everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
-        return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
-
-
-def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
-    """Log of how strongly each unit of a block [blocks, height] answers the inputs of the column it seems to lie in.
-
-    Units that learned much have large weights and large biases: both came from the same gradients.
-    """
-    expected = (by_column.softmax(1) @ moments.flatten(1)).view(len(blocks), *moments.shape[1:])
-    energy = (torch.bmm(blocks, expected) * blocks).sum(2)
-    return energy.clamp(min=1e-30).log()
-
-
-def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
-    """Which group [groups] the blocks of each are together likeliest to be; groups [blocks, count]: the candidates'."""
-    count = evidence.shape[1]
-    share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
-    pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
-    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)
