@@ -42,6 +42,7 @@ from scatterproof.seeds import torch_generator
 
 DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
 CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found, and not tried again
+DRAWS = 2  # of such signs
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Fingerprint(DirectAttack):
         """
         best = field.placed(found)
         explained = field.explained(best.placement)
-        if explained < CHANCE * self._explained_by_chance(field, told):
+        if any(explained < CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS)):
             yield best
             return
         for number in range(1 + self.restarts):
@@ -165,9 +166,12 @@ class Fingerprint(DirectAttack):
                 break
         yield best
 
-    def _explained_by_chance(self, field: MeanField, told: tuple[torch.Tensor, torch.Tensor] | None) -> float:
-        signs = torch.randint(2, field.blocks.shape, generator=torch_generator("fingerprint", "signs")) * 2 - 1
-        nothing = self._field(field.blocks * signs.to(field.blocks.device), field.shapes, field.around, told=told)
+    def _explained_by_chance(
+        self, field: MeanField, draw: int, told: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> float:
+        signs = torch.randint(2, field.blocks.shape, generator=torch_generator("signs", draw)).to(field.blocks.device)
+        blocks = field.blocks * (2 * signs - 1)
+        nothing = self._field(blocks, field.shapes, field.around, told=told, filters=field.filters)
         *_, found = nothing.rounds(self.rounds)
         return nothing.explained(nothing.placed(found).placement)
 
@@ -186,8 +190,9 @@ class Fingerprint(DirectAttack):
         around: Surroundings,
         guide: torch.Tensor | None = None,
         told: tuple[torch.Tensor, torch.Tensor] | None = None,
+        filters: Filters | None = None,
     ) -> MeanField:
-        filters = Filters(around, self.input_widths, self.output_widths)
+        filters = filters or Filters(around, self.input_widths, self.output_widths)
         return MeanField(blocks, shapes, around, filters, self.candidates, self.settled, guide, told)
 
 

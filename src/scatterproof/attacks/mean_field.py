@@ -41,7 +41,7 @@ class MeanField:
         told: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> None:
         self.blocks, self.shapes, self.around = blocks, shapes, around
-        self._filters, self._settled, self._guide = filters, settled, guide
+        self.filters, self._settled, self._guide = filters, settled, guide
         self._evidence = BlockEvidence(blocks, shapes, around)
         if told is not None:
             self._evidence.add(*told)
@@ -86,7 +86,7 @@ class MeanField:
         flat = self._evidence.flat
         whole = flat.new_zeros(self._slots, flat.shape[1])
         whole[placement.to(flat.device)] = flat
-        return self._filters.predict(whole).explained
+        return self.filters.predict(whole).explained
 
     def _believed(self, candidates: Candidates, doubt: float) -> torch.Tensor:
         if doubt != 1:
@@ -100,8 +100,8 @@ class MeanField:
 
     def _predicted(self, expected: torch.Tensor) -> Prediction:
         if self._guide is None:
-            return self._filters.predict(expected)
-        return self._filters.guided(expected, self._guide)
+            return self.filters.predict(expected)
+        return self.filters.guided(expected, self._guide)
 
 
 def _likeliest(candidates: Candidates, belief: torch.Tensor) -> torch.Tensor:
