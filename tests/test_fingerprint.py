@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import small
 from scatterproof.attack_grid import Knowledge
+from scatterproof.attacks import fingerprint
 from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.base import AttackError, Machine
 from scatterproof.attacks.direct import Copy, Placed, Run, Snapshot
@@ -74,8 +75,15 @@ def right(attack: Fingerprint, puzzle: Puzzle, answer: Answer) -> float:
     return float(placed(found, puzzle, answer)["position_accuracy"])
 
 
-def test_rounds_that_do_not_settle_are_tried_again() -> None:
+def always_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start made wrong by a test explains nothing, and would be left as it is."""
+    monkeypatch.setattr(fingerprint, "CHANCE", 0.0)
+    monkeypatch.setattr(fingerprint, "TELLS", (-1.0, 1e9))
+
+
+def test_rounds_that_do_not_settle_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """On in doubt from each block's own evidence, which is not enough."""
+    always_again(monkeypatch)
     puzzle, answer = planted(0, 0.3)
     assert right(Fingerprint(rounds=0, doubtful=0), puzzle, answer) < 0.5
     assert right(Fingerprint(rounds=0, restarts=0), puzzle, answer) > 0.9
@@ -97,7 +105,7 @@ def test_a_restart_finds_what_the_first_try_did_not(monkeypatch: pytest.MonkeyPa
     sure = torch.nn.functional.one_hot(order, count).float()
     wrong = Round(Candidates(everywhere, 20 * sure), sure)
     monkeypatch.setattr(MeanField, "rounds", misled)
-    monkeypatch.setattr("scatterproof.attacks.fingerprint.CHANCE", 0.0)  # a wrong start explains nothing
+    always_again(monkeypatch)
     assert right(Fingerprint(restarts=0), puzzle, answer) < 0.1
     assert right(Fingerprint(), puzzle, answer) > 0.9
 
@@ -118,6 +126,7 @@ def test_the_true_placement_explains_most() -> None:
     exchanged = truth.clone()
     exchanged[:8] = truth[:8].roll(1)
     assert field.explained(truth) > field.explained(exchanged) > field.explained(truth.roll(1))
+    assert field.tells(field.explained(truth)) > 1 > field.tells(field.explained(truth.roll(1)))
 
 
 def test_the_attack_gets_the_puzzle_alone_and_numbers_mean_nothing(

@@ -41,6 +41,7 @@ from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 
 DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
+TELLS = 0.75, 10.0  # of what a block's place takes to be told: less is nothing found, more is enough found
 CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found, and not tried again
 DRAWS = 2  # of such signs
 
@@ -147,11 +148,14 @@ class Fingerprint(DirectAttack):
         """Other tries after rounds that did not settle: what explains more than the best so far, in the end the best.
 
         First on from there in doubt; then from halves of the inputs, until one settles. There is no use in trying
-        where the same blocks with signs drawn at random, in which nothing is left to find, explain about as much.
+        where what is explained tells the places many times over, or tells none; nor where the same blocks with signs
+        drawn at random, in which nothing is left to find, explain about as much.
         """
         best = field.placed(found)
         explained = field.explained(best.placement)
-        if any(explained < CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS)):
+        if not TELLS[0] < field.tells(explained) < TELLS[1] or any(
+            explained < CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS)
+        ):
             yield best
             return
         for number in range(1 + self.restarts):

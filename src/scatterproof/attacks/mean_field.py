@@ -1,6 +1,7 @@
 """Beliefs about where the blocks of a layer lie and the prediction of each from all others, by turns (mean field)."""
 
 from collections.abc import Iterator
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -87,6 +88,14 @@ class MeanField:
         whole = flat.new_zeros(self._slots, flat.shape[1])
         whole[placement.to(flat.device)] = flat
         return self.filters.predict(whole).explained
+
+    def tells(self, explained: float) -> float:
+        """What explaining so much energy says of each block, in multiples of what its place takes: log(positions).
+
+        As if weights were normal: half the logarithm of what the energy is smaller by, times a block's weights.
+        """
+        rest = max(1 - explained / max(self._energy, 1e-30), 1e-12)
+        return -0.5 * log(rest) * self._evidence.flat.shape[1] / log(max(self._slots, 2))
 
     def _believed(self, candidates: Candidates, doubt: float) -> torch.Tensor:
         if doubt != 1:
