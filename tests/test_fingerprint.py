@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def right(attack: Fingerprint, puzzle: Puzzle, answer: Answer) -> float:
 def always_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start made wrong by a test explains nothing, and would be left as it is."""
     monkeypatch.setattr(fingerprint, "CHANCE", 0.0)
-    monkeypatch.setattr(fingerprint, "TELLS", (-1.0, 1e9))
+    monkeypatch.setattr(fingerprint, "LITTLE", -1.0)
 
 
 def test_rounds_that_do_not_settle_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +119,29 @@ def test_what_doubt_would_lose_is_kept(seed: int) -> None:
     assert right(Fingerprint(), puzzle, answer) == first
 
 
-def test_the_true_placement_explains_most() -> None:
+def tries(attack: Fingerprint, puzzle: Puzzle, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often it starts anew."""
+    count, known = 0, Fingerprint._started_anew
+
+    def counted(*args: Any) -> Round:
+        nonlocal count
+        count += 1
+        return known(*args)
+
+    monkeypatch.setattr(Fingerprint, "_started_anew", counted)
+    attack.run(puzzle, HERE)
+    return count
+
+
+def test_tries_are_made_where_something_is_left_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on noise, of which enough shuffles don't settle either; not where blocks are missing."""
+    assert tries(Fingerprint(), planted(1, 0.2)[0], monkeypatch) > 0
+    assert tries(Fingerprint(), planted(1, 0.2, share=0.75)[0], monkeypatch) == 0
+    for seed in (0, 2, 6):
+        assert tries(Fingerprint(), planted(seed, 0.0)[0], monkeypatch) == 0
+
+
+def test_placements_explain_more_the_more_blocks_lie_right() -> None:
     puzzle, answer = planted(3, 0.3)
     around = find_surroundings(puzzle, "3", HERE.machine.device)
     field = Fingerprint()._field(puzzle.blocks, puzzle.shapes, around)

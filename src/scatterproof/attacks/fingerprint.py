@@ -12,8 +12,9 @@ where no dense layer follows.
 
 Where the rounds don't settle they were too sure of something wrong too soon. Then, if all blocks are held and they are
 some thousands at most, others are tried: on from there in doubt, log-likelihoods halved, and anew from halves of the
-inputs. The true placement explains more of the layer than any other seen so far, so the try that explains most counts.
-Where the evidence is as weak as assumed, doubt loses what was found, and the first rounds stand.
+inputs. The try whose placement explains most of the layer counts: on trained layers that was the one with most blocks
+in place. Where the leak is weak a wrong placement, fitted to the same noise, can explain more than the true one; there
+doubt loses what was found, and the first rounds stand.
 
 Several layers scattered at once are first told apart (layers.py), then put together one after the other, each seen
 through those before it.
@@ -37,12 +38,14 @@ from scatterproof.attacks.mean_field import MeanField, Round
 from scatterproof.attacks.prediction import Filters
 from scatterproof.attacks.surroundings import Surroundings, find_surroundings, in_order
 from scatterproof.blocks import UNPLACED, invert
+from scatterproof.interrupt import stop_if_asked
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 
 DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
-TELLS = 0.75, 10.0  # of what a block's place takes to be told: less is nothing found, more is enough found
-CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found, and not tried again
+ENOUGH = 0.05  # of a layer's energy: where so much is explained, more tries moved few blocks and no accuracy
+LITTLE = 0.75  # of the information that a block's place takes: layers of noise explain about half of it
+CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found; it only saves time
 DRAWS = 2  # of such signs
 
 
@@ -70,7 +73,7 @@ class Fingerprint(DirectAttack):
     sweeps: int = 4
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
-        """The placement by each block alone, then after each round."""
+        """The placement by each block alone, then after each round, then what other tries add; the last counts."""
         device = run.machine.device
         if len(puzzle.layout.grids) > 1:
             yield from self._several(puzzle, device)
@@ -129,7 +132,7 @@ class Fingerprint(DirectAttack):
 
         guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
         told: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
-        With more blocks times positions than `dense` the last round alone is made a placement: that takes long.
+        With more blocks times positions than `dense` only what could count is made a placement: that takes long.
         """
         field = self._field(blocks, shapes, around, guide, told)
         often = len(blocks) * around.grid.count <= dense
@@ -148,14 +151,12 @@ class Fingerprint(DirectAttack):
         """Other tries after rounds that did not settle: what explains more than the best so far, in the end the best.
 
         First on from there in doubt; then from halves of the inputs, until one settles. There is no use in trying
-        where what is explained tells the places many times over, or tells none; nor where the same blocks with signs
-        drawn at random, in which nothing is left to find, explain about as much.
+        where much is explained already, or so little that it tells no place; nor where the same blocks with signs drawn
+        at random, in which nothing is left to find, explain about as much.
         """
         best = field.placed(found)
         explained = field.explained(best.placement)
-        if not TELLS[0] < field.tells(explained) < TELLS[1] or any(
-            explained < CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS)
-        ):
+        if not self._worth_it(field, explained, told):
             yield best
             return
         for number in range(1 + self.restarts):
@@ -166,15 +167,24 @@ class Fingerprint(DirectAttack):
             if reached > explained:
                 best, explained = placed, reached
                 yield best
-            if number > 0 and ended.settled:
+            if number > 0 and ended.settled and best is placed:
                 break
+            stop_if_asked(f"in try {number + 1}")
         yield best
+
+    def _worth_it(self, field: MeanField, explained: float, told: tuple[torch.Tensor, torch.Tensor] | None) -> bool:
+        """Whether what a first try explains is neither enough nor nothing."""
+        if explained > ENOUGH * field.energy or field.tells(explained) < LITTLE:
+            return False
+        return all(explained > CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS))
 
     def _explained_by_chance(
         self, field: MeanField, draw: int, told: tuple[torch.Tensor, torch.Tensor] | None
     ) -> float:
-        signs = torch.randint(2, field.blocks.shape, generator=torch_generator("signs", draw)).to(field.blocks.device)
-        blocks = field.blocks * (2 * signs - 1)
+        generator = torch_generator("signs", draw)
+        signs = torch.randint(2, field.blocks.shape, generator=generator, dtype=torch.int8).to(field.blocks.device)
+        blocks = torch.where(signs.bool(), field.blocks, -field.blocks)
+        del signs
         nothing = self._field(blocks, field.shapes, field.around, told=told, filters=field.filters)
         *_, found = nothing.rounds(self.rounds)
         return nothing.explained(nothing.placed(found).placement)

@@ -48,7 +48,7 @@ class MeanField:
             self._evidence.add(*told)
         self._slots = around.grid.count
         self._count = max(1, min(self._slots, candidates // len(blocks)))
-        self._energy = float(blocks.square().sum(dtype=torch.float64))
+        self.energy = float(blocks.square().sum(dtype=torch.float64))
 
     def rounds(self, most: int, doubt: float = 1.0, start: Round | None = None) -> Iterator[Round]:
         """Round by round until they settle, at most so many: from each block's own evidence, which comes first, or on
@@ -56,7 +56,7 @@ class MeanField:
         prediction is made of blocks that may lie elsewhere, and is taken as if they did not.
         """
         if start is None:
-            candidates = self._evidence.candidates(self._guidance(), self._energy, self._count)
+            candidates = self._evidence.candidates(self._guidance(), self.energy, self._count)
             start = Round(candidates, self._believed(candidates, doubt))
             yield start
         candidates, belief, before = start.candidates, start.belief, 0.0
@@ -65,7 +65,7 @@ class MeanField:
             if self._guide is None:  # which says by itself which row is which
                 candidates = self._evidence.relabelled(candidates, belief)
             prediction = self._predicted(_expected(self._evidence.flat, candidates, belief, self._slots))
-            candidates = self._evidence.candidates(prediction, self._energy, self._count)
+            candidates = self._evidence.candidates(prediction, self.energy, self._count)
             belief = self._believed(candidates, doubt)
             change = abs(prediction.explained - before)
             settled = change <= self._settled * prediction.explained
@@ -83,7 +83,7 @@ class MeanField:
 
     def explained(self, placement: torch.Tensor) -> float:
         """The energy (sum of squares) of the layer put together so that the filters explain, each block by the others:
-        higher for the true placement than for others, and nothing of the truth is needed for it."""
+        what tells good placements from bad ones without knowing the truth."""
         flat = self._evidence.flat
         whole = flat.new_zeros(self._slots, flat.shape[1])
         whole[placement.to(flat.device)] = flat
@@ -94,7 +94,7 @@ class MeanField:
 
         As if weights were normal: half the logarithm of what the energy is smaller by, times a block's weights.
         """
-        rest = max(1 - explained / max(self._energy, 1e-30), 1e-12)
+        rest = max(1 - explained / max(self.energy, 1e-30), 1e-12)
         return -0.5 * log(rest) * self._evidence.flat.shape[1] / log(max(self._slots, 2))
 
     def _believed(self, candidates: Candidates, doubt: float) -> torch.Tensor:
