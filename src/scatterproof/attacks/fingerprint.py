@@ -42,6 +42,7 @@ from scatterproof.interrupt import stop_if_asked
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
 
+# The five below were chosen by the truth of a few victims and layers of noise: docs/results/cifar100-quarter-threats
 DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
 ENOUGH = 0.05  # of a layer's energy: where so much is explained, more tries moved few blocks and no accuracy
 LITTLE = 0.75  # of the information that a block's place takes: layers of noise explain about half of it
