@@ -9,6 +9,8 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped,unused-ignore]
+
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.starts import revoke
@@ -26,8 +28,7 @@ def cancel(
     ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
     if not on_slurm:
         for one in ids:
-            with suppress(ProcessLookupError, ValueError):
-                os.killpg(int(one.partition(":")[0]), signal.SIGTERM)
+            _terminate(one)
         return True
     arrays = sorted({one.split("_")[0] for one in ids})
     try:
@@ -38,6 +39,20 @@ def cancel(
         logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(arrays)}")
         return False
     return True
+
+
+def _terminate(job_id: str) -> None:
+    """End a local task's process group, unless its number is another process's by now."""
+    pid, _, created = job_id.partition(":")
+    try:
+        if abs(psutil.Process(int(pid)).create_time() - float(created)) > 2:
+            return
+    except psutil.NoSuchProcess:
+        pass  # its leader has died; while others of the group live, the number is theirs
+    except (psutil.Error, ValueError):
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(int(pid), signal.SIGTERM)
 
 
 def end(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journal, logger: Logger) -> None:

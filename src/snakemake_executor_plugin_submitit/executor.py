@@ -32,12 +32,16 @@ from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import ASK_S, Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, request_of
+from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of, members
+from snakemake_executor_plugin_submitit.slurm import UnreadableError
 from snakemake_executor_plugin_submitit.starts import fence, revoke
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
 
 HEARTBEAT_S = 10.0
+MOST_INPUTS = 200  # of a job, that are told by their content; the others are told by their time
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
 
 
@@ -47,7 +51,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     ready = False  # the base class starts to poll before __post_init__ has run
 
     def __post_init__(self) -> None:
-        self.settings = cast(ExecutorSettings, self.workflow.executor_settings)
+        defaults = with_defaults(cast(ExecutorSettings, self.workflow.executor_settings), os.environ)
+        self.settings, self.default_minutes = defaults.settings, defaults.minutes
+        if defaults.ignored:
+            self.logger.warning(f"Of your environment, ignored for the jobs: {', '.join(defaults.ignored)}")
         self.base = Path(self.settings.folder or ".submitit").absolute()
         self.logdir = (self.settings.logdir or self.base / "logs").absolute()
         self.detaching = False
@@ -71,7 +78,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
-        self.earlier = Earlier(self._recover(), self.journal, self.watch, self.logger)
+        self.signatures = Signatures(self.workflow)
+        self.earlier = Earlier(self._recover(), self.journal, self.watch, self.logger, self.signatures)
         try:
             self._keep_budget()
             self._sweep()
@@ -90,6 +98,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     def _request(self, job: JobExecutorInterface) -> Request:
         # what depends on files that are still to be made is looked at when it is known
         resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
+        if self.default_minutes:
+            resources.setdefault("runtime", self.default_minutes)
         asked = (rule_of(job), job.threads, *((name, repr(value)) for name, value in resources.items()))
         if asked not in self.requests:
             request = request_of(rule_of(job), job.threads, resources, self.settings)
@@ -185,19 +195,22 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         """Attach to those that an earlier controller has under way, submit the others in arrays."""
         for job in jobs:
             self.run_job_pre(job)
-        sorted_out = self.earlier.sort_out([(job, describe(job, self.logdir)) for job in jobs])
+        sorted_out = self.earlier.sort_out([(job, self._describe(job)) for job in jobs])
         for job, row in sorted_out.under_way:
             self._watch_job(job, row)
         if sorted_out.outdated:
             end(self.settings.cluster == "slurm", sorted_out.outdated, self.watch, self.journal, self.logger)
         self._submit_all(sorted_out.fresh)
 
+    def _describe(self, job: JobExecutorInterface) -> dict[str, Any]:
+        return describe(job, self.logdir, self.signatures(job))
+
     def _submit_all(self, fresh: list[tuple[JobExecutorInterface, dict[str, Any]]]) -> None:
         """Submit cells in arrays; one that asks for what cannot be fails alone."""
         ready = []
         for job, cell in fresh:
             try:
-                ready.append(Ready(job, cell, self._program(job), self._request(job)))
+                ready.append(Ready(job, cell, self._program(job), self._request(job), self.signatures.sources(job)))
             except WorkflowError as error:
                 self._refuse(job, str(error))
         self.gate.offer(ready)
@@ -208,7 +221,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         command = self.format_job_exec(job)
         if precommand:
             command = command.replace(f"{precommand} &&", "", 1)
-        return program(command, self.envvars(), precommand)
+        return program(command, self.envvars(), precommand) | {"inputs": inputs_of(job)[:MOST_INPUTS]}
 
     def _submit(self, tasks: list[list[Ready]]) -> None:
         jobs = [one.job for cells in tasks for one in cells]
@@ -218,6 +231,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             half = len(tasks) // 2
             self._submit(tasks[:half])
             self._submit(tasks[half:])
+            return
+        except UnreadableError as error:  # whatever is submitted now would run without our knowing
+            self.gate.dropped(tasks)
+            self._stop(str(error))
             return
         except RejectedError as error:
             self.gate.dropped(tasks)
@@ -230,6 +247,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         count = f"{len(tasks)} tasks" + (f" with {len(jobs)} jobs" if len(jobs) > len(tasks) else "")
         self.logger.info(f"Submitted {rows[0]['submission']} as {rows[0]['job_id'].split('_')[0]}: {count}.")
 
+    def _stop(self, why: str) -> None:
+        """End the whole run: Snakemake raises the error in its next round."""
+        self.gate.close()
+        self.workflow.scheduler.executor_error_callback(WorkflowError(why))
+
     def _watch_job(self, job: JobExecutorInterface, row: dict[str, Any]) -> None:
         self.row_of[job] = row
         info = SubmittedJobInfo(job, external_jobid=row["job_id"], aux={"cell": row})
@@ -237,6 +259,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def _refuse(self, job: JobExecutorInterface, why: str) -> None:
         self.report_job_error(SubmittedJobInfo(job), msg=why)
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        """Why a job failed. Of a group Snakemake would drop the message, and print `None` for each of its jobs."""
+        if not job_info.job.is_group() or msg is None:
+            super().print_job_error(job_info, msg, **kwargs)
+            return
+        self.logger.error(msg)
+        for one in members(job_info.job):
+            one.log_error(msg=f"in a group that failed: {msg.splitlines()[0]}", indent=True)
 
     # watching
 
@@ -274,15 +305,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def _watch_budget(self, outcomes: dict[int, Outcome]) -> None:
         """Submit what has room by now; stop where nothing is under way and nothing fits."""
-        scheduler = self.workflow.scheduler
-        if self.limit is None or scheduler is None:  # Snakemake makes it after us
+        if self.limit is None or self.workflow.scheduler is None:  # Snakemake makes it after us
             return
         self.over |= {number for number, outcome in outcomes.items() if outcome.ended}
         self.gate.watch({task for number, task in self.journal.open_ids().items() if number not in self.over})
-        why = self.gate.stuck(set(scheduler.running))
+        why = self.gate.stuck(set(self.workflow.scheduler.running))
         if why:
-            self.gate.close()
-            scheduler.executor_error_callback(WorkflowError(why))
+            self._stop(why)
 
     def _may_return(self, row: dict[str, Any]) -> bool:
         self.returned[row["key"]] += 1
@@ -295,7 +324,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             fence(Path(row["folder"]), row["task"], row["state"])
             self.logger.warning(f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}); submitted again")
         self.journal.change([{"id": row["id"], "settled": 1} for row in rows])
-        self._submit_all([(info.job, describe(info.job, self.logdir)) for info in lost])
+        self._submit_all([(info.job, self._describe(info.job)) for info in lost])
 
     def handle_job_success(self, job: JobExecutorInterface) -> None:
         """Snakemake has taken note: the cell needs no one's attention any more."""

@@ -1,8 +1,10 @@
 """Small JSON files that are whole or absent, on file systems that cache and come late. Standard library alone."""
 
+import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,10 @@ def age(path: Path) -> float:
             return time.time() - os.fstat(file.fileno()).st_mtime
     except OSError:
         return float("inf")
+
+
+def digest_of(path: Path) -> str:
+    """A file's content as a digest; empty where it cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return ""

@@ -1,6 +1,7 @@
 """SLURM's commands: each one call for everything asked, with no shell, and with errors that say if waiting may help."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -35,6 +36,17 @@ class SlurmError(Exception):
         return any(text in str(self).lower() for text in FULL)
 
 
+class UnreadableError(SlurmError):
+    """sbatch has taken a job, but its number cannot be read."""
+
+    @property
+    def transient(self) -> bool:
+        """It never goes through: each further call would start the same jobs again."""
+        return False
+
+    full = transient
+
+
 @dataclass(frozen=True)
 class JobState:
     """What SLURM says of one job (an array's task is a job): name, state, reason, node."""
@@ -50,11 +62,18 @@ class JobState:
         return kind_of(self.state)
 
 
-def environment() -> dict[str, str]:
-    """Ours without what an enclosing SLURM job would hand down: SBATCH_* and SLURM_* override a job's own options."""
-    kept = ("SLURM_CONF",)
-    prefixes = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
-    return {key: value for key, value in os.environ.items() if key in kept or not key.startswith(prefixes)}
+_OF_A_JOB = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
+_OF_COMMANDS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")
+_ID = re.compile(r"(\d+)(;[\w.-]+)?")
+
+
+def environment(own_call: bool = False) -> dict[str, str]:
+    """Ours without what overrides a job's own options: SBATCH_* and SLURM_*, the user's or an enclosing job's.
+
+    own_call: also without what changes the output of the commands whose output is read here.
+    """
+    prefixes = (*_OF_A_JOB, *(_OF_COMMANDS if own_call else ()))
+    return {key: value for key, value in os.environ.items() if key == "SLURM_CONF" or not key.startswith(prefixes)}
 
 
 def call(*command: str, timeout: float = TIMEOUT_S) -> str:
@@ -62,7 +81,11 @@ def call(*command: str, timeout: float = TIMEOUT_S) -> str:
     CALLS[command[0]] += 1
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=timeout, env=environment(), stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            timeout=timeout,
+            env=environment(own_call=command[0] != "sbatch"),  # sbatch hands its environment on to the job
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
         raise SlurmError(f"{command[0]} is not installed here") from None
@@ -75,8 +98,14 @@ def call(*command: str, timeout: float = TIMEOUT_S) -> str:
 
 
 def sbatch(script: str) -> str:
-    """Submit a script; the job's id. Raises: SlurmError."""
-    return call("sbatch", "--parsable", script, timeout=120).strip().split(";")[0]
+    """Submit a script; the job's id. Raises: SlurmError; UnreadableError where sbatch names none."""
+    printed = call("sbatch", "--parsable", script, timeout=120)
+    ids = _ids(printed)
+    if len(ids) != 1:
+        raise UnreadableError(
+            f"sbatch: expected one line that is the number of a job (`123` or `123;cluster`), got {printed.strip()!r}"
+        )
+    return ids[0]
 
 
 def squeue() -> dict[str, JobState]:
@@ -143,18 +172,26 @@ def _rows(text: str) -> list[list[str]]:
 
 def find(name: str, since: float) -> str | None:
     """The id of the job with a unique name, if SLURM has one. Raises: SlurmError where it cannot be known."""
-    for line in call("squeue", "--me", "-h", "-t", "all", "--name", name, "-o", "%F").splitlines():
-        return line.strip()
+    queued = _ids(call("squeue", "--me", "-h", "-t", "all", "--name", name, "-o", "%F"))
+    if queued:
+        return queued[0]
     if not shutil.which("sacct"):
         return None
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     try:
-        lines = call("sacct", "-X", "-n", "-P", "-S", start, "--name", name, "-o", "JobID").splitlines()
+        printed = call("sacct", "-X", "-n", "-P", "-S", start, "--name", name, "-o", "JobID")
     except SlurmError as error:
         if error.transient:
             raise
         return None  # accounting is not in use here
-    return lines[0].split("_")[0] if lines else None
+    recorded = _ids("\n".join(line.split("_")[0] for line in printed.splitlines()))
+    return recorded[0] if recorded else None
+
+
+def _ids(printed: str) -> list[str]:
+    """Jobs' numbers in lines of their own; a site's commands may print a banner beside them."""
+    matches = (_ID.fullmatch(line.strip()) for line in printed.splitlines())
+    return [match[1] for match in matches if match]
 
 
 def scancel(jobs: Sequence[str]) -> None:
@@ -170,7 +207,8 @@ def release(jobs: Sequence[str]) -> None:
 
 def partitions() -> list[str]:
     """The names of all partitions. Raises: SlurmError."""
-    return sorted(set(call("sinfo", "-h", "-a", "-o", "%R").split()))
+    lines = call("sinfo", "-h", "-a", "-o", "partition=%R").splitlines()  # a banner has no such lines
+    return sorted({line.strip().removeprefix("partition=") for line in lines if line.startswith("partition=")})
 
 
 def config() -> dict[str, str]:

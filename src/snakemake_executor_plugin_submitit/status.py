@@ -12,6 +12,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.begun import has_begun
 from snakemake_executor_plugin_submitit.files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 from snakemake_executor_plugin_submitit.starts import STALE_S, last_start
@@ -134,7 +135,7 @@ class Watch:
         why = last.reason if last.reason not in ("None", "") else meaning_of(state)
         folder, columns = Path(cell["folder"]), {"ended": time.time()}
         number, _, silent = last_start(folder, cell["task"])
-        begun = (folder / f"{cell['task']}.{cell['cell']}.begun").exists()
+        begun = has_begun(folder, cell["task"], cell["cell"])
         if state in ("FAILED", "CANCELLED") and _over_memory(cell):
             state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
         if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back

@@ -23,7 +23,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.requests import Request
-from snakemake_executor_plugin_submitit.task import Task
+from snakemake_executor_plugin_submitit.task import REQUEUED_LOCALLY, Task
 
 FOREVER_S = 10 * 365 * 86400
 CONTROLLER = (
@@ -86,8 +86,11 @@ class DebugTasks(LocalTasks):
     """One task after the other, in the foreground."""
 
     def _start(self, task: Task) -> Any:
-        process = subprocess.Popen([*LAUNCHER, str(self.folder), str(task.index)], stdin=subprocess.DEVNULL)
-        process.wait()
+        command = [*LAUNCHER, str(self.folder), str(task.index)]
+        while True:  # without SLURM_*: the task must not touch an allocation that we may run in
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=slurm.environment())
+            if process.wait() != REQUEUED_LOCALLY:
+                break
         return LocalJob(folder=self.folder, job_id=f"debug-{os.getpid()}", process=process)
 
 

@@ -5,16 +5,19 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.begun import SOURCES
+from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
-from snakemake_executor_plugin_submitit.slurm import SlurmError
+from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
 from snakemake_executor_plugin_submitit.starts import fence, revoke
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
@@ -30,12 +33,16 @@ class RejectedError(Exception):
 
 @dataclass(frozen=True)
 class Ready:
-    """A cell to submit: its columns in the journal, its program and what it asks for."""
+    """A cell to submit: its columns in the journal, its program and what it asks for.
+
+    sources: digests of the files beside its inputs that its program reads.
+    """
 
     job: Any
     cell: dict[str, Any]
     program: dict[str, Any]
     request: Request
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,14 +77,19 @@ class Submitter:
         return found
 
     def submit(self, tasks: list[list[Ready]]) -> list[dict[str, Any]]:
-        """Submit one chunk; the rows of its cells, in order. Raises: RejectedError, FullError, journal's errors."""
+        """Submit one chunk; the rows of its cells, in order.
+
+        Raises: RejectedError, FullError, UnreadableError, the journal's errors.
+        """
         from snakemake_executor_plugin_submitit.submission import auto_executor, unique_name
 
         request, rule = for_all(tasks), tasks[0][0].cell["rule"]
+        places = [(task, number, one) for task, cells in enumerate(tasks) for number, one in enumerate(cells)]
         name = unique_name(rule)
         folder = self.base / "jobs" / name
         folder.mkdir(parents=True, mode=0o700)
         folder.chmod(0o700)
+        write_json(folder / SOURCES, {path: value for _, _, one in places for path, value in one.sources.items()})
         callables = [self._task(folder, index, cells, request) for index, cells in enumerate(tasks)]
         delay = callables[0].signal_delay_s
         more: dict[str, Any] = {"slurm_signal_delay_s": delay}
@@ -95,7 +107,6 @@ class Submitter:
             ),
             "folder": str(folder),
         }
-        places = [(task, number, one) for task, cells in enumerate(tasks) for number, one in enumerate(cells)]
         rows = [one.cell | {"task": task, "cell": number} for task, number, one in places]
         ids = self.journal.intend(submission, rows)
         for _, _, one in places:
@@ -148,6 +159,11 @@ class Submitter:
             self._keep_rate()
             try:
                 return submit()
+            except UnreadableError as error:
+                self._give_up(tasks, ids, folder, str(error))
+                with suppress(SlurmError):
+                    slurm.call("scancel", "--quiet", f"--name={name}")
+                raise
             except SlurmError as error:
                 reason, hopeless, full = str(error), not error.transient, error.full
             if hopeless or (full and tasks > 1):

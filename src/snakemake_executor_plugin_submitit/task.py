@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
+from snakemake_executor_plugin_submitit.begun import begin, is_revoked
 from snakemake_executor_plugin_submitit.files import read_json, write_json
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.program import spawn
@@ -116,6 +117,8 @@ class Task:
             if read_json(self._result_file(number)).get("exit") == 0:
                 continue
             if not self.terminated:
+                if not begin(self.folder, self.index, number, cell.get("inputs", [])):
+                    continue  # revoked: its controller has given it to another task
                 self._run(number, cell, environment)
             if self.child:
                 self._await_limit(number)
@@ -151,9 +154,10 @@ class Task:
         return 1
 
     def _unfinished(self) -> int | None:
-        """A cell without a result, else one that has failed; none where all have succeeded."""
+        """A cell without a result, else one that has failed; none where all have succeeded or are not wanted."""
         results = [read_json(self._result_file(number)).get("exit") for number in range(len(self.cells))]
-        order = sorted(range(len(results)), key=lambda number: results[number] is not None)
+        wanted = [number for number in range(len(results)) if not is_revoked(self.folder, self.index, number)]
+        order = sorted(wanted, key=lambda number: results[number] is not None)
         return next((number for number in order if results[number] != 0), None)
 
     def _run(self, number: int, cell: dict[str, Any], environment: dict[str, str]) -> None:
@@ -162,7 +166,6 @@ class Task:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         where = f"job {self.start.job_id}, start {self.start.number}, on {node()} at {time.strftime('%F %T')}"
         os.write(descriptor, f"=== {cell['name']}: {where}\n".encode())
-        (self.folder / f"{self.index}.{number}.begun").touch()
         work = self.folder / f"{self.index}.{number}.work"
         self.cell_started, self.code = time.time(), 1
         self.child = spawn(cell, cell["env"] | environment, descriptor, work)

@@ -3,7 +3,6 @@
 Neither torch nor pandas is imported in this folder: `scatterproof cost` answers at once.
 """
 
-import os
 import re
 import subprocess
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from scatterproof.errors import UserError
+from snakemake_executor_plugin_submitit.slurm import environment
 
 FIELDS = ["JobID", "State", "Partition", "NodeList", "AllocTRES", "Submit", "Start", "End", "ElapsedRaw", "TotalCPU"]
 FIELDS += ["JobName"]  # last: it may hold the separator
@@ -38,9 +38,8 @@ def read_sacct(jobs: Iterable[str], since: float) -> list[Row]:
         wanted = ",".join(ids[first : first + CHUNK])
         command = ["sacct", "-X", "-D", "-n", "-P", "-S", start, "-j", wanted, "-o", ",".join(FIELDS)]
         try:
-            done = subprocess.run(
-                command, capture_output=True, env=os.environ | {"SLURM_TIME_FORMAT": "%s"}, timeout=120
-            )
+            asked = environment(own_call=True) | {"SLURM_TIME_FORMAT": "%s"}
+            done = subprocess.run(command, capture_output=True, env=asked, timeout=120)
         except (FileNotFoundError, subprocess.TimeoutExpired) as error:
             raise SacctError(f"sacct cannot be asked: {error}") from None
         if done.returncode:
