@@ -49,7 +49,7 @@ class Earlier:
     def sort_out(self, cells: Cells) -> SortedOut:
         """Which of these cells go on, which begin, and which earlier ones must end first."""
         open_rows = list(self.known.values())
-        rows = {cell["key"]: self.known.pop(cell["key"]) for _, cell in cells if cell["key"] in self.known}
+        rows = self._rows_of(cells)
         outcomes = self.watch.poll(list(rows.values())) if rows else {}
         stale: dict[int, Row] = {}
         sorted_out = SortedOut([], [], [])
@@ -67,6 +67,19 @@ class Earlier:
         sorted_out.outdated.extend(row for row in stale.values() if _task(row) in ending)
         sorted_out.outdated.extend(self._in_the_way(sorted_out.fresh))
         return sorted_out
+
+    def _rows_of(self, cells: Cells) -> dict[str, Row]:
+        """The earlier row of each cell, by the cell's key: its own, or that of a group of which it is what is left."""
+        makers = {path: row for row in self.known.values() for path in row["outputs"]}
+        rows: dict[str, Row] = {}
+        for _, cell in cells:
+            row = self.known.get(cell["key"])
+            of_group = [makers.get(path) for path in cell["outputs"]]
+            if row is None and of_group and of_group[0] and all(one is of_group[0] for one in of_group):
+                row = self.known.get(of_group[0]["key"])
+            if row is not None:
+                rows[cell["key"]] = self.known.pop(row["key"])
+        return rows
 
     def _goes_on(
         self, job: JobExecutorInterface, cell: Row, row: Row, outcome: Outcome | None, stale: dict[int, Row]
@@ -99,7 +112,8 @@ class Earlier:
         changes = self._changes(job, cell, row)
         if changes:
             return f"changed: {', '.join(changes)}"
-        path = changed_since(Path(row["folder"]), row["task"], row["cell"], inputs_of(job), started)
+        inputs = sorted({*inputs_of(job)} - {*row["outputs"]})  # what a group has made for itself is no input
+        path = changed_since(Path(row["folder"]), row["task"], row["cell"], inputs, started)
         return f"changed since it began: {path}" if path else None
 
     def _changes(self, job: JobExecutorInterface, cell: Row, row: Row) -> list[str]:

@@ -35,16 +35,14 @@ class Signatures:
         self.read_by: dict[Any, Any] = {}  # what a rule's body reads of the Snakefile, by rule
 
     def __call__(self, job: JobExecutorInterface) -> str:
-        """What a job's result depends on, a digest for each part, as JSON; of a group's jobs, of all of them."""
-        parts = [self._parts(one) for one in members(job)]
-        return json.dumps(
-            {"version": VERSION} | {name: digest([part[name] for part in parts])[:16] for name in parts[0]}
-        )
+        """What a job's result depends on, as JSON: for it, or each job of a group, a digest of each part."""
+        parts = {name_of(one): self._parts(one) for one in members(job)}
+        digests = {name: {part: digest(value)[:16] for part, value in of.items()} for name, of in parts.items()}
+        return json.dumps({"version": VERSION, "jobs": digests})
 
     def _parts(self, one: Any) -> dict[str, Any]:
         resources = {name: repr(value) for name, value in one.resources.items() if name != "tmpdir" and name[0] != "_"}
         return {
-            "rule": [one.rule.name, wildcards(one.wildcards_dict)],
             "code": self._code(one),
             "params": self.stable(list(one.params)),
             "inputs": self.stable(self.workflow.persistence._input(one)),
@@ -142,21 +140,32 @@ class Signatures:
 
 
 def difference(before: str, now: str) -> list[str]:
-    """The parts in which two signatures differ; an earlier version's differ as a whole."""
+    """The parts in which jobs are others than before; jobs that are no longer asked for do not count."""
     if before == now:
         return []
     try:
         old, new = json.loads(before), json.loads(now)
     except ValueError:
+        old = {}
+    if old.get("version") != VERSION:
         return ["version"]
-    return [name for name in new if new[name] != old.get(name)]
+    changes: dict[str, None] = {}
+    for name, parts in new["jobs"].items():
+        known = old["jobs"].get(name, {})
+        changes |= dict.fromkeys(part for part in parts if parts[part] != known.get(part))
+    return list(changes)
 
 
 def members(job: JobExecutorInterface) -> list[Any]:
     """A job alone; the jobs of a group, in an order that is the same in every run."""
     if not job.is_group():
         return [job]
-    return sorted(job.jobs, key=lambda one: (one.rule.name, wildcards(one.wildcards_dict)))
+    return sorted(job.jobs, key=name_of)
+
+
+def name_of(one: Any) -> str:
+    """A job's rule and wildcards."""
+    return f"{one.rule.name}:{wildcards(one.wildcards_dict)}"
 
 
 def wildcards(values: Mapping[str, Any]) -> str:
@@ -167,9 +176,17 @@ def wildcards(values: Mapping[str, Any]) -> str:
 
 
 def inputs_of(job: JobExecutorInterface) -> list[str]:
-    """A job's inputs that count for its age: none that is `ancient`, or made by another job of its group."""
+    """A job's inputs that count for its age: none that is `ancient`, or made by another job of its group.
+
+    A copy of a source file is none either: it is another file in each run, and the signature holds its content.
+    """
     made = {str(path) for one in members(job) for path in one.output}
-    inputs = {str(path) for one in members(job) for path in one.input if not path.is_ancient}
+    inputs = {
+        str(path)
+        for one in members(job)
+        for path in one.input
+        if not (path.is_ancient or "sourcecache_entry" in path.flags)
+    }
     return sorted(str(Path(path).absolute()) for path in inputs - made)
 
 

@@ -32,6 +32,7 @@ from snakemake_executor_plugin_submitit.program import spawn
 from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, allocated_at, granted, seconds_held
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
+KILL_WAIT_S = 10.0  # from SIGTERM to SIGKILL, where SLURM does not send them
 MARGIN_S = 10.0  # before the end of what a task may hold: SLURM counts until its last process is gone
 FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
 USED_UP = "BUDGET, it has held its GPUs for as long as was reserved for it"
@@ -61,7 +62,7 @@ class Task:
     capped: bool = False
     overrun_s: float = 0.0
     asked_at: float = 0.0  # when SIGUSR2 came
-    terminated: bool = False
+    terminated: float = 0.0  # when SIGTERM came
     child: int = 0
     code: int = 1  # exit status of the last child
     ends_at: float = float("inf")
@@ -99,7 +100,7 @@ class Task:
 
     def _waiting(self) -> bool:
         self._beat()
-        return self.terminated
+        return bool(self.terminated)
 
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
@@ -189,6 +190,8 @@ class Task:
                 self.asked_at = self.asked_at or time.time()
             if time.time() > self.ends_at:
                 self._on_limit()
+            if self.terminated and time.time() > self.terminated + KILL_WAIT_S and not os.environ.get("SLURM_JOB_ID"):
+                self._signal_children(signal.SIGKILL)
             if self.asked_at and until == float("inf"):
                 self.checkpoint()
                 return
@@ -230,7 +233,7 @@ class Task:
         self.asked_at = self.asked_at or time.time()
 
     def _on_term(self, *_: Any) -> None:
-        self.terminated = True
+        self.terminated = self.terminated or time.time()
         if not os.environ.get("SLURM_JOB_ID"):  # SLURM sends it to every process itself
             self._signal_children(signal.SIGTERM)
 
