@@ -33,7 +33,8 @@ class Gate:
         limited = self.guard.limit is not None
         counted = [one for one in ready if limited and cost([one])]
         for tasks in self.submitter.chunks([one for one in ready if not (limited and cost([one]))]):
-            self.submit(tasks)
+            if not self.closed:
+                self.submit(tasks)
         with self.lock:
             self.waiting += counted
         self.release()
