@@ -112,7 +112,7 @@ rule build_report:
     params:
         records=f"{RESULTS}/records",
         study=lambda wildcards: STUDY.model_dump_json(),  # a function: its text may hold "{seed}"
-        command=f"snakemake --configfile {CONFIG}",
+        command=f"snakemake --cores all --configfile {CONFIG}",
         repository=workflow.basedir,
     message:
         "building the page"

@@ -44,7 +44,7 @@ def test_tables_figures_page_and_how_they_were_made_are_kept(
     assert Path("kept/report.html").read_text() == "<html></html>"
     made = Path("kept/made.md").read_text()
     for text in (
-        "command: snakemake --configfile study.yaml",
+        "command: `snakemake --cores all --configfile study.yaml`",
         f"devices: {made_up.DEVICE}",
         "| victim |",
         "width: 0.0625",

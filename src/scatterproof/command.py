@@ -113,7 +113,7 @@ def _publish(asked: argparse.Namespace) -> int:
 
     study = _read(asked.configfile)
     folder = asked.folder or Path("results") / study.study
-    command = f"snakemake --configfile {asked.configfile}"
+    command = f"snakemake --cores all --configfile {asked.configfile}"
     for path in publish(folder, asked.target, study, command, Path.cwd()):
         print(asked.target / path)
     return 0

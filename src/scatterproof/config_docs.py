@@ -27,7 +27,8 @@ INTRO = """\
 A study is one YAML file in this folder and everything that one run of the workflow does. Its results go to
 `results/<study>/`, named by the key `study`. Run one with
 
-```
+<!-- A pattern: NAME stands for the study's name. -->
+```bash no-run
 make study STUDY=config/NAME.yaml
 ```
 

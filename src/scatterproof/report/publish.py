@@ -46,7 +46,7 @@ def publish(results: Path, target: Path, study: Study, command: str, repository:
 
 def how_made(study: Study, tables: Mapping[str, pd.DataFrame], command: str, repository: Path) -> str:
     """`made.md`: the command, the commit, the machine, what each stage took, and the whole study."""
-    made = provenance(study, tables, command, repository)
+    made = provenance(study, tables, f"`{command}`", repository)
     facts = "\n".join(f"- {key}: {value}" for key, value in made["facts"].items() if value)
     summary = tables["cost_summary"]
     used = summary[["stage", "jobs", "device_minutes", "gpu_minutes", "allocated_gpu_minutes"]]
