@@ -31,13 +31,14 @@ from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import ASK_S, Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
-from snakemake_executor_plugin_submitit.requests import Request, request_of
+from snakemake_executor_plugin_submitit.requests import Request, request_of, resources_of, still_unknown
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.starts import fence, revoke
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
 
 HEARTBEAT_S = 10.0
+MOST_FAULTS = 20  # of impossible requests, named at the start
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
 
 
@@ -57,6 +58,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.over: set[int] = set()  # cells that have ended
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
         self.requests: dict[tuple[Any, ...], Request] = {}  # by what is asked for: a sweep's jobs ask for the same
+        self.warned: set[tuple[str, str]] = set()  # rules and resources
         self.limit = seconds(gpu_hours(self.settings.gpu_hours, self.workflow.config))
         self.cluster = reach_cluster(self.settings, self.logger)
         self._check_rules()
@@ -82,21 +84,39 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _check_rules(self) -> None:
-        """One job of each rule: what it asks for must be possible before anything is submitted."""
-        jobs = {rule_of(job): job for job in self.workflow.dag.needrun_jobs() if not job.is_local}
-        for job in jobs.values():
-            self._request(job)
+        """What every job asks for must be possible before anything is submitted, or, with `--keep-going`, is named."""
+        faults: dict[str, None] = {}
+        for job in self.workflow.dag.needrun_jobs():
+            if not job.is_local and job.resources:  # a callable of the workflow that fails is Snakemake's to name
+                try:
+                    self._request(job)
+                except WorkflowError as error:
+                    faults[str(error)] = None
+        shown = list(faults)[:MOST_FAULTS]
+        if len(faults) > MOST_FAULTS:
+            shown.append(f"and {len(faults) - MOST_FAULTS} more such resources")
+        if faults and not self.workflow.execution_settings.keep_going:
+            raise WorkflowError("\n".join(shown))
+        for line in shown:
+            self.logger.error(f"{line}; not submitted")
 
     def _request(self, job: JobExecutorInterface) -> Request:
-        # what depends on files that are still to be made is looked at when it is known
-        resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
+        resources = resources_of(job, self.workflow.global_resources)
         asked = (rule_of(job), job.threads, *((name, repr(value)) for name, value in resources.items()))
         if asked not in self.requests:
-            request = request_of(rule_of(job), job.threads, resources, self.settings)
+            members = len(job.jobs) if job.is_group() else 1
+            request = request_of(rule_of(job), job.threads, resources, self.settings, members)
+            self._warn_once(rule_of(job), request.ignored, resources)
             self.cluster.check(rule_of(job), request)
             check(rule_of(job), request, self.limit)
             self.requests[asked] = request
         return self.requests[asked]
+
+    def _warn_once(self, rule: str, ignored: dict[str, str], resources: dict[str, Any]) -> None:
+        for name, why in ignored.items():
+            if (rule, name) not in self.warned:
+                self.warned.add((rule, name))
+                self.logger.warning(f"rule {rule}, resource {name}={resources.get(name, '<TBD>')!r}: {why}")
 
     def _keep_budget(self) -> None:
         """Take stock of what earlier controllers have spent and left to do, and say so."""
@@ -120,8 +140,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             if not job.is_local:
                 with suppress(WorkflowError):  # said when it is submitted
                     request = self._request(job)
-                    cpus = int(request.parameters["cpus_per_task"])
-                    found.append(Left(rule_of(job), request.minutes, request.held, cpus))
+                    found.append(Left(rule_of(job), request.minutes, request.gpus, request.cpus))
         return found
 
     def _recover(self) -> list[dict[str, Any]]:
@@ -197,9 +216,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         ready = []
         for job, cell in fresh:
             try:
+                self._warn_once(rule_of(job), still_unknown(job), {})
                 ready.append(Ready(job, cell, self._program(job), self._request(job)))
             except WorkflowError as error:
-                self._refuse(job, str(error))
+                self._refuse(job, f"{error}. ")
         self.gate.offer(ready)
 
     def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
@@ -222,7 +242,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         except RejectedError as error:
             self.gate.dropped(tasks)
             for job in jobs:
-                self._refuse(job, f"not submitted: {error}. ")
+                self._refuse(job, f"rule {rule_of(job)} not submitted: {error}. ")
             return
         self.gate.submitted(tasks, rows)
         for job, row in zip(jobs, rows, strict=True):
@@ -236,6 +256,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.report_job_submission(info, register_job=False)
 
     def _refuse(self, job: JobExecutorInterface, why: str) -> None:
+        if job.is_group():
+            self.logger.error(why)  # Snakemake leaves it out
         self.report_job_error(SubmittedJobInfo(job), msg=why)
 
     # watching
