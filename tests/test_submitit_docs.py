@@ -1,4 +1,4 @@
-"""Settings, resources and states in the docs are those of the code: `python tests/test_submitit_docs.py` writes them."""
+"""Settings, resources and states in the docs are the code's: `python tests/test_submitit_docs.py` writes them."""
 
 import re
 import subprocess
