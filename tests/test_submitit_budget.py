@@ -23,7 +23,7 @@ from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.guard import Guard, check
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
-from snakemake_executor_plugin_submitit.requests import Request, gpus_in
+from snakemake_executor_plugin_submitit.requests import Request, gpus_in, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import Attempt
 from snakemake_executor_plugin_submitit.starts import granted, run_file, seconds_held
@@ -346,7 +346,7 @@ def test_what_nobody_could_count_is_refused() -> None:
     with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
         check("cell", Request({}, None, 1, 1), 3600)
     with pytest.raises(WorkflowError, match=r"rule cell: a budget .* needs its time limit"):
-        check("cell", Request({"slurm_gres": "gpu:a100:1"}, None, 0, 1), 3600)
+        check("cell", request_of("cell", 1, {"gres": "gpu:a100:1"}, ExecutorSettings()), 3600)
     for option in ("exclusive", "exclus"):
         with pytest.raises(WorkflowError, match="rule cell: --exclusive"):
             check("cell", Request({"slurm_additional_parameters": {option: True}}, 5, 0, 1), 3600)

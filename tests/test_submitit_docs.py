@@ -1,4 +1,4 @@
-"""What the docs say of settings and states is what the code has: `python tests/test_submitit_docs.py` writes it."""
+"""Settings, resources and states in the docs are the code's: `python tests/test_submitit_docs.py` writes them."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from snakemake_executor_plugin_submitit import resources
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings, documentation
 from snakemake_executor_plugin_submitit.states import STATES, Kind
 
@@ -21,14 +22,15 @@ def states() -> str:
 
 def filled(text: str) -> str:
     """A page with its generated parts made anew."""
-    for name, content in {"settings": documentation(), "states": states()}.items():
+    parts = {"settings": documentation(), "resources": resources.documentation(), "states": states()}
+    for name, content in parts.items():
         part = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = part.sub(lambda found, content=content: found[1] + content + found[2], text)  # type: ignore[misc]
     return text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_pages_have_every_setting_and_state(page: Path) -> None:
+def test_the_pages_have_every_setting_resource_and_state(page: Path) -> None:
     assert page.read_text() == filled(page.read_text())
 
 

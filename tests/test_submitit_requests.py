@@ -48,14 +48,25 @@ def test_settings_stand_in_where_a_rule_says_nothing() -> None:
     ]
     assert parameters["slurm_additional_parameters"]["nice"] == "5"
     assert ask(settings=settings, slurm_partition="mine").parameters["slurm_partition"] == "mine"
-    assert "slurm_gres" not in ask(settings=settings, gpu=1).parameters
+    for resources in ({"gpu": 1}, {"gpu": 0}):
+        assert "slurm_gres" not in ask(settings=settings, **resources).parameters
+    assert ask(settings=settings).gpus == 1
+    assert {"slurm_qos", "slurm_constraint"}.isdisjoint(ask(settings=settings, qos="", constraint="").parameters)
 
 
-def test_gpus_among_generic_resources_are_held_but_need_no_slots_of_this_machine() -> None:
-    request = ask(gres="gpu:a100:2")
-    assert (request.gpus, request.held) == (0, 2)
-    Cluster(1000, gpus=0).check("cell", request)
-    assert (ask(gpu=2, gpu_model="h100").held, ask(gpu=3).held, ask(gres="shard:4").held) == (2, 3, 0)
+def test_gpus_count_however_they_are_asked_for() -> None:
+    asked = [{"gpu": 3}, {"gpu": "2"}, {"gpu": 2, "gpu_model": "h100"}, {"gpu_model": "h100"}, {"gres": "gpu:a100:2"}]
+    assert [ask(**one).gpus for one in asked] == [3, 2, 2, 1, 2]
+    assert [ask(**one).gpus for one in ({"gres": "shard:4"}, {"gpu_model": "h100", "gpu": 0}, {})] == [0, 0, 0]
+    with pytest.raises(WorkflowError, match=r"resource gpu=2 .*this machine has 1 GPUs"):
+        Cluster(1000, gpus=1).check("cell", ask(gres="gpu:a100:2"))
+
+
+def test_other_generic_resources_go_with_gpus() -> None:
+    assert ask(gpu=1, gres="shard:2").parameters["slurm_gres"] == "shard:2"
+    assert ask(gpu=1, gres="shard:2").parameters["gpus_per_node"] == 1
+    both = ask(gpu=2, gpu_model="h100", gres="shard:2").parameters
+    assert (both["slurm_gres"], "gpus_per_node" in both) == ("gpu:h100:2,shard:2", False)
 
 
 def test_a_rule_that_asks_for_less_memory_than_its_snakemake_needs_gets_enough() -> None:
@@ -78,6 +89,20 @@ def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
         ({"gpu": 1.5}, "rule cell, resource gpu=1.5: expected a whole number"),
         ({"gpu": -1}, "rule cell, resource gpu=-1: expected a whole number of at least 0"),
         ({"gpu": 1, "gres": "gpu:1"}, "give either gpu or gres, not both"),
+        ({"gpu_model": "h100", "gres": "shard:1,gpu"}, "give either gpu or gres, not both"),
+        ({"gpu": "a100:2"}, "rule cell, resource gpu='a100:2': expected a whole number; the model is"),
+        ({"gpu_model": "'a100'"}, "resource gpu_model=\"'a100'\": expected the name of a model"),
+        ({"gres": "'gpu:1'"}, "expected NAME, NAME:NUMBER or NAME:TYPE:NUMBER"),
+        ({"gres": "gpu:1 shard:2"}, "expected NAME, NAME:NUMBER or NAME:TYPE:NUMBER"),
+        ({"gpus": 1}, "rule cell, resource gpus=1: the job asks for 0 GPUs: give the number as gpu"),
+        ({"nvidia_gpu": 2, "gpu": 1}, "rule cell, resource nvidia_gpu=2: the job asks for 1 GPUs"),
+        ({"tasks_per_gpu": 2, "gpu": 1}, "rule cell, resource tasks_per_gpu=2: a job is one task"),
+        ({"tasks_per_gpu": 1, "gpu": 2}, "rule cell, resource tasks_per_gpu=1: a job is one task"),
+        ({"mpi": "srun", "tasks": 2}, "MPI jobs are not supported"),
+        ({"slurm_nodes": 2}, "rule cell, resource slurm_nodes=2: a job is one task on one node here"),
+        ({"nodes": 0}, "rule cell, resource nodes=0: expected a whole number of at least 1"),
+        ({"slurm_cluster": "big"}, "rule cell, resource slurm_cluster='big': only the default cluster"),
+        ({"cpus_per_gpu": "all", "gpu": 1}, "rule cell, resource cpus_per_gpu='all': expected a whole number"),
         ({"mpi": "srun"}, "MPI jobs are not supported"),
         ({"clusters": "big"}, "only the default cluster is supported"),
         ({"runtime": float("inf")}, "expected a whole number"),
@@ -85,7 +110,10 @@ def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
         ({"slurm_extra": "--clusters=big"}, "--clusters is managed by the plugin"),
         ({"nodes": 2}, "a job is one task on one node here"),
         ({"tasks": 4}, "a job is one task on one node here"),
-        ({"slurm_partition": "a\n#SBATCH --uid=0"}, "control characters"),
+        (
+            {"slurm_partition": "a\n#SBATCH --uid=0"},
+            "resource slurm_partition='a\\n#SBATCH --uid=0': control characters",
+        ),
         ({"slurm_extra": "--output=/etc/passwd"}, "--output is managed by the plugin"),
         ({"slurm_extra": "--outp=/etc/passwd"}, "--outp is managed by the plugin"),
         ({"slurm_extra": "-o x"}, "expected long options"),
@@ -98,6 +126,25 @@ def test_what_cannot_be_is_refused_by_name(resources: dict[str, Any], said: str)
     with pytest.raises(WorkflowError) as error:
         ask(**resources)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus"),
+    [
+        ({}, 8),
+        ({"cpus_per_task": 0}, 8),
+        ({"cpus_per_task": 2}, 2),
+        ({"cpus_per_task": -1}, None),
+        ({"gpu": 2, "cpus_per_gpu": 3}, 6),
+        ({"gres": "gpu:h100:2", "cpus_per_gpu": 3}, 6),
+        ({"gpu_model": "h100", "cpus_per_gpu": 3}, 3),
+        ({"gpu": 2, "cpus_per_gpu": 3, "cpus_per_task": 4}, 4),
+        ({"gpu": 2, "cpus_per_gpu": 0}, None),
+        ({"cpus_per_gpu": 3}, 8),
+    ],
+)
+def test_cpus_are_those_of_the_slurm_plugin(resources: dict[str, int], cpus: int | None) -> None:
+    assert ask(threads=8, **resources).parameters.get("cpus_per_task") == cpus
 
 
 @pytest.mark.parametrize(

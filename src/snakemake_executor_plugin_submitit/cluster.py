@@ -35,8 +35,8 @@ class Cluster:
                     raise WorkflowError(f"rule {rule}: partition {name!r} does not exist, expected one of {known}")
         if self.gpus is not None and request.gpus > self.gpus:
             raise WorkflowError(
-                f"rule {rule}, resource gpu={request.gpus}: this machine has {self.gpus} GPUs to hand out; "
-                "--submitit-gpus N sets their number"
+                f"rule {rule}, resource gpu={request.gpus} (or as much by gpu_model or gres): this machine has "
+                f"{self.gpus} GPUs to hand out; --submitit-gpus N sets their number"
             )
 
 
@@ -44,7 +44,7 @@ def reach_cluster(settings: ExecutorSettings, logger: Any) -> Cluster:
     """Look at the cluster; waits for minutes where SLURM does not answer. Raises: WorkflowError."""
     limit = int(settings.array_limit or 1000)
     if settings.cluster != "slurm":
-        return Cluster(limit, gpus=len(local_gpus(settings.gpus)) if settings.cluster == "local" else None)
+        return Cluster(limit, gpus=len(local_gpus(settings.gpus)))
     missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if not shutil.which(name)]
     if missing:
         raise WorkflowError(

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,16 +21,16 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
-from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
+from snakemake_executor_plugin_submitit.cells import describe, program
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.earlier import Earlier
 from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
-from snakemake_executor_plugin_submitit.forecast import Left, tell, write_left
+from snakemake_executor_plugin_submitit.forecast import tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
-from snakemake_executor_plugin_submitit.guard import ASK_S, Guard, check
+from snakemake_executor_plugin_submitit.guard import ASK_S, Guard
+from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
-from snakemake_executor_plugin_submitit.requests import Request, request_of
 from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of, members
@@ -52,7 +51,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
 
     def __post_init__(self) -> None:
         defaults = with_defaults(cast(ExecutorSettings, self.workflow.executor_settings), os.environ)
-        self.settings, self.default_minutes = defaults.settings, defaults.minutes
+        self.settings = defaults.settings
         if defaults.ignored:
             self.logger.warning(f"Of your environment, ignored for the jobs: {', '.join(defaults.ignored)}")
         self.base = Path(self.settings.folder or ".submitit").absolute()
@@ -63,10 +62,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.returned: Counter[str] = Counter()
         self.over: set[int] = set()  # cells that have ended
         self.row_of: dict[JobExecutorInterface, dict[str, Any]] = {}
-        self.requests: dict[tuple[Any, ...], Request] = {}  # by what is asked for: a sweep's jobs ask for the same
         self.limit = seconds(gpu_hours(self.settings.gpu_hours, self.workflow.config))
         self.cluster = reach_cluster(self.settings, self.logger)
-        self._check_rules()
+        self.requests = JobRequests(self.workflow, defaults, self.cluster, self.limit, self.logger)
+        self.requests.check_all()
         self.base.mkdir(parents=True, exist_ok=True)
         try:
             self.journal = Journal(self.base / "journal.sqlite")
@@ -89,25 +88,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         self.ready = True
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def _check_rules(self) -> None:
-        """One job of each rule: what it asks for must be possible before anything is submitted."""
-        jobs = {rule_of(job): job for job in self.workflow.dag.needrun_jobs() if not job.is_local}
-        for job in jobs.values():
-            self._request(job)
-
-    def _request(self, job: JobExecutorInterface) -> Request:
-        # what depends on files that are still to be made is looked at when it is known
-        resources = {name: value for name, value in job.resources.items() if str(value) != "<TBD>"}
-        if self.default_minutes:
-            resources.setdefault("runtime", self.default_minutes)
-        asked = (rule_of(job), job.threads, *((name, repr(value)) for name, value in resources.items()))
-        if asked not in self.requests:
-            request = request_of(rule_of(job), job.threads, resources, self.settings)
-            self.cluster.check(rule_of(job), request)
-            check(rule_of(job), request, self.limit)
-            self.requests[asked] = request
-        return self.requests[asked]
-
     def _keep_budget(self) -> None:
         """Take stock of what earlier controllers have spent and left to do, and say so."""
         study = self.workflow.config.get("study")
@@ -118,21 +98,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         guard.load()
         self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
-        left = self._left()
+        left = self.requests.left()
         if left:
             self.logger.info(tell(left, self.journal.tasks(), study, self.limit, guard.budget.used))
             write_left(self.base, study, left)
-
-    def _left(self) -> list[Left]:
-        """What is to be run, one entry a job, as far as it can be known by now."""
-        found = []
-        for job in self.workflow.dag.needrun_jobs():
-            if not job.is_local:
-                with suppress(WorkflowError):  # said when it is submitted
-                    request = self._request(job)
-                    cpus = int(request.parameters["cpus_per_task"])
-                    found.append(Left(rule_of(job), request.minutes, request.held, cpus))
-        return found
 
     def _recover(self) -> list[dict[str, Any]]:
         for attempt in range(60):
@@ -210,9 +179,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         ready = []
         for job, cell in fresh:
             try:
-                ready.append(Ready(job, cell, self._program(job), self._request(job), self.signatures.sources(job)))
+                ready.append(
+                    Ready(job, cell, self._program(job), self.requests.at_submission(job), self.signatures.sources(job))
+                )
             except WorkflowError as error:
-                self._refuse(job, str(error))
+                self._refuse(job, f"{error}. ")
         self.gate.offer(ready)
 
     def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
@@ -239,7 +210,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         except RejectedError as error:
             self.gate.dropped(tasks)
             for job in jobs:
-                self._refuse(job, f"not submitted: {error}. ")
+                self._refuse(job, f"rule {rule_of(job)} not submitted: {error}. ")
             return
         self.gate.submitted(tasks, rows)
         for job, row in zip(jobs, rows, strict=True):

@@ -96,13 +96,13 @@ class Guard:
     def submitted(self, tasks: list[list[Ready]], rows: list[Task]) -> None:
         """Reserved tasks have names now. rows: of all their cells, in order."""
         request = for_all(tasks)
-        if self.limit is None or not request.held:
+        if self.limit is None or not request.gpus:
             return
         places = iter(rows)
         for cells in tasks:
             row = [next(places) for _ in cells][0]  # noqa: RUF015 - all of them are taken
             key = (row["submission"], row["task"])
-            self.tasks[key] = row | {"request": {"gpus": request.held, "minutes": request.minutes, "capped": True}}
+            self.tasks[key] = row | {"request": {"gpus": request.gpus, "minutes": request.minutes, "capped": True}}
             self.budget.rename(id(cells[0]), key)
             self.budget.reserve(key, limit_of(self.tasks[key]))  # less, where a submission was cut in two
 
@@ -192,14 +192,14 @@ def check(rule: str, request: Request, limit: int | None) -> None:
     extra = request.parameters.get("slurm_additional_parameters", {})
     if any(len(key) >= 6 and "exclusive".startswith(key) for key in extra):  # sbatch takes abbreviations
         raise WorkflowError(f"rule {rule}: --exclusive holds every GPU of a node, which a budget ({KEY}) cannot count")
-    if request.held and request.minutes is None:
+    if request.gpus and request.minutes is None:
         raise WorkflowError(f"rule {rule}: a budget ({KEY}) needs its time limit: give it the resource runtime")
 
 
 def cost(cells: list[Ready]) -> int:
     """GPU-seconds that a task with these cells may hold."""
     request = for_all([cells])
-    return request.held * 60 * (request.minutes or 0)
+    return request.gpus * 60 * (request.minutes or 0)
 
 
 def _started_again(task: Task) -> bool:

@@ -6,12 +6,13 @@ docs/further.md), so that a workflow moves over by changing one flag.
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 
+from snakemake_executor_plugin_submitit.resources import RESOURCES, Use, of_group, suspects
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 
 MANAGED = {
@@ -34,73 +35,168 @@ MANAGED = {
     *("gpus-per-socket", "nodefile", "cluster-constraint"),
     *("gpus-per-node", "gpus-per-task", "cpus-per-task", "cpus-per-gpu", "ntasks-per-node", "quiet", "uid", "gid"),
 }
-_OTHER = "run it with snakemake-executor-plugin-slurm"
-REFUSED = {
-    "mpi": f"MPI jobs are not supported: {_OTHER}",
-    **dict.fromkeys(("clusters", "cluster", "slurm_cluster"), f"only the default cluster is supported: {_OTHER}"),
-}
+TBD = "<TBD>"  # Snakemake's text for a resource that is not known yet
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
+_MODEL = re.compile(r"[\w.+-]+")
+_GRES = re.compile(r"(gres[/:])?[A-Za-z]\w*([:=][\w.+-]+){0,2}(\([^()]*\))?")
 
 
 @dataclass(frozen=True)
 class Request:
     """Resources of one task. parameters: of submitit's AutoExecutor; minutes: None for the partition's own limit.
 
-    gpus: those of the resource `gpu`, which this machine's slots are for.
+    gpus: by number, by model or among generic resources. ignored: why, by the resource that has no effect.
     """
 
     parameters: dict[str, Any]
     minutes: int | None
     gpus: int
     pack: int
+    ignored: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def held(self) -> int:
-        """GPUs that SLURM hands out for it, among generic resources too."""
-        return self.gpus or gpus_in(str(self.parameters.get("slurm_gres") or ""))
+    def cpus(self) -> int:
+        """CPUs, where they are known: one at least."""
+        return int(self.parameters.get("cpus_per_task", 1))
 
 
-def request_of(rule: str, threads: int, resources: Mapping[str, Any], settings: ExecutorSettings) -> Request:
-    """What a job of a rule asks for. Raises: WorkflowError that names the rule and the resource."""
+def resources_of(job: Any, limits: Collection[str]) -> dict[str, Any]:
+    """A job's resources, or a group job's, without those that depend on files which are still to be made.
+
+    limits: what Snakemake itself keeps to (`--resources`); where the plugin does not know it, it is none for SLURM.
+    """
+    values = {name: value for name, value in job.resources.items() if value is not None and str(value) != TBD}
+    if job.is_group():
+        values = of_group(values, [dict(one.resources.items()) for one in job.jobs])
+    return {name: value for name, value in values.items() if name in RESOURCES or name not in limits}
+
+
+def still_unknown(job: Any) -> dict[str, str]:
+    """Resources that are not known when the job is submitted, and why that matters."""
+    names = [name for name, value in job.resources.items() if str(value) == TBD]
+    ours = [name for name in names if name in RESOURCES and RESOURCES[name].use is not Use.DERIVED]
+    return dict.fromkeys(ours, "ignored: its value is not known at submission")
+
+
+def request_of(
+    rule: str, threads: int, resources: Mapping[str, Any], settings: ExecutorSettings, members: int = 1
+) -> Request:
+    """What a job of a rule, or a group of so many, asks for. Raises: WorkflowError that names the rule and resource."""
     asked = _Resources(rule, resources)
-    for name, why in REFUSED.items():
-        if asked.get(name):
-            raise asked.error(name, why)
+    gpus, gres = _gpus(asked, settings)
+    _refuse(asked, gpus)
     minutes = asked.count("runtime", 1)
-    gpus = asked.count("gpu", 0) or 0
-    gres = asked.text("gres") or (settings.gres if not gpus else None)
-    if gpus and asked.text("gres"):
-        raise asked.error("gres", "give either gpu or gres, not both")
-    model = asked.text("gpu_model")
+    cpus = _cpus(asked, threads, gpus)
+    per_cpu = asked.count("mem_mb_per_cpu", 1)
+    memory = asked.count("mem_mb", 1)
     parameters: dict[str, Any] = {
-        "nodes": asked.count("nodes", 1) or 1,
+        "nodes": 1,
         "tasks_per_node": 1,
-        "cpus_per_task": asked.count("cpus_per_task", 1) or max(1, threads),
+        "cpus_per_task": max(cpus, threads) if cpus and members > 1 else cpus,
         "stderr_to_stdout": True,
         "timeout_min": minutes,
-        "gpus_per_node": gpus if gpus and not model else None,
-        "slurm_gres": f"gpu:{model}:{gpus}" if gpus and model else gres,
-        "slurm_mem": _megabytes(asked.count("mem_mb", 1), settings.least_mem_mb or 0),
-        "slurm_mem_per_cpu": _megabytes(asked.count("mem_mb_per_cpu", 1), 0),
+        "gpus_per_node": None if asked.text("gpu_model") else asked.count("gpu", 0) or None,
+        "slurm_gres": gres,
+        "slurm_mem": None if per_cpu else _megabytes(memory, settings.least_mem_mb or 0),
+        "slurm_mem_per_cpu": _megabytes(per_cpu, 0),
         "slurm_partition": asked.text("slurm_partition") or settings.partition,
-        "slurm_account": asked.text("slurm_account") or settings.account,
-        "slurm_qos": asked.text("qos") or asked.text("slurm_qos") or settings.qos,
-        "slurm_constraint": asked.text("constraint") or settings.constraint,
+        "slurm_account": _first(asked.text("slurm_account")) or settings.account,
+        "slurm_qos": asked.choice("qos", "slurm_qos", default=settings.qos),
+        "slurm_constraint": asked.choice("constraint", default=settings.constraint),
     }
-    for name in ("nodes", "tasks", "tasks_per_node", "ntasks"):
-        if (asked.count(name, 1) or 1) > 1:
-            raise asked.error(name, "a job is one task on one node here")
-    if parameters["slurm_mem"] and parameters["slurm_mem_per_cpu"]:
-        parameters["slurm_mem"] = None  # the more exact one, as the slurm plugin has it
-    for name, value in parameters.items():
-        if isinstance(value, str) and not _PLAIN.fullmatch(value):
-            raise asked.error(name.removeprefix("slurm_"), "control characters are not allowed")
+    for name in ("partition", "account", "qos", "constraint", "gres"):
+        value = getattr(settings, name)
+        if value and not _PLAIN.fullmatch(value):
+            raise WorkflowError(f"--submitit-{name}: {value!r}: control characters are not allowed")
     extra = parse_extra(settings.extra or "", "--submitit-extra")
     extra |= parse_extra(asked.text("slurm_extra") or "", f"rule {rule}, resource slurm_extra")
     extra["requeue" if settings.requeue == "always" else "no-requeue"] = True
     parameters["slurm_additional_parameters"] = extra
     pack = asked.count("pack", 1) or settings.pack or 1
-    return Request({key: value for key, value in parameters.items() if value is not None}, minutes, gpus, pack)
+    parameters = {key: value for key, value in parameters.items() if value is not None}
+    return Request(parameters, minutes, gpus, pack, _ignored(asked, gpus, settings, members))
+
+
+def _gpus(asked: "_Resources", settings: ExecutorSettings) -> tuple[int, str | None]:
+    """GPUs, and the generic resources: with a model among them, or those of the settings where a rule says nothing."""
+    if isinstance(asked.get("gpu"), str) and ":" in asked.get("gpu"):
+        raise asked.error("gpu", "expected a whole number; the model is a resource of its own, gpu_model")
+    number, model, gres = asked.count("gpu", 0), asked.text("gpu_model"), asked.text("gres")
+    if model and not _MODEL.fullmatch(model):
+        raise asked.error("gpu_model", "expected the name of a model, as a100")
+    if gres and not all(_GRES.fullmatch(part.strip()) for part in gres.split(",")):
+        raise asked.error("gres", "expected NAME, NAME:NUMBER or NAME:TYPE:NUMBER, with commas between")
+    if model and number is None:
+        number = 1
+    if number and "gpu" in _kinds(gres or ""):
+        raise asked.error("gres", "give either gpu or gres, not both, for GPUs")
+    if number and model:
+        return number, ",".join(filter(None, [f"gpu:{model}:{number}", gres]))
+    if number:
+        return number, gres
+    if gres is None and asked.get("gpu") is None:
+        gres = settings.gres
+    return gpus_in(gres or ""), gres
+
+
+def _refuse(asked: "_Resources", gpus: int) -> None:
+    for name, known in RESOURCES.items():
+        if known.use is Use.REFUSED and asked.get(name):
+            raise asked.error(name, known.meaning)
+        if known.use is Use.ONE:
+            per_gpu = name.endswith("per_gpu")
+            number = asked.count(name, None if per_gpu else int(known.option == "nodes")) or 0
+            if number * (gpus if per_gpu and number == 1 else 1) > 1:
+                raise asked.error(name, "a job is one task on one node here")
+        if known.use is Use.SAME and (asked.count(name, 0) or gpus) != gpus:
+            raise asked.error(name, f"the job asks for {gpus} GPUs: give the number as gpu")
+
+
+def _cpus(asked: "_Resources", threads: int, gpus: int) -> int | None:
+    """CPUs of a task; None: the cluster's default."""
+    number = asked.count("cpus_per_task")
+    each = asked.count("cpus_per_gpu") if gpus else None
+    if number:
+        return number if number > 0 else None
+    if each is not None:
+        return each * gpus if each > 0 else None
+    return max(1, threads)
+
+
+def _ignored(asked: "_Resources", gpus: int, settings: ExecutorSettings, members: int) -> dict[str, str]:
+    """Why, by each resource that has no effect, or another one than it seems."""
+    found = {}
+    local = settings.cluster != "slurm"
+    requeue = asked.get("slurm_requeue")
+    if asked.get("gpu_manufacturer"):
+        found["gpu_manufacturer"] = f"ignored: {RESOURCES['gpu_manufacturer'].meaning}"
+    if requeue is not None and bool(requeue) != (settings.requeue == "always"):
+        found["slurm_requeue"] = f"ignored: {RESOURCES['slurm_requeue'].meaning}"
+    if asked.get("threads") is not None:
+        found["threads"] = f"ignored: {RESOURCES['threads'].meaning}"
+    for name in ("cpus_per_gpu", "tasks_per_gpu", "ntasks_per_gpu"):
+        if asked.get(name) and not gpus and asked.get("gpu") is None:
+            found[name] = "ignored: the job asks for no GPU"
+    if asked.get("cpus_per_gpu") and asked.get("cpus_per_task"):
+        found["cpus_per_gpu"] = "ignored: cpus_per_task comes first"
+    if _first(asked.text("slurm_account")) != asked.text("slurm_account"):
+        found["slurm_account"] = "all but the first account are ignored: SLURM takes one"
+    if local and asked.get("gpu_model"):
+        found["gpu_model"] = "ignored: this machine hands out any of its GPUs"
+    if members > 1 and gpus and not asked.get("gpu"):
+        name = "gres" if asked.text("gres") else "gpu_model"
+        found[name] = f"the {members} jobs of the group share it; only what is asked for by gpu adds up"
+    others = suspects(name for name in asked.values if not local or "gpu" in name.lower())
+    return found | others
+
+
+def _first(accounts: str | None) -> str | None:
+    return next(iter(re.findall(r"[^,\s]+", accounts or "")), None)
+
+
+def _kinds(gres: str) -> list[str]:
+    parts = [part.strip().removeprefix("gres/").removeprefix("gres:") for part in gres.split(",")]
+    return [re.split("[:=(]", part)[0] for part in parts]
 
 
 def gpus_in(gres: str) -> int:
@@ -146,19 +242,29 @@ class _Resources:
         return self.values.get(name)
 
     def text(self, name: str) -> str | None:
-        value = self.get(name)
-        return None if value is None or value == "" else str(value)
+        return self.choice(name, default=None)
 
-    def count(self, name: str, lowest: int) -> int | None:
+    def choice(self, *names: str, default: str | None) -> str | None:
+        """The first of the resources that is given, which may say that there is to be none; else a setting."""
+        name = next((one for one in names if self.get(one) is not None), None)
+        if name is None:
+            return default
+        value = str(self.get(name))
+        if not _PLAIN.fullmatch(value):
+            raise self.error(name, "control characters are not allowed")
+        return value or None
+
+    def count(self, name: str, lowest: int | None = None) -> int | None:
         value = self.get(name)
         if value is None or value == "":
             return None
+        expected = "expected a whole number" + ("" if lowest is None else f" of at least {lowest}")
         try:
             number = int(value)
         except (TypeError, ValueError, OverflowError):
             raise self.error(name, "expected a whole number") from None
-        if isinstance(value, bool) or number != float(value) or (number < lowest):
-            raise self.error(name, f"expected a whole number of at least {lowest}")
+        if isinstance(value, bool) or number != float(value) or (lowest is not None and number < lowest):
+            raise self.error(name, expected)
         return number
 
     def error(self, name: str, why: str) -> WorkflowError:

@@ -43,8 +43,8 @@ class SlurmArrays(SlurmExecutor):
         script = Path(self.folder) / "sbatch.sh"
         command = " ".join([*(shlex.quote(word) for word in LAUNCHER), shlex.quote(str(self.folder))])
         parameters = {"array_parallelism": len(tasks), **self.parameters, "time": self.minutes, "map_count": len(tasks)}
-        cpus = parameters.get("cpus_per_task", 1)
-        parameters["srun_args"] = [f"--cpus-per-task={cpus}"]  # srun has not taken it from the job since 22.05
+        cpus = parameters.get("cpus_per_task")  # None: the cluster's default, of which srun takes all
+        parameters["srun_args"] = [f"--cpus-per-task={cpus}"] if cpus else []  # not taken from the job since 22.05
         script.write_text(_make_sbatch_string(command=command, folder=self.folder, **parameters))
         job_id = slurm.sbatch(str(script))
         return [SlurmJob(folder=self.folder, job_id=f"{job_id}_{task.index}") for task in tasks]

@@ -102,7 +102,7 @@ class Submitter:
             "attempt": tasks[0][0].cell["attempt"],
             "cluster": self.settings.cluster,
             "request": json.dumps(
-                {**request.parameters, "minutes": request.minutes, "gpus": request.held, "study": self.study}
+                {**request.parameters, "minutes": request.minutes, "gpus": request.gpus, "study": self.study}
                 | {"capped": self.capped}
             ),
             "folder": str(folder),
@@ -134,7 +134,7 @@ class Submitter:
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
             delay = min(delay, max(10, request.minutes * 60 // 3))
-        capped = self.capped and request.held > 0
+        capped = self.capped and request.gpus > 0
         local = self.settings.cluster != "slurm"
         return Task(
             folder=folder,
