@@ -21,7 +21,7 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.accounts import Accounts
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
-from snakemake_executor_plugin_submitit.cells import describe, program
+from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.earlier import Earlier
 from snakemake_executor_plugin_submitit.ending import cancel, end
