@@ -77,5 +77,5 @@ def test_running_jobs_with_a_copied_source_go_on_unless_it_has_changed(tmp_path:
     (tmp_path / "go").touch()
     assert process.wait(90) == 0, sweep.log
     assert sweep.log.count("going on with job") == 2
-    assert sweep.log.count("is out of date and is cancelled: changed: params") == 2
+    assert sweep.log.count("is out of date and is cancelled: changed: code, params") == 2
     assert [(tmp_path / f"out/{i}.txt").read_text().splitlines()[0] for i in (1, 2)] == ["new", "new"]
