@@ -7,6 +7,8 @@ else compile torch anew, which takes seconds. `sh envs/install.sh` runs this, wi
 import importlib
 import pkgutil
 
+from scatterproof.vision import allow_torchvision
+
 LATE = (  # what is imported within functions, here or in the libraries
     "matplotlib.backends.backend_svg",
     "sklearn.datasets",
@@ -24,6 +26,7 @@ def main() -> None:
     for package in ("scatterproof", "snakemake_executor_plugin_submitit"):
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
+    allow_torchvision()
     for name in LATE:
         importlib.import_module(name)
 

@@ -128,6 +128,18 @@ def test_a_checkpoint_of_another_architecture(with_data: Path) -> None:
     refused_in(with_data, study, "check_study", *named)
 
 
+def test_a_checkpoint_with_values_that_are_no_numbers(with_data: Path) -> None:
+    state = build_model(VictimConfig(width=1 / 64), 10).state_dict()
+    state["classifier.3.weight"][2, 5] = float("nan")
+    save_file(state, with_data / "odd.safetensors")
+    study = changed({"victim.kind": "checkpoint", "victim.checkpoint": "odd.safetensors", "victim.seeds": [0]})
+    named = (
+        "victim.checkpoint 'odd.safetensors': classifier.3.weight has 1 of 4,096 values",
+        "the first nan at [2, 5]",
+    )
+    refused_in(with_data, study, "check_study", *named)
+
+
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
@@ -136,8 +148,12 @@ def test_a_checkpoint_of_another_architecture(with_data: Path) -> None:
             "missing y_test (present: x_train, y_train, x_test), expected x_train, y_train, x_test, y_t",
         ),
         ({"y_test": np.array([0, 1, 2, 9])}, "y_test has the label 9, expected 0 to 2 (the classes of y_train)"),
+        (
+            {"y_train": np.arange(30) % 3 + 1, "y_test": np.array([1, 2, 3, 1])},
+            "y_train: labels run 1..3, expected 0..2: subtract 1, from y_test too",
+        ),
     ],
-    ids=["missing array", "label"],
+    ids=["missing array", "label", "labels from 1"],
 )
 def test_a_bad_npz(tmp_path: Path, arrays: dict[str, Any], named: str) -> None:
     good = {

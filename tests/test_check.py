@@ -1,5 +1,6 @@
 """What does not fit is said before anything is trained."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from scatterproof.check import CheckError, check_study
+from scatterproof.data import Split
 from scatterproof.errors import UserError
 from scatterproof.files import write_json
 from scatterproof.models import ModelError
@@ -124,3 +126,13 @@ def test_every_seeds_checkpoint_is_held_to_the_architecture(tmp_path: Path) -> N
     assert "classifier.6.weight is [6, 64], the model has [5, 64]" in str(caught.value)
     save_file(network(vgg(), seed=1).state_dict(), tmp_path / "2.safetensors")
     assert check(config)["victims"][0]["grids"] == {"16": {"classifier.0": [4, 25]}}
+
+
+def test_a_pirate_that_leaves_the_victim_a_class_without_images_is_refused() -> None:
+    data = dataset()
+    few = Split(data.victim.images[:4], data.victim.labels[:4])
+    study = Study(study="check", victim=vgg(), block_sizes=[16], prune=PruneConfig(corrections=["none"]))
+    with pytest.raises(CheckError) as caught:
+        check_study(study, dataclasses.replace(data, victim=few))
+    line = "dataset.pirate is 12, which leaves the victim no image of class 4: expected some of each of the 5 classes"
+    assert str(caught.value) == f"{line}, lower it"

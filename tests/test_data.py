@@ -101,7 +101,7 @@ def test_npz_keeps_pixels_where_they_are(tmp_path: Path, shape: tuple[int, ...],
 
 
 @settings(max_examples=30, deadline=None)
-@given(pirate=st.integers(0, 39), classes=st.integers(1, 7), seed=st.integers(0, 5))
+@given(pirate=st.integers(0, 39), classes=st.integers(2, 7), seed=st.integers(0, 5))
 def test_training_images_go_to_exactly_one_of_two(
     tmp_path_factory: pytest.TempPathFactory, pirate: int, classes: int, seed: int
 ) -> None:
@@ -151,6 +151,60 @@ BAD_ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "objects": (changed("y_test", lambda y: y.astype(object)), r"not an \.npz of plain arrays"),
     "negative": (changed("y_train", lambda y: y - 1), "y_train has the label -1, expected 0 to"),
     "huge": (changed("y_train", lambda y: y + 99), r"y_train has the label 102, expected 0 to 39"),
+    "float images beyond 1": (changed("x_train", lambda x: x * 2.0), r"\[N,H,W\] with values 0 to 255, not 0 to 510"),
+    "16-bit images": (
+        changed("x_test", lambda x: x.astype(np.uint16) * 257),
+        r"x_test is uint16 \[10, 6, 6, 3\], expected",
+    ),
+    "NaN": (changed("x_test", lambda x: x * np.nan), r"x_test is float64 .* with values 0 to 255, not NaN"),
+    "bool images": (changed("x_test", lambda x: x > 9), r"x_test is bool \[10, 6, 6, 3\], expected uint8"),
+    "alpha": (changed("x_test", lambda x: np.pad(x, [(0, 0)] * 3 + [(0, 1)])), r"x_test is uint8 \[10, 6, 6, 4\], exp"),
+    "images last": (
+        changed("x_train", lambda x: x.transpose(1, 2, 3, 0)),
+        r"x_train is uint8 \[6, 6, 3, 40\], expected",
+    ),
+    "rows of colours": (
+        changed("x_train", lambda x: x.reshape(40, 36, 3)),
+        r"x_train is \[40, 36, 3\], which may be \[N,H,W\] or have channels: expected four axes",
+    ),
+    "all the same": (
+        changed("x_test", lambda x: np.broadcast_to(x[:1], x.shape)),
+        "x_test: all 10 images are the same, expected images that differ",
+    ),
+    "constant": (changed("x_train", np.zeros_like), "x_train: all 40 images are the same, expected images that differ"),
+    "two scales": (
+        changed("x_test", lambda x: x // 128),
+        r"x_test: values end at 1, but those of .*x_train at 255, expected one scale, 0 to 255",
+    ),
+    "from 1": (
+        changed("y_train", lambda y: y + 1),
+        r"y_train: labels run 1\.\.4, expected 0\.\.3: subtract 1, from y_test",
+    ),
+    "both from 1": (
+        lambda a: a | {"y_train": a["y_train"] + 1, "y_test": a["y_test"] + 1},
+        r"y_train: labels run 1\.\.4, expected 0\.\.3",
+    ),
+    "a gap": (
+        changed("y_train", lambda y: np.where(y > 1, y + 1, y)),
+        r"y_train has no image of class 2, expected some of each class 0\.\.4",
+    ),
+    "gaps": (
+        changed("y_train", lambda y: 10 * y),
+        "y_train has no image of the classes 1, 2, 3, 4, 5, 6, 7, 8 and 19 more, expected some of each class 0..30",
+    ),
+    "not tested": (
+        changed("y_test", lambda y: np.where(y == 3, 0, y)),
+        r"y_test has no image of class 3, expected some of each class 0\.\.3",
+    ),
+    "one class": (
+        changed("y_train", lambda y: y * 0 + 2),
+        "y_train has the label 2 alone, expected at least two classes",
+    ),
+    "beyond 63 bits": (
+        changed("y_train", lambda y: y.astype(np.uint64) + np.uint64(2**63)),
+        "y_train has the label 9223372036854775811, expected 0 to the number of classes",
+    ),
+    "no labels": (changed("y_train", lambda y: y[:0]), "x_train has 40 images, but y_train has 0 labels"),
     "unseen": (changed("y_test", lambda y: y + 1), r"y_test has the label 4, expected 0 to 3"),
     "counts": (changed("y_train", lambda y: y[:-1]), "x_train has 40 images, but y_train has 39 labels"),
     "empty": (changed("x_test", lambda x: x[:0]), r"x_test \[0, 6, 6, 3\] is empty"),
@@ -177,11 +231,21 @@ def test_a_pirate_that_takes_everything_is_refused(tmp_path: Path) -> None:
         read_dataset(DatasetConfig(pirate=1297))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken", b"\x93NUMPY"])
-def test_what_is_no_npz_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty"),
+        (b"no archive", "text that begins 'no archive'"),
+        (b"PK\x03\x04 broken", "a zip archive that is cut off or damaged"),
+        (b"\x93NUMPY", "a numpy array"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer"),
+        (b"<html>404", "an HTML page"),
+    ],
+)
+def test_what_is_no_npz_is_said_to_be_none(tmp_path: Path, content: bytes, what: str) -> None:
     path = tmp_path / "own.npz"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"own\.npz: not an \.npz"):
+    with pytest.raises(DatasetError, match=rf"own\.npz: not an \.npz of plain arrays: it is {what}"):
         read_dataset(DatasetConfig(kind="npz", path=str(path)))
 
 

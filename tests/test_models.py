@@ -1,6 +1,7 @@
 """Networks and checkpoints: torchvision's own names, and one line for everything that does not fit."""
 
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,35 @@ def test_torchvisions_classifiers_take_the_classes_and_own_arguments() -> None:
 def test_a_users_own_function_is_found_where_the_study_is_run() -> None:
     model = build_model(VictimConfig(model="own_networks:net", model_args={"hidden": 3}), 5)
     assert [layer.out_features for layer in dense_layers(model).values()] == [3, 5]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torchvision",
+        "from torchvision import models",
+        "from torchvision.ops import nms, MLP",
+        "import own_library",
+    ],
+)
+def test_a_users_own_module_may_import_torchvision(tmp_path: Path, line: str) -> None:
+    """In a Python of its own, where nothing has imported torchvision yet; at the module's top and in the function."""
+    (tmp_path / "own_library.py").write_text("import torchvision.transforms\n")
+    (tmp_path / "own_vision.py").write_text(f"{line}\n{OWN}")
+    (tmp_path / "own_late.py").write_text(f"{OWN}\ndef late():\n    {line}\n    return net()\n")
+    build = "from scatterproof.models import build_model; from scatterproof.victim_config import VictimConfig"
+    for model in ("own_vision:net", "own_late:late"):
+        run = f"{build}; print(type(build_model(VictimConfig(model={model!r}), 5)).__name__)"
+        done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout == "Sequential\n", done.stderr
+
+
+def test_torchvision_is_not_imported_until_it_is_asked_for() -> None:
+    run = (
+        "import scatterproof.models, sys; scatterproof.models.allow_torchvision(); print('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout == "False\n"
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

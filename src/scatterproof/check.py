@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scatterproof.arrays import missing_classes
 from scatterproof.attack_grid import attacks_on
 from scatterproof.attacks.base import AttackError
 from scatterproof.attacks.searching import make_attack
@@ -14,7 +15,7 @@ from scatterproof.data import Dataset, to_input
 from scatterproof.errors import UserError
 from scatterproof.fineness import sizes_of
 from scatterproof.fineness_grid import LEAST_BLOCKS
-from scatterproof.models import build_model, dense_layers, load_base, load_weights, read_checkpoint
+from scatterproof.models import answer, build_model, dense_layers, load_base, read_victim
 from scatterproof.puzzle import scattered_layers
 from scatterproof.searches import search_runs, threats
 from scatterproof.stream_grid import stream_threats
@@ -43,6 +44,12 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         except AttackError as error:
             raise CheckError(f"search.{error}") from None
     victims = [study.victim_config(name) for name in study.names]
+    missing = missing_classes(dataset.victim, dataset.classes)
+    if missing and any(config.kind == "train" for config in victims):
+        raise CheckError(
+            f"dataset.pirate is {len(dataset.pirate)}, which leaves the victim no image of {missing}: "
+            f"expected some of each of the {dataset.classes} classes, lower it"
+        )
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     _check_fineness(study, dataset)
     # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size (F's too), threat, and plateau.
@@ -76,17 +83,14 @@ def _built(config: VictimConfig, dataset: Dataset) -> nn.Module:
 
 def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
     if config.kind == "checkpoint":
-        model = build_model(config, dataset.classes)
+        images = _two_images(config, dataset)
         for seed in config.seeds:
-            assert config.checkpoint is not None
-            path = config.checkpoint.replace("{seed}", str(seed))
-            load_weights(model, read_checkpoint(path), f"victim.checkpoint '{path}'")
+            model = read_victim(config, seed, dataset.classes, images)
     else:
         model = _built(config, dataset)
     if config.base not in (None, INITIALISATION):
         for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
-            state = read_checkpoint(path, "victim.base")
-            load_base(build_model(config, dataset.classes), state, f"victim.base '{path}'")
+            load_base(build_model(config, dataset.classes), path)
     names = scattered_layers(model, config, scatter)
     if config.model not in ("vgg16", "vgg16_bn"):
         _check_output(model, config, dataset)
@@ -109,21 +113,22 @@ def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[
 
 def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:
     """The model must take the study's images and answer one logit per class."""
-    images = to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
-    try:
-        with torch.inference_mode():
-            shape = list(model.eval()(images).shape)
-            trained = model.train()(images)
-    except Exception as error:  # a user's model may fail in any way it likes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckError(f"victim.model '{config.model}' fails on images {list(images.shape)}: {reason}") from None
-    if not isinstance(trained, torch.Tensor):
+    images = _two_images(config, dataset)
+    logits, trained = answer(model.eval(), config, images), answer(model.train(), config, images)
+    for when, value in (("", logits), (" in training", trained)):
+        if not isinstance(value, torch.Tensor):
+            raise CheckError(
+                f"victim.model '{config.model}' answers {type(value).__name__}{when}, expected a tensor of logits: "
+                "models with auxiliary heads are not supported (victim.model_args may switch them off)"
+            )
+    shape = list(logits.shape)
+    if shape != [len(images), dataset.classes]:
         raise CheckError(
-            f"victim.model '{config.model}' answers {type(trained).__name__} in training, expected a tensor of logits: "
-            "models with auxiliary heads are not supported (victim.model_args may switch them off)"
-        )
-    if shape != [2, dataset.classes]:
-        raise CheckError(
-            f"victim.model '{config.model}' answers {shape} to 2 images, expected [2, {dataset.classes}]: "
+            f"victim.model '{config.model}' answers {shape} to {len(images)} images, expected "
+            f"[{len(images)}, {dataset.classes}]: "
             "one logit per class"
         )
+
+
+def _two_images(config: VictimConfig, dataset: Dataset) -> torch.Tensor:
+    return to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)

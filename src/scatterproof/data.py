@@ -4,40 +4,28 @@ A dataset is read once, split between victim, pirate and test, and saved as one 
 """
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from scatterproof.arrays import Split, read_npz, to_split
 from scatterproof.download import DatasetError, download_cifar100
 from scatterproof.files import atomic
+from scatterproof.images import read_folder
 from scatterproof.study import DatasetConfig
 
 __all__ = ["Dataset", "DatasetError", "Split", "load_dataset", "read_dataset", "save_dataset", "to_input"]
 
 DIGITS_TEST = 500
 DEFAULT_PIRATE = {"cifar100": 5000, "digits": 297}
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 SPLITS = ("victim", "pirate", "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images, uint8 [N,C,H,W], and their labels, int64 [N]."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -98,11 +86,13 @@ def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
         return _read_cifar100(config)
     if config.path is None:
         raise DatasetError(f"dataset.path: required for kind '{config.kind}'")
+    path = Path(config.path)
     if config.kind == "npz":
-        return _read_npz(Path(config.path), Path(config.path).stem)
+        return _Raw(path.stem, *read_npz(path), _sha256(path))
     if config.image_size is None:
         raise DatasetError("dataset.image_size: required for kind 'folder'")
-    return _read_folder(Path(config.path), config.image_size)
+    train, test, digest = read_folder(path, config.image_size)
+    return _Raw(path.resolve().name, train, test, f"{path} (sha256 of names and files {digest})")
 
 
 def _divide(split: Split, size: int, rng: np.random.Generator) -> tuple[Split, Split]:
@@ -149,103 +139,15 @@ def _read_digits(rng: np.random.Generator) -> _Raw:
 
 def _read_cifar100(config: DatasetConfig) -> _Raw:
     root = Path(config.root)
-    if (root / "cifar100.npz").exists():
-        return _read_npz(root / "cifar100.npz", "cifar100")
+    own = root / "cifar100.npz"
+    if own.exists():
+        return _Raw("cifar100", *read_npz(own), _sha256(own))
     folder = download_cifar100(root, config.url)
     from scatterproof.vision import torchvision
 
     read = (torchvision.datasets.CIFAR100(root, train=part) for part in (True, False))
-    train, test = (_split(folder, "data", part.data, "targets", np.asarray(part.targets)) for part in read)
+    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets)) for part in read)
     return _Raw("cifar100", train, test, f"{_sha256(folder / 'train')}, {_sha256(folder / 'test')}")
-
-
-def _read_npz(path: Path, name: str) -> _Raw:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ARRAYS if key not in file.files]
-            arrays = {} if missing else {key: file[key] for key in ARRAYS}
-            present = ", ".join(file.files) or "none"
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}; expected an .npz file") from None
-    except Exception as error:  # damage surfaces as any of a dozen types
-        line = " ".join(str(error).split())
-        raise DatasetError(f"{path}: not an .npz of plain arrays, or damaged ({line})") from None
-    if missing:
-        raise DatasetError(f"{path}: missing {', '.join(missing)} (present: {present}), expected {', '.join(ARRAYS)}")
-    train = _split(path, "x_train", arrays["x_train"], "y_train", arrays["y_train"])
-    test = _split(path, "x_test", arrays["x_test"], "y_test", arrays["y_test"])
-    _check_labels(path, train, test)
-    return _Raw(name, train, test, _sha256(path))
-
-
-def _split(path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any]) -> Split:
-    """Check one pair of arrays, whose names are `x` and `y`, and bring it to uint8 [N,C,H,W] and int64 [N]."""
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
-        raise DatasetError(
-            f"{path}: {x} is {images.dtype} {list(images.shape)}, expected uint8 [N,H,W,3], [N,H,W,1] or [N,H,W]"
-        )
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DatasetError(f"{path}: {y} is {labels.dtype} {list(labels.shape)}, expected integers [N]")
-    if images.size == 0:
-        raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one image")
-    if len(images) != len(labels):
-        raise DatasetError(f"{path}: {x} has {len(images)} images, but {y} has {len(labels)} labels")
-    stacked = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Split(torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(labels.astype(np.int64)))
-
-
-def _check_labels(path: Path, train: Split, test: Split) -> None:
-    """Labels of one classification task, images of one shape."""
-    if train.images.shape[1:] != test.images.shape[1:]:
-        shapes = [list(split.images.shape[1:]) for split in (test, train)]
-        raise DatasetError(f"{path}: x_test has images of [C,H,W] {shapes[0]}, expected {shapes[1]} as in x_train")
-    limits = (
-        ("y_train", train, len(train) - 1, f"no more classes than its {len(train)} images"),
-        ("y_test", test, int(train.labels.max()), "the classes of y_train"),
-    )
-    for key, split, highest, reason in limits:
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high > highest:
-            wrong = low if low < 0 else high
-            raise DatasetError(f"{path}: {key} has the label {wrong}, expected 0 to {highest} ({reason})")
-
-
-def _read_folder(path: Path, size: int) -> _Raw:
-    from scatterproof.vision import torchvision
-
-    readers = []
-    for part in ("train", "test"):
-        try:
-            readers.append(torchvision.datasets.ImageFolder(path / part))
-        except OSError as error:
-            line = " ".join(str(error.strerror or error).split())
-            raise DatasetError(f"{path / part}: {line}; expected one folder of images per class") from None
-    train, test = readers
-    if train.classes != test.classes:
-        odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
-        raise DatasetError(f"{path}: train and test differ in their classes ({odd}), expected the same folders in both")
-    digest = hashlib.sha256()
-    splits = [_decode(path, reader.samples, size, digest) for reader in readers]
-    source = f"{path} (sha256 of names and files {digest.hexdigest()})"
-    return _Raw(path.resolve().name, splits[0], splits[1], source)
-
-
-def _decode(path: Path, samples: list[tuple[str, int]], size: int, digest: "hashlib._Hash") -> Split:
-    """Read images as RGB, the short side resized to `size` and the middle square cut out."""
-    from PIL import Image, ImageOps
-
-    images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
-    for i, (name, _) in enumerate(samples):
-        try:
-            data = Path(name).read_bytes()
-            with Image.open(io.BytesIO(data)) as image:
-                square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-        except Exception as error:  # damage surfaces as any of a dozen types
-            line = " ".join(str(error).split())
-            raise DatasetError(f"{name}: cannot be decoded as an image ({line})") from None
-        images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-        digest.update(f"{Path(name).relative_to(path)}\0{len(data)}\0".encode() + data)
-    return Split(images, torch.tensor([label for _, label in samples], dtype=torch.int64))
 
 
 def save_dataset(dataset: Dataset, path: Path | str) -> None:

@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from scatterproof.errors import UserError
+from scatterproof.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
 from scatterproof.vgg import VGG16
 from scatterproof.victim_config import VictimConfig
-
-
-class ModelError(UserError):
-    """A network or checkpoint that does not fit the study, in one line."""
+from scatterproof.vision import allow_torchvision
 
 
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
@@ -48,6 +43,7 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
 
 
 def _own_function(config: VictimConfig) -> Any:
+    allow_torchvision()
     module, _, name = config.model.partition(":")
     if str(Path.cwd()) not in sys.path:  # a script's own folder is there, the one it was called from is not
         sys.path.append(str(Path.cwd()))
@@ -90,33 +86,6 @@ def find_layer(model: nn.Module, path: str) -> str:
     return path
 
 
-def read_checkpoint(path: Path | str, key: str = "victim.checkpoint") -> dict[str, torch.Tensor]:
-    """A state dict from safetensors, or from what torch.load(weights_only=True) accepts. key: of the study, for errors.
-
-    Raises: ModelError where the file is missing, damaged, holds other objects, or no tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{key} '{path}': no such file")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{key} '{path}': not readable: {_first_line(error)}") from None
-    except Exception as error:  # pickle.UnpicklingError and its kin: anything but plain tensors
-        raise ModelError(f"{key} '{path}': refused: {_first_line(error)}") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
-    if not tensors or not all(isinstance(key, str) for key in state):
-        raise ModelError(f"{key} '{path}': expected a state dict of tensors")
-    parallel = all(key.startswith("module.") for key in state)  # saved from nn.DataParallel
-    return {key.removeprefix("module.") if parallel else key: value for key, value in state.items()}
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -137,14 +106,34 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     if differences:
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ModelError(f"{source}: checkpoint of another architecture: {shown}")
+    for name, value in own.items():
+        if state[name].dtype != value.dtype:
+            _check_dtype(state[name], value, f"{source}: {name}")
     model.load_state_dict(state)
 
 
-def load_base(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+def _check_dtype(value: torch.Tensor, own: torch.Tensor, where: str) -> None:
+    """Values of another type mean the same in the model's: floats that stay finite, integers that stay equal."""
+    if own.dtype in FLOATS and value.dtype in FLOATS:
+        check_finite(value.to(own.dtype), None, f"{where}, {dtype_name(value.dtype)} as {dtype_name(own.dtype)},")
+        return
+    whole = not (own.is_floating_point() or own.is_complex() or value.is_complex())
+    if not whole or not torch.equal(value.to(own.dtype).to(value.dtype), value):
+        raise ModelError(f"{where} is {dtype_name(value.dtype)}, expected {dtype_name(own.dtype)} as in the model")
+
+
+def load_checkpoint(model: nn.Module, path: str, key: str) -> None:
+    """Load a user's checkpoint into a model of the same architecture. key: of the study. Raises: ModelError."""
+    load_weights(model, read_checkpoint(path, key, model), f"{key} '{path}'")
+
+
+def load_base(model: nn.Module, path: str) -> None:
     """Load a public model's weights, its last dense layer left out where it has another shape: other classes.
 
     Raises: ModelError where anything else does not fit.
     """
+    source = f"victim.base '{path}'"
+    state = read_checkpoint(path, "victim.base", model)
     layers = dense_layers(model)
     last = list(layers)[-1] if layers else ""
     own = model.state_dict()
@@ -157,8 +146,39 @@ def load_base(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) 
     load_weights(model, {**state, **{name: own[name] for name in head}}, source)
 
 
+def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Tensor) -> nn.Module:
+    """The network with the user's own weights for this seed, in eval mode, tried on float [N,3,size,size].
+
+    Raises: ModelError, also where the weights can't be those of a trained network.
+    """
+    assert config.checkpoint is not None
+    path = config.checkpoint.replace("{seed}", str(seed))
+    model = build_model(config, classes)
+    layer = find_layer(model, config.layer)
+    load_checkpoint(model, path, "victim.checkpoint")
+    weight = dense_layers(model)[layer].weight.detach().flatten()
+    if len(weight) > 1 and bool((weight == weight[0]).all()):
+        raise ModelError(
+            f"victim.checkpoint '{path}': {layer}.weight is {float(weight[0])} throughout, expected weights that differ"
+        )
+    logits = answer(model.eval(), config, images)
+    if isinstance(logits, torch.Tensor) and not bool(logits.isfinite().all()):
+        raise ModelError(f"victim.checkpoint '{path}': the model answers NaN or infinity, expected finite logits")
+    return model
+
+
+def answer(model: nn.Module, config: VictimConfig, images: torch.Tensor) -> Any:
+    """What the model makes of float [N,3,size,size]. Raises: ModelError."""
+    try:
+        with torch.inference_mode():
+            return model(images)
+    except Exception as error:  # a user's model may fail in any way it likes
+        shape = list(images.shape)
+        raise ModelError(f"victim.model '{config.model}' fails on images {shape}: {_first_line(error)}") from None
+
+
 def load_model(config: VictimConfig, classes: int, path: Path | str) -> nn.Module:
     """The network with a checkpoint's weights, in eval mode. Raises: ModelError."""
     model = build_model(config, classes)
-    load_weights(model, read_checkpoint(path), str(path))
+    load_checkpoint(model, str(path), "model")
     return model.eval()

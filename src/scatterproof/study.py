@@ -34,7 +34,7 @@ class DatasetConfig(Strict):
         "digits",
         description="`digits`: scikit-learn's handwritten digits, no network; `cifar100`: torchvision's download, or "
         "`<root>/cifar100.npz` if that file exists; `npz`: arrays x_train, y_train, x_test, y_test; "
-        "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*` as torchvision's ImageFolder reads them",
+        "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*`. `docs/own-model.md` says which files are read",
     )
     path: str | None = Field(None, description="the .npz file or the image folder; required for those two kinds")
     root: str = Field("data", description="folder that downloads go to and are read from")

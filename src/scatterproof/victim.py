@@ -19,7 +19,7 @@ from scatterproof.device import has_fast_bf16
 from scatterproof.errors import UserError
 from scatterproof.files import atomic
 from scatterproof.interrupt import stop_if_asked
-from scatterproof.models import build_model, find_layer, load_base, load_weights, read_checkpoint
+from scatterproof.models import build_model, find_layer, load_base, read_victim
 from scatterproof.seeds import seed_of
 from scatterproof.victim_config import INITIALISATION, TrainConfig, VictimConfig
 
@@ -63,12 +63,9 @@ def obtain_victim(
     Raises: ModelError, DivergenceError, ResumeError.
     """
     if config.kind == "checkpoint":
-        assert config.checkpoint is not None
-        path = config.checkpoint.replace("{seed}", str(seed))
-        model = build_model(config, dataset.classes)
-        find_layer(model, config.layer)
-        load_weights(model, read_checkpoint(path), path)
-        return Trained(model.to(device).eval(), [], 0.0)
+        images = to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
+        model = read_victim(config, seed, dataset.classes, images)
+        return Trained(model.to(device), [], 0.0)
     return train_victim(config, seed, dataset, device, threads, checkpoint)
 
 
@@ -125,7 +122,7 @@ def start_of(config: VictimConfig, seed: int, classes: int) -> nn.Module:
     model = build_model(config, classes)
     if config.base not in (None, INITIALISATION):
         path = config.base.replace("{seed}", str(seed))
-        load_base(model, read_checkpoint(path, "victim.base"), f"victim.base '{path}'")
+        load_base(model, path)
     return model
 
 

@@ -54,7 +54,7 @@ class VictimConfig(Strict):
     )
     dropout: Share = Field(0.5, description="dropout of the VGG family's dense layers")
     checkpoint: str | None = Field(
-        None, description="safetensors, or a state dict torch.load(weights_only=True) reads; `{seed}` is filled in"
+        None, description="a .safetensors file, or a state dict that torch.save wrote; `{seed}` is filled in"
     )
     base: str | None = Field(
         None,
