@@ -66,7 +66,7 @@ class Signatures:
             text = Path(path).read_text(errors="replace") if path else ""
         except OSError:
             text = ""
-        return [name, self.digest_of(path) if path else "", self._config(config_keys(text))]
+        return [self.stable(name), self.digest_of(path) if path else "", self._config(config_keys(text))]
 
     def sources(self, job: JobExecutorInterface) -> dict[str, str]:
         """Digests of the files beside its inputs that a job reads when it begins: Snakefiles, config, its script."""
