@@ -20,7 +20,7 @@ from scatterproof.attacks.assignment import IMPOSSIBLE, Candidates, beliefs, bes
 from scatterproof.attacks.base import AttackError
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.images import clearly_lower, image_losses, scorers
+from scatterproof.attacks.images import image_losses, scorers, supported
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.puzzle import Puzzle
@@ -64,7 +64,7 @@ class Relax(DirectAttack):
         if learn.engine is None:
             print("relax: the network can't be cut at the layer, the start stays")
             return
-        least = image_losses(held, best.placement)
+        first = least = image_losses(held, best.placement)
         logits = self._logits(best, puzzle.layout.positions).to(run.machine.device).requires_grad_()
         shape_of, shape_at = (numbers.to(run.machine.device) for numbers in _shapes(puzzle))
         possible = shape_of[:, None] == shape_at
@@ -79,7 +79,7 @@ class Relax(DirectAttack):
             if step % ROUND_EVERY == 0 or step == self.steps_taken:
                 rounded = _rounded(logits.detach() / temperature, shape_of, shape_at)
                 losses = image_losses(held, rounded.placement)
-                if clearly_lower(losses, least):
+                if supported(held, losses, least, first):
                     least, best = losses, rounded
                 yield replace(best, evaluations=step * self.samples)
             stop_if_asked(f"in step {step}")
