@@ -5,8 +5,8 @@ block is used once. Adam lowers the loss of the network with the layer so mixed 
 noise and a falling temperature; a linear assignment rounds. Mena et al. 2018, https://arxiv.org/abs/1802.08665.
 
 The first logits are the fingerprint's beliefs, or zero. A part of the images takes no part: of the start and the
-placements rounded on the way, the one that does best on it, by more than chance, is kept. Rows are corrected for
-missing blocks by the share that the mixtures fill.
+placements rounded on the way, the one that does best on it, by more than chance and as `refine` decides it, is kept.
+Rows are corrected for missing blocks by the share that the mixtures fill.
 """
 
 from collections.abc import Iterator
