@@ -65,3 +65,14 @@ def test_logits_of_random_weights_are_not_told(monkeypatch: pytest.MonkeyPatch) 
     assert len(told["random"]) == 10
     assert all(logits is not None and torch.equal(logits, own) for logits in told["random"])
     assert not any(logits is None or torch.equal(logits, own) for logits in told["planted"])
+
+
+def test_labels_by_luck_lead_refine_away_from_no_right_place() -> None:
+    """The fingerprint finds the whole planted leak; 30 held-out labels had a sweep from there pass as a gain twice."""
+    config = AttacksConfig.model_validate({"refine": {"sweeps": 3, "rates": [0.01]}})
+    model, data = small.network(small.WIDE), small.dataset(pirate=100)
+    for seed in range(5):
+        controls = Controls(config, model, small.WIDE, data, 16, ("test", seed), Machine(torch.device("cpu"), 1))
+        real, _ = small.puzzle(model, small.WIDE, data, 16, images=100, knows="labels")
+        row = controls._planted("refine", real)
+        assert row["passed"], row

@@ -12,7 +12,7 @@ from scatterproof.attacks.base import Machine
 from scatterproof.attacks.controlling import planted as plant
 from scatterproof.attacks.controlling import right_places
 from scatterproof.attacks.direct import Placed, Run
-from scatterproof.attacks.images import scorers
+from scatterproof.attacks.images import clearly_lower, image_losses, scorers, supported
 from scatterproof.attacks.planted import planted_puzzle
 from scatterproof.attacks.prior import Prior, matched
 from scatterproof.attacks.proposals import best_cycles
@@ -135,13 +135,38 @@ def test_moves_mend_a_placement_and_never_leave_it_worse() -> None:
         test = PlacementEvaluator(puzzle, data.test.images, data.test.labels, CPU)
         for moves in (0, 6):
             start = starting(answer, moves, seed)
-            *_, last = attack._refined(learn, kept, start)
+            *_, last = attack._refined(learn, kept, start, image_losses(kept, start.placement))
             tried = torch.stack([answer.placement.positions, start.placement, last.placement])
             right, before, after = test.score(tried).accuracy.tolist()
             assert after >= before - 0.02
             lost, left = lost + right - before, left + right - after
     assert lost > 0.2
     assert left < 0.2 * lost
+
+
+def test_a_surer_network_is_seldom_kept_over_the_one_that_the_labels_were_drawn_from() -> None:
+    _, scorer = scorers(held(1.0), HERE, "refine", 0.3)
+    assert scorer.targets.labels is not None
+    drawn, right, surer = torch.Generator().manual_seed(0), torch.tensor([0.05, 0.95]), torch.tensor([0.01, 0.99])
+    lower = kept = 0
+    for _ in range(1000):
+        labels = torch.multinomial(right, 30, replacement=True, generator=drawn)
+        first, losses = -right.log()[labels], -surer.log()[labels]
+        lower, kept = lower + clearly_lower(losses, first), kept + supported(scorer, losses, first, first)
+    assert lower > 150, "in a fifth of the draws no label is the unlikely one, and the surer network looks better"
+    assert kept <= 10
+
+
+def test_what_many_labels_say_is_kept() -> None:
+    _, scorer = scorers(held(1.0), HERE, "refine", 0.3)
+    first = torch.linspace(0.5, 1.5, 100)
+    for gain, expected in ((0.04, False), (0.05, True)):
+        assert supported(scorer, first - gain, first, first) == expected, "a hundred to one is 4.6 nats"
+    better = first - 0.1
+    assert supported(scorer, better - 0.001, better, first), (
+        "the odds are against the start, not against the best so far"
+    )
+    assert not supported(scorer, better + 0.001, better, first)
 
 
 def test_relaxation_finds_a_small_placement_from_nothing() -> None:

@@ -1,6 +1,7 @@
 """The pirate's images, split into those that an attack learns from and those that tell it when to stop."""
 
 from dataclasses import replace
+from math import log
 
 import torch
 
@@ -8,6 +9,8 @@ from scatterproof.attacks.direct import Run
 from scatterproof.evaluate import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
 from scatterproof.seeds import torch_generator
+
+ODDS = 100  # that held-out labels must give against the start: labels that it explains do so in 1 % of looks at most
 
 
 def scorers(puzzle: Puzzle, run: Run, attack: str, held_out: float) -> tuple[PlacementEvaluator, PlacementEvaluator]:
@@ -46,3 +49,16 @@ def clearly_lower(losses: torch.Tensor, than: torch.Tensor) -> bool:
     """Whether these losses are lower than others on the same images by more than the mean difference's error."""
     gain = (than - losses).double()
     return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+
+
+def supported(scorer: PlacementEvaluator, losses: torch.Tensor, least: torch.Tensor, first: torch.Tensor) -> bool:
+    """Whether the scorer's images say that a placement with these losses is to replace the best one so far.
+
+    least, first: the losses of that best one, and of the start that the weights' own evidence led to. The losses must
+    be clearly lower than the best one's. Labels must besides be ODDS times as likely as under the start: where the
+    start is right, those drawn from its probabilities are that in one case of ODDS at most, whatever their number. A
+    standard error doesn't say so: few labels miss the images on which a surer network pays. Logits leave nothing to
+    luck in that way.
+    """
+    likelier = scorer.targets.labels is None or float((first - losses).double().sum()) > log(ODDS)
+    return likelier and clearly_lower(losses, least)

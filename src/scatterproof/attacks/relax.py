@@ -5,8 +5,8 @@ block is used once. Adam lowers the loss of the network with the layer so mixed 
 noise and a falling temperature; a linear assignment rounds. Mena et al. 2018, https://arxiv.org/abs/1802.08665.
 
 The first logits are the fingerprint's beliefs, or zero. A part of the images takes no part: of the start and the
-placements rounded on the way, the one that does best on it, by more than chance, is kept. Rows are corrected for
-missing blocks by the share that the mixtures fill.
+placements rounded on the way, the one that does best on it, by more than chance and as `refine` decides it, is kept.
+Rows are corrected for missing blocks by the share that the mixtures fill.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from scatterproof.attacks.assignment import IMPOSSIBLE, Candidates, beliefs, bes
 from scatterproof.attacks.base import AttackError
 from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
 from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.images import clearly_lower, image_losses, scorers
+from scatterproof.attacks.images import image_losses, scorers, supported
 from scatterproof.attacks.space import PlacementSpace
 from scatterproof.interrupt import stop_if_asked
 from scatterproof.puzzle import Puzzle
@@ -64,7 +64,7 @@ class Relax(DirectAttack):
         if learn.engine is None:
             print("relax: the network can't be cut at the layer, the start stays")
             return
-        least = image_losses(held, best.placement)
+        first = least = image_losses(held, best.placement)
         logits = self._logits(best, puzzle.layout.positions).to(run.machine.device).requires_grad_()
         shape_of, shape_at = (numbers.to(run.machine.device) for numbers in _shapes(puzzle))
         possible = shape_of[:, None] == shape_at
@@ -79,7 +79,7 @@ class Relax(DirectAttack):
             if step % ROUND_EVERY == 0 or step == self.steps_taken:
                 rounded = _rounded(logits.detach() / temperature, shape_of, shape_at)
                 losses = image_losses(held, rounded.placement)
-                if clearly_lower(losses, least):
+                if supported(held, losses, least, first):
                     least, best = losses, rounded
                 yield replace(best, evaluations=step * self.samples)
             stop_if_asked(f"in step {step}")
