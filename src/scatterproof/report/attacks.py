@@ -25,9 +25,9 @@ from scatterproof.report.words import (
 
 KIND = ["victim", "block_size", "attack", "control", "images", "knows"]
 KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
-TABLE_HEAD = ("victim", "block size", "attack", "blocks held", "the pirate's images", "accuracy", "the same blocks in their places",
-              "of the victim's accuracy", "agreement with the victim", "blocks placed rightly", "minutes",
-              "x training one victim", "victim seeds")  # fmt: skip
+TABLE_HEAD = ("victim", "block size", "attack", "blocks held", "the pirate's images", "accuracy",
+              "the same blocks in their places", "of the victim's accuracy", "agreement with the victim",
+              "blocks placed rightly", "minutes", "x training one victim", "victim seeds")  # fmt: skip
 
 
 def final(attacks: pd.DataFrame) -> pd.DataFrame:

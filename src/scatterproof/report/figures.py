@@ -192,7 +192,7 @@ def panels(titles: list[str], svg: Path, height: float = 3.0, share_x: bool = Tr
         grid = figure.subplots(len(titles), 1, sharex=share_x, squeeze=False)[:, 0] if titles else ()
         axes: dict[str, Axes] = dict(zip(titles, grid, strict=True))
         for title, axis in axes.items():
-            axis.set_title(fill(title, LONG_TITLE))
+            axis.set_title(fill(title, LONG_TITLE, break_on_hyphens=False))
         yield axes
         with atomic(svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

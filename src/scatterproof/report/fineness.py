@@ -33,18 +33,11 @@ THRESHOLD_COLUMNS = [
     *("study", "victim_seed", "layer", "block_size", "keep", "victim", "width", "attack", "images", "level"),
     *("ci_low", "ci_high", "seeds", "smallest", "largest"),
 ]
-TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy", "of the victim's accuracy", "placed rightly",
-              "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skip
-THRESHOLD_HEAD = (
-    "victim",
-    "width",
-    "attack",
-    "blocks held",
-    "of the victim's accuracy",
-    "block size needed",
-    "sizes measured",
-    "victim seeds",
-)
+TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy",
+              "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
+              "victim seeds")  # fmt: skip
+THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", "of the victim's accuracy", "block size needed",
+                  "sizes measured", "victim seeds")  # fmt: skip
 _BITS = "Bits that the truth is away"
 
 

@@ -10,8 +10,8 @@ from scatterproof.report.statistics import curve
 from scatterproof.report.words import attack_label, percent, percent_interval, share, side, victim_label
 
 ROLES = {"blocks": "with the blocks", "withheld": "without the blocks", "ceiling": "ceiling"}
-HEAD = ("victim", "block size", "blocks held", "the pirate's images", "place", "attack", "", "accuracy", "of the victim's",
-        "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
+HEAD = ("victim", "block size", "blocks held", "the pirate's images", "place", "attack", "", "accuracy",
+        "of the victim's", "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
 SHARES = ("relative_accuracy", "fidelity", "position_accuracy")
 REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", "source")
 

@@ -38,9 +38,9 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
     their CSV files have them, `search`, `plateau`, `attacks` with `verdict` and `controls`, `fineness`, `stream` and
-    `breakeven` where the study has them; figures: name of the section's figure (`curve`, `prune`, `threshold`, `shuffle`, `theory`,
-    `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `stream`, `retraining`, `cost`) to
-    its .svg, any may be missing; provenance: as `provenance()` gives it.
+    `breakeven` where the study has them; figures: name of the section's figure (`curve`, `prune`, `threshold`,
+    `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `stream`,
+    `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
     tables, block_size = controls.marked_tables(tables), int(provenance["block_size"])
     excess = in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)

@@ -1,4 +1,4 @@
-"""The plateau in words and as a figure: where fitness tells a right move from a wrong one, and how many values it takes at all."""
+"""The plateau in words and as a figure: where fitness tells a right move from a wrong one, and its count of values."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, whole_numbers
-from scatterproof.report.words import number, setting
+from scatterproof.report.words import number, seeds, setting
 
 FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
 _CASE = ["victim", "block_size", "keep"]
@@ -21,21 +21,22 @@ def sentences(table: pd.DataFrame) -> list[str]:
     for (victim, size, keep, fitness), rows in table.groupby([*_CASE, "fitness"], sort=True):
         most = rows[rows["images"] == rows["images"].max()]
         means = most.groupby("correct_share")[["auc", "auc_low", "snr"]].mean()
-        told = means[means["auc_low"] > 0.5]
+        clear = means[means["auc_low"] > 0.5]
         noise = (
             "" if means["snr"].isna().all() else f" The signal is at most {number(means['snr'].max(), 2)} of the noise."
         )
         top: Any = means["auc"].idxmax()
         where = (
             "at no share of blocks right measured"
-            if told.empty
-            else f"at {len(told)} of {len(means)} shares of blocks right ("
-            f"{', '.join(f'{100 * share:.3g} %' for share in told.index)})"
+            if clear.empty
+            else f"at {len(clear)} of {len(means)} shares of blocks right ("
+            f"{', '.join(f'{100 * share:.3g} %' for share in clear.index)})"
         )
         found.append(
-            f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} images: a right "
-            f"exchange beats a wrong one more often than a coin would {where}; most clearly with {100 * top:.3g} % right, "
-            f"{100 * means['auc'].max():.0f} times in 100.{noise}"
+            f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} images: a "
+            f"right exchange beats a wrong one more often than a coin would {where}; most clearly with "
+            f"{100 * top:.3g} % right, {100 * means['auc'].max():.0f} times in 100.{noise} "
+            f"{seeds(rows['victim_seed'].nunique())}"
         )
     return found
 

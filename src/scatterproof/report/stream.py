@@ -29,8 +29,8 @@ SERVICE = [*CASE, "defence", "params", "topology", "order", "observed_share", "k
 SERVICE += ["control", "hijack"]
 MEASURED = ("column_ari", "row_ari", "position_accuracy", "accuracy", "known_places_accuracy")
 OVERHEADS = ("bandwidth_overhead", "latency_overhead")
-TABLE_HEAD = ("victim", "block size", "defence", "parameters", "topology, order", "links tapped", "devices held", "places leaked",
-              "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
+TABLE_HEAD = ("victim", "block size", "defence", "parameters", "topology, order", "links tapped", "devices held",
+              "places leaked", "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
               "the same blocks in their places", "bandwidth", "latency", "draws")  # fmt: skip
 LEAKAGE, OVERHEAD = "leakage against overhead", "leakage against latency"
 SHARE, REQUESTS, HELD = "share of the links tapped", "requests watched", "devices held"
@@ -76,12 +76,10 @@ def _index(row: Any) -> str:
 
 def service_threats(stream: pd.DataFrame) -> pd.Series:
     """For each row a threat's name that taps its service: enough to say which controls are its hijack's."""
-    parts = stream[["topology", "order", "params"]].fillna("").itertuples(index=False)
+    parts = stream[["topology", "order", "params"]].fillna("").astype(str)
     services = [
-        "-".join(
-            [*(each for each in (row.topology, row.order) if each not in ("sources", "random")), *row.params.split()]
-        )
-        for row in parts
+        "-".join([*(each for each in (topology, order) if each not in ("sources", "random")), *params.split()])
+        for topology, order, params in zip(parts["topology"], parts["order"], parts["params"], strict=True)
     ]
     return pd.Series([f"layer-1-0-none{WITH_STREAM}-1-1{'+' * bool(name)}{name}" for name in services], stream.index)
 
@@ -174,6 +172,19 @@ def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
             DRAWN[title](axis, rows)
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
     return svg
+
+
+def _titles(table: pd.DataFrame) -> list[str]:
+    """The panels for which the study has more than one point."""
+    bare = table[(table["keep"] == 0) & (table["labelled"] == 0)]
+    several = {
+        LEAKAGE: len(set(bare["defence"])) > 1,
+        OVERHEAD: len(set(bare["defence"])) > 1,
+        SHARE: len(set(bare[bare["defence"] == "none"]["observed_share"])) > 1,
+        REQUESTS: bare.groupby(["defence", "params"])["requests"].nunique().max() > 1 if len(bare) else False,
+        HELD: bool((table["keep"] > 0).any()),
+    }
+    return [title for title, shown in several.items() if shown]
 
 
 def _colour(defence: str, all_of_them: list[str]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ _TALK_SEARCH = {"victim": "victim", "attack": "genetic", "fitness": "accuracy", 
 
 
 def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[str, float | str]]:
-    """The talk's search at our own cost, for each block size and share of blocks held, from the runs of the most evaluations.
+    """The talk's search at our own cost, for each block size and share held, from the runs of the most evaluations.
 
     A genetic search of 100 by accuracy on 100 images: `seconds` of one evaluation, set-up included; `training`, minutes
     of one victim on the same device (NaN if none); `runs` and `budget` that it rests on.
@@ -49,8 +49,8 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
     for cost in costs:
         spent, trained = cost["seconds"] * evaluations / 60, cost["training"]
         part = (
-            f"{number(cost['seconds'], 2)} s ({cost['setting']}: {cost['runs']:g} runs of "
-            f"the {cost['search']} with {number(cost['budget'])} evaluations), so that {number(evaluations)} take {minutes(spent)} minutes"
+            f"{number(cost['seconds'], 2)} s ({cost['setting']}: {cost['runs']:g} runs of the {cost['search']} with "
+            f"{number(cost['budget'])} evaluations), so that {number(evaluations)} take {minutes(spent)} minutes"
         )
         if trained > 0:
             part += f", {number(spent / trained, 2)}x the {minutes(trained)} of training one victim on the same device"

@@ -5,7 +5,6 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
-
 from markupsafe import Markup
 
 from scatterproof.control_results import reads_blocks
@@ -178,7 +177,7 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                 spread = [[0.0], [0.0]]
                 if not pd.isna(row.ci_low):
                     spread = [[100 * (row.gain - row.ci_low)], [100 * (row.ci_high - row.gain)]]
-                style = {"color": COLOUR_OF[str(row.verdict)], "fmt": MARKER_OF[str(row.verdict)], "label": label}
+                style: Any = {"color": COLOUR_OF[str(row.verdict)], "fmt": MARKER_OF[str(row.verdict)], "label": label}
                 shown = 0.0 if row.verdict == INVALID else 100 * row.gain
                 axis.errorbar([shown], [at], xerr=spread, capsize=3, **style)
             labels = [fill(f"{held(row)}: {grants(row)}; ends with {ends_with(row)}", LABEL_WIDTH) for row in rows]
