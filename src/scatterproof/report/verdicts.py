@@ -31,7 +31,7 @@ TABLE_HEAD = ("victim", "block size", "blocks held", "the pirate's images", "ver
               "best attack on the blocks", "accuracy", "best without the blocks", "accuracy",
               "gain in points [95 % interval]", "minutes", "x training one victim", "victim seeds",
               "controls")  # fmt: skip
-LABEL_WIDTH = 42  # characters of a line beside the figure
+LABEL_WIDTH = 48  # characters of a line beside the figure
 COLOUR_OF = {BROKEN: COLOURS[1], NOTHING_ADDED: COLOURS[0], UNDECIDED: GREY, INVALID: COLOURS[3]}
 MARKER_OF = {BROKEN: "o", NOTHING_ADDED: "s", UNDECIDED: "D", INVALID: "x"}
 
@@ -166,7 +166,7 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
     """The gain of each threat with its interval, coloured by the verdict; a panel a victim."""
     titles = {cut(*case): of_case(verdicts, case) for case in cases(verdicts)}
     most = max(map(len, titles.values()), default=0)
-    with panels(list(titles), svg, height=max(3.0, 0.5 * most)) as axes:
+    with panels(list(titles), svg, height=max(3.0, 0.45 * most)) as axes:
         for title, axis in axes.items():
             rows = list(_rows(titles[title].sort_values(["knows", "images", "keep"])))
             axis.axvline(100 * MARGIN, color=GREY, linestyle="--", linewidth=1, label="the margin, 2 points")
@@ -180,14 +180,14 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                 style: Any = {"color": COLOUR_OF[str(row.verdict)], "fmt": MARKER_OF[str(row.verdict)], "label": label}
                 shown = 0.0 if row.verdict == INVALID else 100 * row.gain
                 axis.errorbar([shown], [at], xerr=spread, capsize=3, **style)
-            labels = [fill(f"{held(row)}: {grants(row)}; ends with {ends_with(row)}", LABEL_WIDTH) for row in rows]
+            labels = [f"{fill(f'{held(row)}: {grants(row)}', LABEL_WIDTH)}\nends with {ends_with(row)}" for row in rows]
             axis.set_yticks(range(len(rows)), labels)
             axis.tick_params(axis="y", labelsize=7)
             for text, row in zip(axis.get_yticklabels(), rows, strict=True):
                 if stolen(row):
                     text.set_color(RED)
             axis.set_ylim(-0.6, len(rows) - 0.4)
-            axis.set_xlabel(f"gain by the blocks (points); red: ends with {share(STOLEN_AT)} of the victim's or more")
+            axis.set_xlabel(f"gain by the blocks (points)\nred: ends with {share(STOLEN_AT)} of the victim's accuracy")
             axis.legend(loc="best", fontsize=8)
     return svg
 
