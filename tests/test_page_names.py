@@ -48,7 +48,7 @@ def attacks() -> pd.DataFrame:
     for victim, seed, size, keep, knows, name, step in product(
         VICTIMS, SEEDS, SIZES, (0.25, 1.0), ("none", "labels"), ROLES, (0, 1)
     ):
-        if name == "refine" and knows == "none":
+        if name in ("refine", "layer") and knows == "none":
             continue
         accuracy = REACHED[name] * (0.5 if name in ("refine", "fingerprint") and keep < 1 else 1.0) + 0.002 * seed
         rows.append(
@@ -206,7 +206,10 @@ def test_each_victim_and_size_that_was_measured_has_sentences_of_its_own(page: s
 
 def test_every_row_of_a_table_with_accuracies_names_victim_block_size_and_share(page: str) -> None:
     for table in re.findall("<table>(.*?)</table>", page, re.S):
-        head, caption = re.findall("<th[^>]*>(.*?)</th>", table), re.findall("<caption>(.*?)</caption>", table)[0]
+        head, caption = (
+            re.findall('<th scope="col">(.*?)</th>', table),
+            re.findall("<caption>(.*?)</caption>", table)[0],
+        )
         measured = any("accuracy" in cell or "placed" in cell for cell in head) or "accuracy" in caption
         if measured and "Reported" not in caption and "victims:" not in caption:
             assert "victim" in head or WHOSE.search(caption), caption

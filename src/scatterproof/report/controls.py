@@ -8,11 +8,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from scatterproof.control_results import PASSED, controls_of, marked, state_of, with_controls
-from scatterproof.report.stream import service_threats
 from scatterproof.report.table import Table
 from scatterproof.report.verdicts import grants, held
 from scatterproof.report.words import in_red, points, setting, side, victim_label
-from scatterproof.stream_grid import HIJACK
+from scatterproof.stream_grid import HIJACK, WITH_STREAM
 from scatterproof.threat import granted_knowledge
 from scatterproof.verdict import CONTROL_COLUMNS
 
@@ -34,7 +33,7 @@ def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
         found["fineness"] = with_controls(plain, controls).drop(columns="threat")
     if "stream" in found:
         stream = found["stream"]
-        hijacks = stream.assign(threat=service_threats(stream), attack=HIJACK + stream["hijack"].astype(str))
+        hijacks = stream.assign(threat=_service_threats(stream), attack=HIJACK + stream["hijack"].astype(str))
         found["stream"] = stream.assign(control=with_controls(hijacks, controls)["control"])
     if "breakeven" in found:
         table = found["breakeven"].assign(control=PASSED)
@@ -42,6 +41,16 @@ def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
         table.loc[attacks, "control"] = with_controls(table[attacks], controls, "name")["control"]
         found["breakeven"] = table
     return found
+
+
+def _service_threats(stream: pd.DataFrame) -> pd.Series:
+    """For each row a threat's name that taps its service: enough to say which controls are its hijack's."""
+    parts = stream[["topology", "order", "params"]].fillna("").astype(str)
+    services = [
+        "-".join([*(each for each in (topology, order) if each not in ("sources", "random")), *params.split()])
+        for topology, order, params in zip(parts["topology"], parts["order"], parts["params"], strict=True)
+    ]
+    return pd.Series([f"layer-1-0-none{WITH_STREAM}-1-1{'+' * bool(name)}{name}" for name in services], stream.index)
 
 
 def table(controls: pd.DataFrame) -> Table:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scatterproof.control_results import marked
-from scatterproof.report.figures import COLOURS, GREY, MARKERS, panels
+from scatterproof.report.figures import COLOURS, GREY, LONG_LABEL, MARKERS, panels
 from scatterproof.report.statistics import curve
 from scatterproof.report.words import (
     cases,
@@ -22,7 +22,6 @@ from scatterproof.report.words import (
     side,
     victim_label,
 )
-from scatterproof.stream_grid import WITH_STREAM
 
 CASE = ["victim", "block_size"]
 SERVICE = [*CASE, "defence", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
@@ -72,16 +71,6 @@ def _means(table: pd.DataFrame, value: str) -> list[Any]:
 def _index(row: Any) -> str:
     bounds = "" if np.isnan(row.ci_low) else f" [{row.ci_low:.2f}, {row.ci_high:.2f}]"
     return f"{row.mean:.2f}{bounds}"
-
-
-def service_threats(stream: pd.DataFrame) -> pd.Series:
-    """For each row a threat's name that taps its service: enough to say which controls are its hijack's."""
-    parts = stream[["topology", "order", "params"]].fillna("").astype(str)
-    services = [
-        "-".join([*(each for each in (topology, order) if each not in ("sources", "random")), *params.split()])
-        for topology, order, params in zip(parts["topology"], parts["order"], parts["params"], strict=True)
-    ]
-    return pd.Series([f"layer-1-0-none{WITH_STREAM}-1-1{'+' * bool(name)}{name}" for name in services], stream.index)
 
 
 def sentences(stream: pd.DataFrame) -> list[str]:
@@ -170,7 +159,9 @@ def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
         for shown, axis in axes.items():
             title, rows = titles[shown]
             DRAWN[title](axis, rows)
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
+            longest = max(map(len, axis.get_legend_handles_labels()[1]), default=0)
+            columns = 1 if longest > LONG_LABEL else 2
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns, fontsize=7)
     return svg
 
 
@@ -256,14 +247,16 @@ def _requests(axis: Axes, table: pd.DataFrame) -> None:
     """Each defence that was watched for several numbers of requests, by an adaptive hijack."""
     rows = table[(table["keep"] == 0) & (table["observed_share"] == 1) & (table["hijack"] == "adaptive")]
     rows = rows[(rows["labelled"] == 0) & (rows["topology"] == "sources")]
+    states = sorted(set(rows["control"]))
     for number, ((defence, params), here) in enumerate(rows.groupby(["defence", "params"], sort=False)):
         if len(set(here["requests"])) > 1:
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
             line = curve(here, [], "requests", "leakage")
-            label = marked(f"{defence} {params}".strip(), here["control"].iloc[0])
+            label = f"{defence} {params}".strip()  # long already: what all have in common stands below the axis
+            label = label if len(states) == 1 else marked(label, here["control"].iloc[0])
             _line(axis, line, "requests", 1, colour, marker, label)
     axis.set_xscale("log")
-    axis.set_xlabel("requests watched")
+    axis.set_xlabel(f"requests watched by the {marked('adaptive hijack', states[0] if len(states) == 1 else '')}")
     _index_axis(axis)
 
 
