@@ -250,7 +250,11 @@ def test_an_attack_whose_control_failed_is_chosen_nowhere(page: str, tables: dic
     labels = tables["verdict"][tables["verdict"]["knows"] == "labels"]
     assert labels["controls"].str.startswith("passed; left out: refine (control failed: planted;").all()
     head = re.findall('<div class="headline">(.*?)</div>', page, re.S)[0]
-    assert "passed" not in head and "refine (control failed: planted) reached 93.8 %" in " ".join(paragraphs(head))
+    assert (
+        "passed" not in head
+        and "refine (control failed: planted): blocks placed rightly 93.8 %, needed more than 99 %"
+        in " ".join(paragraphs(head))
+    )
     rows = re.findall("<tr>(.*?)</tr>", page, re.S)
     placed = [re.findall("<td>(.*?)</td>", row)[4:6] for row in rows if "with the blocks</td>" in row]
     assert {place for place, name in placed if name.startswith("refine")} == {"-"}

@@ -74,14 +74,14 @@ def test_an_attack_without_passed_controls_is_not_chosen_and_the_row_says_so() -
     row = verdict(table, ("fingerprint", True), ("refine", False))
     assert (row.verdict, row.attack, row.ends_with_attack) == ("broken", "fingerprint", "fingerprint")
     assert row.accuracy == row.ends_with == pytest.approx(0.8)
-    assert row.controls == "passed; left out: refine (control failed: random; 90.0 %)"
+    assert row.controls == "passed; left out: refine (control failed: random; reached 90.0 %)"
     row = verdict(table, ("fingerprint", True))
-    assert (row.attack, row.controls) == ("fingerprint", "passed; left out: refine (no control; 90.0 %)")
+    assert (row.attack, row.controls) == ("fingerprint", "passed; left out: refine (no control; reached 90.0 %)")
 
 
 def test_without_an_attack_whose_controls_passed_it_is_invalid() -> None:
     row = verdict(attacks(fingerprint=0.8, layer=0.5, whitebox=0.9), ("fingerprint", False))
-    assert (row.verdict, row.controls) == ("invalid", "left out: fingerprint (control failed: random; 80.0 %)")
+    assert (row.verdict, row.controls) == ("invalid", "left out: fingerprint (control failed: random; reached 80.0 %)")
     assert pd.isna(row.attack) and pd.isna(row.accuracy) and pd.isna(row.gain), "nothing is said by it"
     assert (row.ends_with, row.ends_with_attack) == (pytest.approx(0.5), "layer")
 
@@ -92,7 +92,7 @@ def test_what_learns_from_labels_is_controlled_with_labels() -> None:
     other = passed.assign(threat="layer-1-100-logits")
     row = verdict_table(table, other).iloc[0]
     assert row["attack"] == "fingerprint", "it learns from neither"
-    assert row["controls"] == "passed; left out: refine (no control; 80.0 %)"
+    assert row["controls"] == "passed; left out: refine (no control; reached 80.0 %)"
 
 
 def test_the_pirate_ends_with_the_best_of_all_whether_it_has_the_blocks_or_not() -> None:

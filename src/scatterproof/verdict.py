@@ -165,6 +165,6 @@ def _most(names: pd.Series) -> str:
 def _controls(on_blocks: pd.DataFrame, left_out: dict[str, str]) -> str:
     """`passed`, or which attacks were left out, why, and what they reached."""
     reached = on_blocks.groupby("attack")["accuracy"].mean()
-    parts = [f"{marked(name, state)[:-1]}; {100 * reached[name]:.1f} %)" for name, state in left_out.items()]
+    parts = [f"{marked(name, state)[:-1]}; reached {100 * reached[name]:.1f} %)" for name, state in left_out.items()]
     chose = "passed; " if len(left_out) < len(reached) else ""
     return f"{chose}left out: {', '.join(parts)}" if parts else "passed"

@@ -17,6 +17,12 @@ from scatterproof.verdict import CONTROL_COLUMNS
 
 TABLE_HEAD = ("victim", "block size", "blocks held", "the pirate has", "attack", "control", "measure", "reached",
               "needed", "shuffles", "passed")  # fmt: skip
+MEASURES = {
+    "position_accuracy": "blocks placed rightly",
+    "fidelity": "agreement with the planted model",
+    "gain": "gain by the blocks",
+    "ari": "adjusted Rand index",
+}
 AT_LEAST = ("planted", "labelled")  # what is there must be found; of the others, what is not there must not
 
 
@@ -58,7 +64,7 @@ def table(controls: pd.DataFrame) -> Table:
     rows = [
         (
             *(victim_label(row.victim), side(row.block_size), held(row), grants(row)),
-            *(_named(row, controls), row.control, str(row.measure).replace("_", " "), _reached(row)),
+            *(_named(row, controls), row.control, MEASURES[row.measure], _reached(row)),
             *(_needed(row), str(row.shuffles), "yes" if row.passed else in_red("no")),
         )
         for row in _rows(controls)
@@ -79,7 +85,7 @@ def sentences(controls: pd.DataFrame) -> list[str]:
         Markup("{}, {}: {}. It is left out of every choice of a best attack.").format(
             setting(row.victim, row.block_size, row.keep, row.threat),
             grants(row),
-            in_red(f"{_named(row, controls)} reached {_reached(row)} in it, {_needed(row)} was needed"),
+            in_red(f"{_named(row, controls)}: {MEASURES[row.measure]} {_reached(row)}, needed {_needed(row)}"),
         )
         for row in wrong
     ]

@@ -187,7 +187,9 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                 if stolen(row):
                     text.set_color(RED)
             axis.set_ylim(-0.6, len(rows) - 0.4)
-            axis.set_xlabel(f"gain by the blocks (points)\nred: ends with {share(STOLEN_AT)} of the victim's accuracy")
+            if any(map(stolen, rows)):
+                axis.plot([], [], "s", color=RED, label=f"in red: ends with {share(STOLEN_AT)} or more")
+            axis.set_xlabel("gain by the blocks (points)")
             axis.legend(loc="best", fontsize=8)
     return svg
 
