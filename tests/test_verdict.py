@@ -86,6 +86,17 @@ def test_without_an_attack_whose_controls_passed_it_is_invalid() -> None:
     assert (row.ends_with, row.ends_with_attack) == (pytest.approx(0.5), "layer")
 
 
+def test_an_invalid_verdict_is_shown_without_an_attack(tmp_path: Path) -> None:
+    table = attacks(fingerprint=0.8, layer=0.5, whitebox=0.9)
+    verdict_table(table, controls(("fingerprint", False))).to_csv(tmp_path / "verdict.csv", index=False)
+    found = pd.read_csv(tmp_path / "verdict.csv")
+    (cells,) = table_rows(found)
+    assert cells[4:7] == ("invalid", "50.0 of 90.0 % (layer, without the blocks)", "none with passed controls")
+    assert "nan" not in " ".join(cells + tuple(sentences(found)))
+    draw_verdict(found, tmp_path / "verdict.svg")
+    assert "invalid" in made_up.words_of(tmp_path / "verdict.svg")
+
+
 def test_what_learns_from_labels_is_controlled_with_labels() -> None:
     table, passed = attacks(fingerprint=0.5, refine=0.8, layer=0.5), controls(("fingerprint", True), ("refine", True))
     assert verdict_table(table, passed).loc[0, "controls"] == "passed"
