@@ -4,7 +4,7 @@
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
 ATTACKED = ["attacks"] if STUDY.attacks.grids else []
-VERDICTS = ["verdict"] if ATTACKED or STREAM_CONTROLLED else []
+VERDICTS = ["verdict", "controls"] if ATTACKED or STREAM_CONTROLLED else []
 FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
 STREAMED = ["stream"] if STUDY.stream.grids else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory"]

@@ -1,7 +1,9 @@
 """Synthetic tables of a realistic study: 5 victim seeds, 2 victims, 3 block sizes; accuracies are fractions."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.energy import reckon
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
+from scatterproof.report.controls import marked_tables
 from scatterproof.theory import theory_table
 
 SEEDS, BLOCK_SIZES = range(5), (16, 8, 32)
@@ -19,6 +22,16 @@ CHANCE = 0.1
 STEEPNESS = {"none": 2.0, "scale": 6.0, "mean": 5.0}
 TOP = {"victim": 0.95, "copy_free": 0.91}
 DEVICE = "cpu: AMD EPYC 9654"
+
+
+def words_of(svg: Path) -> str:
+    """A figure's text as one line: a title may be broken into several."""
+    return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
+
+
+def marked(name: str, table: pd.DataFrame, controls: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A table as the report reads it, with what the controls say of each attack in it."""
+    return marked_tables({name: table} | ({} if controls is None else {"controls": controls}))[name]
 
 
 def _head(victim: str, seed: int, block: int, keep: float) -> dict[str, object]:

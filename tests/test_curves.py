@@ -10,6 +10,11 @@ from scatterproof.report.curves import draw_curves, taught
 
 ROLES = {"layer": "withheld", "surrogate": "withheld", "nothing": "withheld", "blocks": "blocks", "whitebox": "ceiling"}
 
+CONTROLS = pd.DataFrame(
+    {"victim": "victim", "attack": "blocks", "threat": f"layer-1-500-{knows}", "control": "planted", "passed": passed}
+    for knows, passed in (("labels", True), ("logits", False))
+)
+
 
 def attacks() -> pd.DataFrame:
     rows = []
@@ -22,14 +27,16 @@ def attacks() -> pd.DataFrame:
                 {
                     "study": "made-up",
                     "victim_seed": seed,
+                    "block_size": 16,
                     "keep": keep,
                     "victim": "victim",
                     "attack": name,
                     "role": role,
                 }
+                | {"threat": f"layer-{keep:g}-{images}-{knows}"}
                 | {"images": images, "knows": knows, "step": step, "last": step == 1, "accuracy": accuracy}
             )
-    return pd.DataFrame(rows)
+    return made_up.marked("attacks", pd.DataFrame(rows), CONTROLS)
 
 
 def test_only_last_steps_with_most_blocks_count_and_only_where_something_is_known() -> None:
@@ -45,6 +52,8 @@ def test_each_attack_is_named_once_beside_the_reported(tmp_path: Path) -> None:
     text = svg.read_text()
     for name in ("layer, without the blocks", "surrogate, without the blocks", "blocks, from the blocks"):
         assert text.count(name) == 1
+    assert text.count("blocks (control failed: planted), from the blocks") == 1, "where logits teach it"
+    assert "victim, blocks of 16 x 16, 100 % of them held: labelled" in text
     assert text.count("layer, reported (No Privacy Left Outside)") == 1
     assert "10000" in text, "the black box of 10,000 queries"
     assert "nothing" not in text

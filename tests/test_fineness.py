@@ -5,6 +5,7 @@ from math import lgamma, log
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -63,6 +64,14 @@ def test_edge_blocks_are_no_secret() -> None:
     assert placement_bits(puzzle.layout) == pytest.approx(lgamma(6 * 39 + 1) / log(2))
 
 
+CONTROLS = pd.DataFrame(
+    [
+        {"victim": "victim", "attack": "fingerprint", "threat": "layer-1-100-none", "block_size": 64}
+        | {"control": "planted", "passed": True}
+    ]
+)
+
+
 def recovered(rise: dict[int, float], victim: str = "victim", spread: float = 0.02) -> Any:
     rows = []
     for seed, (size, share) in product(SEEDS, rise.items()):
@@ -75,7 +84,7 @@ def recovered(rise: dict[int, float], victim: str = "victim", spread: float = 0.
             | {"position_accuracy": share, "row_accuracy": share, "column_accuracy": share}
             | {"residual_bits": blocks * (1 - share), "bits_whole": blocks * 9.0, "minutes": 0.1}
         )
-    return fineness_table(rows, "made-up", made_up.DEVICE)
+    return made_up.marked("fineness", fineness_table(rows, "made-up", made_up.DEVICE), CONTROLS)
 
 
 def test_the_threshold_is_where_the_curve_crosses() -> None:
@@ -91,7 +100,7 @@ def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
     assert never["block_size"].isna().all() and never["ci_high"].isna().all()
     always = thresholds(recovered({16: 0.99, 32: 1.0}, spread=0.0))
     assert (always["block_size"] == 16).all()
-    cells = [row[3] for row in section(recovered({16: 0.1, 32: 0.2}))["fineness_threshold"].rows]
+    cells = [row[5] for row in section(recovered({16: 0.1, 32: 0.2}), CONTROLS)["fineness_threshold"].rows]
     assert cells == ["not reached at 32"] * 2
     one_seed = recovered(RISE)
     one_seed = one_seed[one_seed["victim_seed"] == 0]
@@ -99,11 +108,13 @@ def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
 
 
 def test_the_page_shows_each_victim_and_size(tmp_path: Path) -> None:
-    shown = section(recovered(RISE))
-    assert [row[2] for row in shown["fineness"].rows] == ["16", "32", "64", "128"]
+    shown = section(recovered(RISE), CONTROLS)
+    assert [row[3] for row in shown["fineness"].rows] == ["16 x 16", "32 x 32", "64 x 64", "128 x 128"]
+    assert shown["fineness_words"][-1] == "The controls of fingerprint ran on blocks of 64 x 64 alone."
     assert len(shown["fineness_threshold"].rows[0]) == len(THRESHOLD_HEAD)
     (text,) = sentences(recovered(RISE))
-    assert "in blocks of 16 x 16 (6,272 of them) the fingerprint recovers 10.0 %" in text
+    assert text.startswith("victim, blocks of 16 x 16, 100 % of them held in an unknown order (6,272 blocks), 100")
+    assert "the fingerprint recovers 10.0 % of the victim's accuracy; in blocks of 128 x 128 (98)" in text
     assert "50 % from 36.8 [" in text
     svg = draw_fineness(recovered(RISE), made_up.victim_table(), tmp_path / "fineness.svg")
     assert "side of the blocks" in svg.read_text() and svg.with_suffix(".png").exists()

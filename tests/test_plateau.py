@@ -185,7 +185,7 @@ def test_the_longest_run_of_shares_is_where_a_search_can_climb() -> None:
 
 
 def test_the_figure_is_drawn_from_any_rows(tmp_path: Path) -> None:
-    table = pd.DataFrame(rows(True))
+    table = pd.DataFrame(rows(True)).assign(victim="victim", block_size=16, keep=1.0)
     seeds = pd.concat([table.assign(victim_seed=seed) for seed in range(2)])
     for part in (table, seeds, table[table["fitness"] == "loss"].assign(snr=np.nan), table[:0]):
         svg = draw_plateau(part, tmp_path / "plateau.svg")

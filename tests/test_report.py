@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.report import figures, statistics, words
-from scatterproof.report.page import build_page, provenance
+from scatterproof.report import figures, grid_words, statistics, words
+from scatterproof.report.page import build_page
+from scatterproof.report.provenance import provenance
 from scatterproof.report.verdicts import draw_verdict
 from scatterproof.report.words import number, threshold_text
 from scatterproof.study import Study
@@ -163,7 +164,7 @@ def test_a_victim_whose_half_is_chance_has_no_threshold() -> None:
     victims["accuracy"] = 0.15
     table = statistics.threshold(prune, victims)
     assert table[["keep", "ci_low", "ci_high"]].isna().all(axis=None)
-    said = "".join(words.thresholds({"threshold": table, "prune": prune, "victim": victims}, 8))
+    said = "".join(grid_words.thresholds({"threshold": table, "prune": prune, "victim": victims}, 8))
     assert "no more than chance" in said and "at most" not in said and "not reached" not in said
     assert "no more than chance" in threshold_text(next(table.itertuples()), 0.1, 1.0, chance=True)
 
@@ -195,7 +196,7 @@ def test_excess_over_chance_for_each_victim_and_pooled(tables: dict[str, pd.Data
 
 
 def said_of_excess(tables: dict[str, pd.DataFrame], shuffle: pd.DataFrame) -> str:
-    return words.excess(statistics.shuffled_excess(shuffle, tables["victim"]), statistics.draw_spread(shuffle))
+    return grid_words.excess(statistics.shuffled_excess(shuffle, tables["victim"]), statistics.draw_spread(shuffle))
 
 
 def test_the_words_on_excess_say_what_was_measured(tables: dict[str, pd.DataFrame]) -> None:
@@ -218,9 +219,9 @@ def test_a_single_draw_off_chance_is_not_said_to_have_an_interval(tables: dict[s
 
 def test_only_all_displaced_counts_as_random_places(tables: dict[str, pd.DataFrame]) -> None:
     shuffle = tables["shuffle"]
-    assert "in random places gives" in words.headline(tables, 16)[0]
-    half = words.headline(tables | {"shuffle": shuffle[shuffle["moved"] < 1]}, 16)[0]
-    assert "(50 % of them displaced) gives" in half and "random places" not in half
+    assert "as many in random places give" in grid_words.headline(tables, 16)[0]
+    half = grid_words.headline(tables | {"shuffle": shuffle[shuffle["moved"] < 1]}, 16)[0]
+    assert "with 50 % of them displaced give" in half and "random places" not in half
 
 
 @pytest.mark.parametrize(("gain", "told"), [(1e-15, False), (0.0005, False), (0.002, True)])
@@ -229,24 +230,27 @@ def test_a_correction_is_mentioned_only_where_it_shows(
 ) -> None:
     prune = tables["prune"].assign(accuracy=0.3333)
     prune.loc[prune["correction"] == "scale", "accuracy"] += gain
-    assert ("made up for" in words.headline(tables | {"prune": prune}, 16)[0]) == told
+    assert ("made up for" in grid_words.headline(tables | {"prune": prune}, 16)[0]) == told
 
 
 def test_differing_epochs_are_warned_of(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     victims = tables["victim"]
-    assert words.epochs(victims) == ""
+    assert grid_words.epochs(victims) == ""
     differing = victims.assign(epochs=victims["epochs"].where(victims["victim"] == "victim", 8))
     text = build_page(tables | {"victim": differing}, {}, provenance(STUDY, tables, "x", tmp_path))
     assert "different numbers of epochs (victim: 12; copy free: 8). The comparison between them is" in text
     unknown = victims.assign(epochs=victims["epochs"].where(victims["victim"] == "victim"))
-    assert "copy free: unknown" in words.epochs(unknown)
+    assert "copy free: unknown" in grid_words.epochs(unknown)
 
 
 def test_theory_has_a_titled_panel_for_each_layer_and_share(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     theory = pd.concat([tables["theory"], tables["theory"].assign(layer="the_head"), tables["theory"].assign(keep=0.2)])
     text = figures.draw_theory(theory, 16, tmp_path / "theory.svg").read_text()
-    assert sum(text.count(f">{title} of the blocks held<") for title in ("classifier.0, 10 %", "the_head, 10 %")) == 2
-    assert text.count(">classifier.0, 20 % of the blocks held<") == 1
+    assert (
+        sum(text.count(f">{layer}, blocks of 16 x 16, 10 % of them held<") for layer in ("classifier.0", "the_head"))
+        == 2
+    )
+    assert text.count(">classifier.0, blocks of 16 x 16, 20 % of them held<") == 1
 
 
 def test_an_empty_selection_is_drawn_as_such(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
@@ -303,7 +307,16 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
             {"study": "made-up", "layer": "classifier.0", "block_size": 16, "keep": keep, "victim": "copy_free"}
             | {"threat": threat, "images": 100, "knows": "none", "defence": "none", "verdict": verdict}
             | {"attack": "hijack-adaptive", "against": "nothing", "accuracy": 0.9, "withheld_accuracy": 0.1}
-            | {"victim_accuracy": 0.95, "gain": 0.8, "ci_low": 0.7, "ci_high": 0.9, "seeds": 5, "minutes": 0.02}
+            | {
+                "victim_accuracy": 0.95,
+                "ends_with": 0.9,
+                "ends_with_attack": "hijack-adaptive",
+                "gain": 0.8,
+                "ci_low": 0.7,
+                "ci_high": 0.9,
+                "seeds": 5,
+                "minutes": 0.02,
+            }
             | {"cost_over_retraining": 0.1, "controls": "passed", "device": made_up.DEVICE}
             for keep, threat, verdict in zip((1.0, 0.25), threats, ("broken", "undecided"), strict=True)
         ]
@@ -311,8 +324,10 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
     drawn = draw_verdict(verdicts, tmp_path / "verdict.svg")
     served = tables | {"stream": stream(), "verdict": verdicts}
     page = build_page(served, {"verdict": drawn}, provenance(STUDY, served, "x", tmp_path))
-    assert "copy free: of 2 threats 1 broken, 1 undecided." in page
-    assert "With 100 % of the blocks and 100 unlabelled images; traffic of its own devices, 1 request the model" in page
+    assert "copy free, blocks of 16 x 16: under 0 of 2 threats the pirate ends with 95 %" in page
+    assert "Verdicts on what the blocks add: broken 1, undecided 1." in page
+    grants = "100 % of them held, 100 unlabelled images; traffic of its own devices, 1 request"
+    assert f"{grants}: the pirate ends with 90.0 of 95.0 % (hijack-adaptive, with the blocks); verdict: broken" in page
     assert (
         "traffic of its own devices and of 50 % of the links, 10 requests, 7 places leaked, relays=2 batch=64" in page
     )
@@ -377,7 +392,7 @@ def test_the_page_has_the_numbers_of_every_table(page: str, tables: dict[str, pd
 
 def test_the_page_says_what_the_issue_asks(page: str) -> None:
     text = " ".join(Page(page).text.split())
-    assert "Holding 25 % of the blocks of the victim in known places gives" in text
+    assert "victim, blocks of 16 x 16, 25 % of them held: in known places they give" in text
     assert (
         "reports 4.52e-4" in text and "2.72e-4 (or 2.90e-4" in text and "contains the exact value and excludes" in text
     )

@@ -3,7 +3,6 @@
 from itertools import product
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,8 @@ import report_tables as made_up
 from scatterproof.cost.crossing import crossing, crossing_table, envelope, mean_curves
 from scatterproof.cost.retraining import breakeven_table, expected_minutes, passages, retraining_table
 from scatterproof.report import statistics
-from scatterproof.report.page import build_page, provenance
+from scatterproof.report.page import build_page
+from scatterproof.report.provenance import provenance
 from scatterproof.report.retraining import TABLE_HEAD, sentences, table_rows
 from scatterproof.report.retraining_figure import draw_retraining
 from scatterproof.report.talk_cost import talk_costs, talk_head, talk_rows, talk_sentences
@@ -27,6 +27,7 @@ VICTIMS = pd.DataFrame(
     | {"accuracy": OWN, "chance": CHANCE, "device": DEVICE, "device_minutes": 4.0, "gpu_minutes": np.nan}
     for seed in range(3)
 )
+NO_CONTROLS = pd.DataFrame(columns=["victim", "threat", "attack", "control", "passed"])
 CURVE = (0.3, 0.5, 0.7, 0.8)  # 25 % of 0.8 after an epoch, 50 % after two, 75 % after three, 95 % after four
 
 
@@ -70,7 +71,7 @@ def levels(
     *parts: pd.DataFrame, searches: pd.DataFrame | None = None, curves: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """tables/breakeven.csv."""
-    return breakeven_table(table_of(*parts, curves=curves), searches, VICTIMS)
+    return made_up.marked("breakeven", breakeven_table(table_of(*parts, curves=curves), searches, VICTIMS))
 
 
 def at(table: pd.DataFrame, level: float, what: str, name: str | None = None) -> Any:
@@ -154,10 +155,12 @@ def test_minutes_of_different_devices_are_not_divided() -> None:
     assert there[over].isna().all(axis=None) and here["over_retraining"].notna().any()
     assert set(crossings.loc[crossings["device"] == "cuda: y", "ahead"]) == {""}
     texts = sentences(table)
-    assert "is cheaper to 25, 50, 75 %" in texts[1] and texts[1].startswith("victim on cpu: x, 50 % of the blocks held")
-    assert texts[4].startswith("victim on cuda: y, 50 %") and "minutes of different devices are not comp" in texts[4]
+    assert "is cheaper to 25, 50, 75 %" in texts[1] and texts[1].startswith(
+        "victim on cpu: x, blocks of 16 x 16, 50 % of them held"
+    )
+    assert texts[4].startswith("victim on cuda: y, blocks") and "minutes of different devices are not comp" in texts[4]
     assert [row[0] for row in table_rows(table)] == ["victim on cpu: x"] * 5 + ["victim on cuda: y"] * 5
-    assert {row[6] for row in table_rows(table)[5:]} == {"on another device"}
+    assert {row[7] for row in table_rows(table)[5:]} == {"on another device"}
 
 
 def test_levels_no_more_than_chance_are_left_out() -> None:
@@ -240,13 +243,14 @@ def test_what_is_cheaper_dearer_and_not_reached_is_said_of_each_curve() -> None:
     first, by_own, by_recipe, by_pirate = sentences(table)
     assert first.startswith("In 6 of 15 comparisons below an attack is shown to be cheaper")
     assert by_own.startswith(
-        "victim, 50 % of the blocks held, against the victim's own recipe: an attack is cheaper to "
+        "victim, blocks of 16 x 16, 50 % of them held, against the victim's own recipe: an attack is cheaper to "
     )
-    assert "cheaper to 25, 50, 75 % (75 %: simulated annealing by cross-entropy on 12 images in 0.303 [" in by_own
+    name = "simulated annealing (no control) by cross-entropy on 12 labelled images"
+    assert f"cheaper to 25, 50, 75 % (75 %: {name} in 0.303 [" in by_own
     assert "the own recipe in 3 [" in by_own and "no attack reached 90, 95 %" in by_own
     assert "against the cheapest recipe tried: an attack is cheaper to 25, 50, 75 %" in by_recipe
     assert "the cheapest attack is dearer to 25, 50, 75 % (25 %:" in by_pirate
-    assert "'longer' on 8 images in 0.05 [" in by_pirate
+    assert "'longer' on 8 labelled images in 0.05 [" in by_pirate
 
 
 def test_none_is_said_where_none_is_cheaper() -> None:
@@ -270,16 +274,20 @@ def test_only_an_attack_may_reach_a_level() -> None:
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     rows = table_rows(levels(searches=attack()))
     assert len(rows) == 5 and all(len(row) == len(TABLE_HEAD) for row in rows)
-    assert rows[0][:4] == ("victim", "50 %", "25 %", "simulated annealing by cross-entropy on 12 images")
-    assert rows[0][5] == "6 of 6" and rows[0][-3:] == ("0.1", "", "")
-    assert rows[4][3:6] == ("none", "", "") and rows[4][7] == rows[0][8] == "not tried"
+    name = "simulated annealing (no control) by cross-entropy on 12 labelled images"
+    assert rows[0][:5] == ("victim", "16 x 16", "50 %", "25 %", name)
+    assert rows[0][6] == "6 of 6" and rows[0][-3:] == ("0.1", "", "")
+    assert rows[4][4:7] == ("none", "", "") and rows[4][8] == rows[0][9] == "not tried"
 
 
 # The talk's '27x'
 
 THEORY = made_up.theory()
-SEARCH = attack(attack="genetic", fitness="accuracy", population=100.0, images=100, budget=1000, seconds=np.nan).rename(
-    columns={"minutes": "device_minutes"}
+SEARCH = made_up.marked(
+    "search",
+    attack(attack="genetic", fitness="accuracy", population=100.0, images=100, budget=1000, seconds=np.nan).rename(
+        columns={"minutes": "device_minutes"}
+    ),
 )
 
 
@@ -294,14 +302,19 @@ def test_the_talks_claim_is_recomputed_at_our_cost() -> None:
     assert rows["search over training"] == ("27x", "33.3x", "25x")
     assert all(len(row) + 1 == len(talk_head(costs)) for row in rows.values())
     (text,) = talk_sentences(costs, THEORY)
-    assert text.startswith("The talk's evaluation takes 30 s.") and "0.61 s (6 runs of 1,000)" in text
+    assert (
+        text.startswith("The talk's evaluation takes 30 s.")
+        and "0.61 s (victim, blocks of 16 x 16, 50 % of them held: 6 " in text
+    )
+    assert "runs of the genetic search (no control) with 1,000 evaluations), " in text
     assert "so that 10,000 take 101 minutes, 25x the 4 of training one victim on the same device." in text
 
 
 def test_each_share_held_has_its_cost_and_the_largest_budget_counts() -> None:
     more = SEARCH.assign(budget=2000, device_minutes=2 * SEARCH["device_minutes"])
     costs = talk_costs(pd.concat([SEARCH, more, SEARCH.assign(keep=1.0)]), VICTIMS)
-    assert [(cost["keep"], cost["budget"]) for cost in costs] == [(0.5, 2000), (1.0, 1000)]
+    held = [(str(cost["setting"]).partition("16, ")[2], cost["budget"]) for cost in costs]
+    assert held == [("50 % of them held", 2000), ("100 % of them held", 1000)]
     assert costs[0]["seconds"] == pytest.approx(2 * costs[1]["seconds"])
 
 
@@ -322,17 +335,16 @@ def test_the_talks_claim_is_not_made_of_two_devices() -> None:
 
 
 def drawn(path: Path) -> str:
-    ElementTree.parse(path)
     assert path.with_suffix(".png").stat().st_size > 1000
-    return path.read_text()
+    return made_up.words_of(path)
 
 
 def test_the_figure_has_a_panel_for_each_share_and_names_all_curves(tmp_path: Path) -> None:
     pirate = training((0.25,), source="pirate", recipe="longer", images=8)
     searches = pd.concat([attack(), attack(keep=1.0), attack(attack="genetic", population=10.0)])
     retraining = table_of(training((0.5, 0.6), epoch=0.5), pirate)
-    text = drawn(draw_retraining(retraining, searches, VICTIMS, tmp_path / "retraining.svg"))
-    for label in ("50 % of the blocks held", "100 % of the blocks held", "own recipe", "cheapest recipe tried"):
+    text = drawn(draw_retraining(retraining, searches, VICTIMS, NO_CONTROLS, tmp_path / "retraining.svg"))
+    for label in ("16 x 16, 50 % of them held", "16 x 16, 100 % of them held", "own recipe", "cheapest recipe tried"):
         assert label in text
     for label in ("images alone", "simulated annealing", "genetic search", "overtaken by retraining", "chance"):
         assert label in text
@@ -341,7 +353,7 @@ def test_the_figure_has_a_panel_for_each_share_and_names_all_curves(tmp_path: Pa
 @pytest.mark.parametrize("curves", [own(), own()[:0]], ids=["own curve", "nothing trained"])
 def test_a_study_without_searches_is_drawn_too(curves: pd.DataFrame, tmp_path: Path) -> None:
     table = levels(curves=curves)
-    text = drawn(draw_retraining(table_of(curves=curves), None, VICTIMS, tmp_path / "retraining.svg"))
+    text = drawn(draw_retraining(table_of(curves=curves), None, VICTIMS, NO_CONTROLS, tmp_path / "retraining.svg"))
     assert ("nothing was measured" in text) == curves.empty
     assert table_rows(table) == []
 

@@ -3,18 +3,17 @@
 from itertools import product
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.report import statistics
-from scatterproof.report.page import build_page, provenance
+from scatterproof.report import plateau_figure, statistics
+from scatterproof.report.page import build_page
+from scatterproof.report.provenance import provenance
 from scatterproof.report.search_figures import draw_search, draw_trajectory
 from scatterproof.report.searches import TABLE_HEAD, aligned, final, sentences, table_rows
-from scatterproof.report.words import plateau
 from scatterproof.study import Study
 
 CHANCE, OWN = 0.1, 0.9
@@ -46,7 +45,7 @@ def searches(
                 | {"device_minutes": 0.01 * evaluations, "gpu_minutes": np.nan}
                 | about
             )
-    return pd.DataFrame(rows)
+    return made_up.marked("search", pd.DataFrame(rows))
 
 
 def together(*tables: pd.DataFrame) -> pd.DataFrame:
@@ -95,10 +94,10 @@ def test_a_search_that_begins_late_is_read_from_its_own_first_row() -> None:
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     table = together(searches(0.3, spread=0.02), searches(0.2, attack="reinforce", seeds=1, runs=1))
     rows = table_rows(table, 2.0)
-    assert [row[2] for row in rows] == ["genetic search of 10", "PPO"]
+    assert [row[3] for row in rows] == ["genetic search of 10 (no control)", "PPO (no control)"]
     assert all(len(row) == len(TABLE_HEAD) and all(isinstance(cell, str) for cell in row) for row in rows)
-    assert rows[1][5:7] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
-    assert rows[0][3:5] == ("cross-entropy", "12") and "[" in rows[0][5]
+    assert rows[1][6:8] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
+    assert rows[0][4:6] == ("cross-entropy", "12") and "[" in rows[0][6]
     assert {row[-2] for row in table_rows(table, float("nan"))} == {""}
 
 
@@ -115,7 +114,7 @@ def as_in_the_talk(ends: float, **about: Any) -> pd.DataFrame:
 
 def test_a_genetic_search_stuck_at_chance_reproduces_the_talk() -> None:
     text = said(as_in_the_talk(CHANCE + 0.005, spread=0.002))
-    assert "50 % of the blocks held, 10,000 evaluations by accuracy: the genetic search, with as many" in text
+    assert "50 % of them held, 10,000 evaluations by accuracy: the genetic search (no control), with as many" in text
     assert "stays within 2 points of chance: the talk's result is reproduced" in text
 
 
@@ -141,7 +140,8 @@ def test_nothing_is_reproduced_on_a_victim_near_chance() -> None:
 def test_every_gain_counts_not_only_that_of_the_highest() -> None:
     high = searches(0.5, spread=0.3, starts=0.5, seeds=1)
     text = said(together(high, searches(0.45, spread=0.01, population=100.0)))
-    assert "1 of 2 kinds of search gain on images they never saw, most of all genetic search of 100" in text
+    assert "1 of 2 kinds of search, of 4 runs or more, gain on images they never saw, most of all genetic" in text
+    assert "most of all genetic search of 100 (no control) on 12 images" in text
 
 
 def test_a_gain_that_may_be_luck_is_not_called_one() -> None:
@@ -153,10 +153,10 @@ def test_each_victim_share_fitness_and_budget_has_its_sentence() -> None:
     table = together(searches(), searches(keep=1.0), searches(fitness="accuracy"), searches(0.5, budget=99))
     found = sentences(table, VICTIMS, 2.0)
     assert [text.split(":")[0] for text in found[1:-1]] == [
-        "victim, 50 % of the blocks held, 50 evaluations by accuracy",
-        "victim, 50 % of the blocks held, 50 evaluations by cross-entropy",
-        "victim, 50 % of the blocks held, 99 evaluations by cross-entropy",
-        "victim, 100 % of the blocks held, 50 evaluations by cross-entropy",
+        "victim, blocks of 16 x 16, 50 % of them held, 50 evaluations by accuracy",
+        "victim, blocks of 16 x 16, 50 % of them held, 50 evaluations by cross-entropy",
+        "victim, blocks of 16 x 16, 50 % of them held, 99 evaluations by cross-entropy",
+        "victim, blocks of 16 x 16, 100 % of them held, 50 evaluations by cross-entropy",
     ]
     assert "took 0.5 minutes for 50 evaluations; training one victim takes 2." in found[-1]
     assert len(sentences(table, VICTIMS, float("nan"))) == len(found) - 1
@@ -177,9 +177,8 @@ def test_runs_stand_at_the_same_evaluations_once_aligned() -> None:
 
 def drawn(path: Path) -> str:
     """A figure's text; it must be XML, with a picture beside it."""
-    ElementTree.parse(path)
     assert path.with_suffix(".png").stat().st_size > 1000
-    return path.read_text()
+    return made_up.words_of(path)
 
 
 SPREAD = together(
@@ -195,7 +194,7 @@ SPREAD = together(
 @pytest.mark.parametrize("retraining", [2.0, float("nan")])
 def test_figures_are_drawn(table: pd.DataFrame, retraining: float, tmp_path: Path) -> None:
     text = drawn(draw_search(table, tmp_path / "search.svg"))
-    assert "50 % of the blocks, by cross-entropy" in text
+    assert "blocks of 16 x 16, 50 % of them held, by cross-entropy" in text
     text = drawn(draw_trajectory(table, VICTIMS, retraining, tmp_path / "trajectory.svg"))
     assert ("training one victim" in text) == (retraining > 0)
     assert "chance" in text
@@ -203,8 +202,9 @@ def test_figures_are_drawn(table: pd.DataFrame, retraining: float, tmp_path: Pat
 
 def test_figures_name_every_search_and_panel(tmp_path: Path) -> None:
     text = drawn(draw_search(SPREAD, tmp_path / "search.svg"))
-    for label in ("genetic search of 10", "genetic search of 20", "random search", "by accuracy", "by cross-entropy"):
-        assert f">{label}<" in text or label in text
+    names = [f"{name} (no control)" for name in ("genetic search of 10", "genetic search of 20", "random search")]
+    for label in (*names, "by accuracy", "by cross-entropy", "victim, blocks of 16 x 16, 50 % of them held"):
+        assert label in text
 
 
 def test_no_searches_are_drawn_as_such(tmp_path: Path) -> None:
@@ -224,7 +224,8 @@ def test_only_runs_of_equal_images_and_budget_share_a_panel(tmp_path: Path) -> N
 # The page
 
 PLATEAU = pd.DataFrame(
-    {"victim": "victim", "fitness": fitness, "images": images, "correct_share": share, "snr": 0.1}
+    {"victim": "victim", "victim_seed": 0, "block_size": 16, "keep": 1.0, "fitness": fitness, "images": images}
+    | {"correct_share": share, "snr": 0.1}
     | {"auc": 0.5 + gain, "auc_low": 0.45 + gain}
     for fitness, images in product(("accuracy", "loss"), (10, 30))
     for share, gain in ((0.0, 0.0), (0.5, 0.2 if fitness == "loss" else 0.0), (0.9, 0.3 if fitness == "loss" else 0.0))
@@ -232,8 +233,11 @@ PLATEAU = pd.DataFrame(
 
 
 def test_the_plateau_is_said_on_the_most_images() -> None:
-    by_accuracy, by_loss = plateau(PLATEAU)
-    assert "victim, accuracy on 30 images" in by_accuracy and "at no share of blocks right measured" in by_accuracy
+    by_accuracy, by_loss = plateau_figure.sentences(PLATEAU)
+    assert (
+        "victim, blocks of 16 x 16, 100 % of them held, accuracy on 30 images" in by_accuracy
+        and "at no share of blocks right measured" in by_accuracy
+    )
     assert "at 2 of 3 shares of blocks right (50 %, 90 %)" in by_loss
     assert "most clearly with 90 % right, 80 times in 100" in by_loss
 
@@ -265,6 +269,6 @@ def test_the_page_has_the_section_only_where_the_study_searched(
     assert (text.count('id="search"'), text.count('href="#search"')) == (int(section), int(section))
     assert ("5 Cost" in text) != section and ("6 Cost" in text) == section
     assert ("What each search had reached" in text) == search
-    assert ("genetic search of 20</td>" in text) == search
+    assert ("genetic search of 20 (no control)</td>" in text) == search
     assert ("more often than a coin would" in text) == with_plateau
     assert "nan" not in text.lower().split("<pre>")[0].replace("provenance", "")

@@ -182,12 +182,13 @@ def test_the_verdict_takes_the_mean_over_layouts() -> None:
     assert row.accuracy == pytest.approx(0.8)
     assert f"{held(row)}: {grants(row)}" == "100 %: 100 unlabelled images; traffic of its own devices, 1 request"
     (row,) = verdict_table(table, passed.assign(passed=False)).itertuples(index=False)
-    assert (row.verdict, row.controls) == ("invalid", "hijack-adaptive failed: random")
+    left_out = "left out: hijack-adaptive (control failed: random; reached 80.0 %)"
+    assert (row.verdict, row.controls) == ("invalid", left_out)
     other = passed.assign(threat=passed["threat"] + "+relays=2", passed=False)
     (row,) = verdict_table(table, pd.concat([passed, other])).itertuples(index=False)
     assert (row.verdict, row.controls) == ("broken", "passed"), "another service's control"
     (row,) = verdict_table(table, other).itertuples(index=False)
-    assert (row.verdict, row.controls) == ("invalid", "hijack-adaptive has none")
+    assert (row.verdict, row.controls) == ("invalid", "left out: hijack-adaptive (no control; reached 80.0 %)")
 
 
 def test_who_has_traffic_can_ignore_it() -> None:

@@ -8,6 +8,14 @@ import pandas as pd
 import report_tables as made_up
 from scatterproof.report.stream import TABLE_HEAD, draw_stream, sentences, table_rows
 
+CONTROLS = pd.DataFrame(
+    [
+        {"victim": "copy_free", "attack": "hijack-adaptive", "threat": f"layer-1-0-none+stream-1-1{service}"}
+        | {"control": "random", "passed": not service}
+        for service in ("", "+relays=2-batch=64")
+    ]
+)
+
 
 def stream() -> pd.DataFrame:
     rows = []
@@ -20,7 +28,7 @@ def stream() -> pd.DataFrame:
         rows.append(row(seed, layout, defence, params, share, 0.0, requests, hijack, leaked, None))
     for seed, held in product(range(3), (0.25, 1.0)):
         rows.append(row(seed, 0, "none", "", 0.0, held, 1, "adaptive", 1.0, 0.6 * held))
-    return pd.DataFrame(rows)
+    return made_up.marked("stream", pd.DataFrame(rows), CONTROLS)
 
 
 def row(
@@ -40,21 +48,24 @@ def test_each_kind_of_service_is_one_row() -> None:
     rows = table_rows(stream())
     assert len(rows) == 3 * 2 * 2 * 2 + 2
     assert {len(one) for one in rows} == {len(TABLE_HEAD)}
-    (plain,) = [one for one in rows if one[1] == "none" and one[4] == "100 %" and one[7:9] == ("10", "adaptive")]
-    assert plain[9].startswith("0.99 [")
-    assert plain[13] == "", "without blocks there is no accuracy"
+    (plain,) = [one for one in rows if one[2] == "none" and one[5] == "100 %" and one[8:10] == ("10", "adaptive")]
+    assert plain[10].startswith("0.99 [")
+    assert plain[14] == "", "without blocks there is no accuracy"
     assert plain[-3:] == ("+0 %", "+0 %", "3 x 2")
-    (owner,) = [one for one in rows if one[5] == "25 %"]
-    assert owner[13].startswith("15.0 %")
-    assert owner[14].startswith("90.0 %")
+    (owner,) = [one for one in rows if one[6] == "25 %"]
+    assert owner[14].startswith("15.0 %")
+    assert owner[15].startswith("90.0 %")
 
 
 def test_sentences_say_what_leaks_what_hides_it_and_what_it_costs() -> None:
     found = "\n".join(sentences(stream()))
-    assert "Nothing hidden (sources, sent in random order), every link tapped, 1 request, no block held" in found
-    assert "relays (relays=2 batch=64), after 10 requests, to a hijack that knows of it: columns 0.99" in found
+    whose = "copy free, blocks of 16 x 16, 0 % of them held"
+    assert f"{whose}, nothing hidden (sources, sent in random order), every link tapped, 1 request: by the" in found
+    assert f"{whose}, relays (relays=2 batch=64), every link tapped, after 10 requests: the adaptive hijack " in found
+    assert "(control failed: random), which knows of it, groups columns with an index of 0.99" in found
+    assert "relays=2 batch=8), every link tapped, after 10 requests: the adaptive hijack (no control)" in found
     assert "for +100 % bytes and +300 % latency. Mean of 6 draws." in found
-    assert "the owner of 100 % of the devices" in found
+    assert "copy free, blocks of 16 x 16, 100 % of them held with their devices and 0 % of the links tapped" in found
     assert "reaches 60.0 % accuracy; with every place known they reach 90.0 %. Mean of 3 draws." in found
 
 

@@ -13,7 +13,7 @@ import report_tables as made_up
 from scatterproof.report import leaderboard
 from scatterproof.report.headline import headline
 from scatterproof.report.verdicts import TABLE_HEAD, draw_verdict, sentences, table_rows
-from scatterproof.verdict import chosen, interval, judged, verdict_table, with_withheld
+from scatterproof.verdict import chosen, interval, judged, stolen, verdict_table, with_withheld
 
 PASSED = [("fingerprint", True), ("refine", True)]
 
@@ -39,9 +39,10 @@ def attacks(seeds: int = 5, threat: str = "layer-1-100-labels", **accuracies: fl
 
 
 def controls(*passed: tuple[str, bool]) -> pd.DataFrame:
-    about = {"victim": "victim", "threat": "layer-1-100-labels", "control": "random"}
+    about = {"victim": "victim", "block_size": 16, "keep": 1.0, "threat": "layer-1-100-labels", "control": "random"}
+    about |= {"measure": "position_accuracy", "shuffles": 10, "value": 0.01, "ci_high": 0.02, "bound": 0.03}
     rows = [about | {"attack": name, "passed": each} for name, each in passed]
-    return pd.DataFrame(rows, columns=["victim", "threat", "attack", "control", "passed"])
+    return pd.DataFrame(rows, columns=[*about, "attack", "passed"])
 
 
 def verdict(table: pd.DataFrame, *passed: tuple[str, bool]) -> Any:
@@ -57,9 +58,9 @@ def test_a_gain_beyond_the_margin_breaks_the_threat() -> None:
     assert row.victim_accuracy == pytest.approx(0.85)
 
 
-def test_no_gain_protects_and_a_wide_one_leaves_undecided() -> None:
-    assert verdict(attacks(fingerprint=0.51, layer=0.5)).verdict == "protected"
-    assert verdict(attacks(fingerprint=0.3, layer=0.5)).verdict == "protected"
+def test_no_gain_says_that_the_blocks_add_nothing_and_a_wide_one_leaves_undecided() -> None:
+    assert verdict(attacks(fingerprint=0.51, layer=0.5)).verdict == "blocks add nothing"
+    assert verdict(attacks(fingerprint=0.3, layer=0.5)).verdict == "blocks add nothing"
     assert verdict(attacks(fingerprint=[0.4, 0.9, 0.5, 0.6, 0.5], layer=0.5)).verdict == "undecided"
 
 
@@ -68,13 +69,32 @@ def test_fewer_than_five_seeds_decide_nothing() -> None:
     assert verdict(attacks(seeds=1, fingerprint=0.8, layer=0.5)).verdict == "undecided"
 
 
-def test_a_failed_or_missing_control_makes_it_invalid() -> None:
-    table = attacks(fingerprint=0.8, refine=0.7, layer=0.5)
-    failed = verdict(table, ("fingerprint", False), ("refine", True))
-    assert (failed.verdict, failed.controls) == ("invalid", "fingerprint failed: random")
-    missing = verdict(table, ("refine", True))
-    assert (missing.verdict, missing.controls) == ("invalid", "fingerprint has none")
-    assert verdict(table, ("fingerprint", True), ("refine", False)).verdict == "broken", "that of an attack not chosen"
+def test_an_attack_without_passed_controls_is_not_chosen_and_the_row_says_so() -> None:
+    table = attacks(refine=0.9, fingerprint=0.8, layer=0.5, whitebox=0.95)
+    row = verdict(table, ("fingerprint", True), ("refine", False))
+    assert (row.verdict, row.attack, row.ends_with_attack) == ("broken", "fingerprint", "fingerprint")
+    assert row.accuracy == row.ends_with == pytest.approx(0.8)
+    assert row.controls == "passed; left out: refine (control failed: random; reached 90.0 %)"
+    row = verdict(table, ("fingerprint", True))
+    assert (row.attack, row.controls) == ("fingerprint", "passed; left out: refine (no control; reached 90.0 %)")
+
+
+def test_without_an_attack_whose_controls_passed_it_is_invalid() -> None:
+    row = verdict(attacks(fingerprint=0.8, layer=0.5, whitebox=0.9), ("fingerprint", False))
+    assert (row.verdict, row.controls) == ("invalid", "left out: fingerprint (control failed: random; reached 80.0 %)")
+    assert pd.isna(row.attack) and pd.isna(row.accuracy) and pd.isna(row.gain), "nothing is said by it"
+    assert (row.ends_with, row.ends_with_attack) == (pytest.approx(0.5), "layer")
+
+
+def test_an_invalid_verdict_is_shown_without_an_attack(tmp_path: Path) -> None:
+    table = attacks(fingerprint=0.8, layer=0.5, whitebox=0.9)
+    verdict_table(table, controls(("fingerprint", False))).to_csv(tmp_path / "verdict.csv", index=False)
+    found = pd.read_csv(tmp_path / "verdict.csv")
+    (cells,) = table_rows(found)
+    assert cells[4:7] == ("invalid", "50.0 of 90.0 % (layer, without the blocks)", "none with passed controls")
+    assert "nan" not in " ".join(cells + tuple(sentences(found)))
+    draw_verdict(found, tmp_path / "verdict.svg")
+    assert "invalid" in made_up.words_of(tmp_path / "verdict.svg")
 
 
 def test_what_learns_from_labels_is_controlled_with_labels() -> None:
@@ -82,7 +102,31 @@ def test_what_learns_from_labels_is_controlled_with_labels() -> None:
     assert verdict_table(table, passed).loc[0, "controls"] == "passed"
     other = passed.assign(threat="layer-1-100-logits")
     row = verdict_table(table, other).iloc[0]
-    assert (row["verdict"], row["controls"]) == ("invalid", "refine has none"), "the fingerprint learns from neither"
+    assert row["attack"] == "fingerprint", "it learns from neither"
+    assert row["controls"] == "passed; left out: refine (no control; reached 80.0 %)"
+
+
+def test_the_pirate_ends_with_the_best_of_all_whether_it_has_the_blocks_or_not() -> None:
+    row = verdict(attacks(fingerprint=0.6, layer=[0.9, 0.91, 0.89, 0.9, 0.9], whitebox=0.92))
+    assert (row.verdict, row.ends_with_attack) == ("blocks add nothing", "layer")
+    assert row.ends_with == pytest.approx(0.9) and stolen(row)
+    row = verdict(attacks(fingerprint=0.8, layer=0.5, whitebox=0.92))
+    assert row.ends_with_attack == "fingerprint" and not stolen(row)
+
+
+def test_what_it_ends_with_is_chosen_on_other_seeds() -> None:
+    row = verdict(attacks(fingerprint=[0.9, 0.2, 0.2, 0.2, 0.2], layer=0.3, whitebox=0.9))
+    assert row.ends_with == pytest.approx((0.3 + 4 * 0.2) / 5), "of each seed what is best on the other four"
+
+
+@pytest.mark.parametrize(("ends", "whole", "red"), [(0.95, 1.0, True), (0.9499, 1.0, False), (0.57, 0.6, True)])
+def test_from_95_percent_of_the_victims_on_it_is_stolen(ends: float, whole: float, red: bool) -> None:
+    row = verdict(attacks(fingerprint=0.1, layer=ends, whitebox=whole))
+    assert stolen(row) == red
+    (cells,) = table_rows(pd.DataFrame([row]))
+    assert ('class="alarm"' in cells[5]) == red
+    assert f"{100 * ends:.1f} of {100 * whole:.1f} % (layer, without the blocks)" in cells[5]
+    assert any('class="alarm"' in text for text in sentences(pd.DataFrame([row]))) == red
 
 
 def test_no_seed_judges_what_was_chosen_on_it() -> None:
@@ -106,7 +150,7 @@ def test_a_threat_without_an_attack_on_the_blocks_is_an_error() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=5, max_size=12), st.floats(-0.5, 0.5))
 def test_a_larger_gain_is_never_judged_milder(gains: list[float], more: float) -> None:
-    order = ["protected", "undecided", "broken"]
+    order = ["blocks add nothing", "undecided", "broken"]
     values = np.array(gains)
     low, high = (interval(values + shift)[1:] for shift in sorted((0.0, more)))
     assert order.index(judged(*low, len(values))) <= order.index(judged(*high, len(values)))
@@ -130,17 +174,23 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
     verdicts = verdict_table(table, controls(*PASSED))
     rows = table_rows(verdicts)
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
-    assert rows[0][3] == "broken by fingerprint for 0.2 CPU-minutes"
-    assert rows[1][1:3] == ("100 %", "100 labelled images and a public base model")
-    (text,) = sentences(verdicts)
-    assert "of 2 threats 1 broken, 1 protected" in text
-    assert "80.4 % accuracy of the victim's 85.0 %" in text
-    drawn = draw_verdict(verdicts, tmp_path / "verdict.svg").read_text()
-    assert "broken" in drawn
-    assert "the margin, 2 points" in drawn
-    board = leaderboard.rows(table)
+    assert rows[0][4] == "broken by fingerprint for 0.2 CPU-minutes"
+    assert rows[1][1:4] == ("16 x 16", "100 %", "100 labelled images and a public base model")
+    counted, *ends, example = sentences(verdicts)
+    assert counted.startswith("victim, blocks of 16 x 16: under 0 of 2 threats the pirate ends with 95 %")
+    assert counted.endswith("Verdicts on what the blocks add: broken 1, blocks add nothing 1.")
+    grants = "victim, blocks of 16 x 16, 100 % of them held, 100 labelled images"
+    assert ends[0].startswith(f"{grants}: the pirate ends with 80.4 of 85.0 % (fingerprint, with the blocks); verdict:")
+    assert ends[1].startswith(f"{grants} and a public base model: the pirate ends with 50.0 of 85.0 %")
+    assert example.startswith(grants) and "80.4 % accuracy of the victim's 85.0 %" in example
+    draw_verdict(verdicts, tmp_path / "verdict.svg")
+    drawn = made_up.words_of(tmp_path / "verdict.svg")
+    for text in ("broken", "blocks add nothing", "the margin, 2 points", "ends with 80.4 of 85.0 %"):
+        assert text in drawn
+    assert "#009e73" not in (tmp_path / "verdict.svg").read_text().lower(), "nothing about a verdict is green"
+    board = leaderboard.rows(made_up.marked("attacks", table, controls(*PASSED)))
     assert {len(row) for row in board} == {len(leaderboard.HEAD)}
-    assert [row[3:6] for row in board[:3]] == [
+    assert [row[4:7] for row in board[:3]] == [
         ("1", "whitebox", "ceiling"),
         ("2", "fingerprint", "with the blocks"),
         ("3", "layer", "without the blocks"),
@@ -149,10 +199,12 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
 
 
 def test_the_headline_sets_the_best_attack_beside_known_and_random_places() -> None:
-    found = attacks(fingerprint=[0.3, 0.31, 0.29, 0.3, 0.3], refine=0.2, layer=0.25, nothing=0.1, whitebox=0.35)
+    found = attacks(fingerprint=[0.3, 0.31, 0.29, 0.3, 0.3], refine=0.34, layer=0.25, nothing=0.1, whitebox=0.35)
     shuffle = made_up.shuffle_table().assign(block_size=16, victim="victim", keep=1.0, moved=1.0, accuracy=0.02)
-    lines = headline({"attacks": found, "shuffle": shuffle}).splitlines()
-    assert lines[0].endswith("one layer scattered: 5 victims, 35.0 [35.0, 35.0] % accurate")
+    passed = controls(("fingerprint", True), ("refine", False))
+    lines = headline({"attacks": found, "shuffle": shuffle, "controls": passed}).splitlines()
+    assert lines[0] == "### victim, blocks of 16 x 16, one layer scattered: 5 victims, 35.0 [35.0, 35.0] % accurate"
+    assert lines[-3:] == ["The best is chosen from: fingerprint.", "", "Left out: refine (control failed: random)."]
     assert (
         lines[2]
         == "| blocks held | at random places | 100 labelled images | withheld, 100 labelled images | places known |"

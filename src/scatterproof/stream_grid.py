@@ -15,6 +15,7 @@ TopologyName = Literal["sources", "coordinator"]
 Order = Literal["random", "forward", "reversed"]
 HijackName = Literal["naive", "adaptive", "spectral", "learned", "matching"]
 WITH_STREAM = "+stream"
+HIJACK = "hijack-"  # before a hijack's name, among the attacks
 
 
 class Obfuscation(Strict):
@@ -175,7 +176,7 @@ def service_of(threat: str) -> str:
 
 def hijack_name(cell: StreamCell) -> str:
     """A hijack's name among the attacks."""
-    return f"hijack-{cell.hijack}"
+    return HIJACK + cell.hijack
 
 
 def held_services(config: StreamConfig, victim: str) -> list[StreamCell]:

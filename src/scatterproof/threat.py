@@ -28,7 +28,12 @@ class ThreatModel(Strict):
 
 def knows_of(name: str) -> str:
     """What the pirate knows of its images under a threat of this name, also one with traffic."""
-    found = re.search(r"-(none|labels|logits)(-base)?(\+|$)", name)
+    return granted_knowledge(name).removesuffix("-base")
+
+
+def granted_knowledge(name: str) -> str:
+    """The same with `-base` where a public base model is at hand, as the column `knows` of the tables has it."""
+    found = re.search(r"-((none|labels|logits)(-base)?)(\+|$)", name)
     if found is None:
         raise ValueError(f"no threat's name: {name}")
     return found[1]

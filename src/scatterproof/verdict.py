@@ -4,8 +4,11 @@ On both sides the attack is chosen for each victim seed by its mean accuracy ove
 & Talbot, JMLR 2010, https://jmlr.org/papers/v11/cawley10a.html, say why not by its own), so a seed never judges what
 was chosen on it. Gains are paired by seed; their interval is Student's t over seeds. Imports no torch.
 
-broken: the gain's lower end exceeds two points of accuracy; protected: its upper end is below; undecided: neither, or
-fewer than five victim seeds; invalid: a control of an attack that was chosen failed.
+broken: the gain's lower end exceeds two points of accuracy; blocks add nothing: its upper end is below, which says
+nothing of what the pirate has without them; undecided: neither, or fewer than five victim seeds; invalid: there is no
+attack on the blocks whose controls passed. An attack without passed controls is never chosen.
+
+Beside it stands what the pirate ends with: the best of all attacks, with the blocks or without.
 """
 
 from collections import Counter
@@ -15,20 +18,22 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scatterproof.attack_grid import taught_by
-from scatterproof.stream_grid import WITH_STREAM, service_of
+from scatterproof.control_results import controls_of, marked, state_of
+from scatterproof.stream_grid import WITH_STREAM
 from scatterproof.tables import HEAD
-from scatterproof.threat import knows_of
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
 MARGIN = 0.02
 SEEDS = 5
-BROKEN, PROTECTED, UNDECIDED, INVALID = "broken", "protected", "undecided", "invalid"
+_ROUNDING = 1e-9
+STOLEN_AT = 0.95  # of the victim's accuracy
+BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
 
 OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"]
 VERDICT_COLUMNS = [
     *(*HEAD, "threat", "images", "knows", "defence"),
-    *("verdict", "attack", "against", "accuracy", "withheld_accuracy", "victim_accuracy", "gain", "ci_low", "ci_high"),
+    *("verdict", "attack", "against", "accuracy", "withheld_accuracy", "victim_accuracy"),
+    *("ends_with", "ends_with_attack", "gain", "ci_low", "ci_high"),
     *("seeds", "minutes", "cost_over_retraining", "controls", "device"),
 ]
 CONTROL_COLUMNS = [
@@ -45,13 +50,13 @@ def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else attacks
 
 
-def chosen(rows: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Of one threat's attacks in a role, one row for each victim seed: that which is best on the other seeds.
+def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
+    """Of one threat's attacks in these roles, one row for each victim seed: that which is best on the other seeds.
 
     Ties go to the attack that comes first in the table. With one seed alone there are no others: its own best. Where an
     attack was run on several draws for one victim seed, their mean stands.
     """
-    last = rows[rows["last"].astype(bool) & (rows["role"] == role)]
+    last = rows[rows["last"].astype(bool) & rows["role"].isin(roles)]
     order = list(dict.fromkeys(last["attack"]))
     accuracy = last.pivot_table(index="victim_seed", columns="attack", values="accuracy", aggfunc="mean")[order]
     found = []
@@ -67,20 +72,10 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
     """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty), from
     `attacks.csv` and `controls.csv`."""
     rows = [
-        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, _controls_of(controls, str(key[4]), str(key[5])))
+        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls_of(controls, str(key[4]), str(key[5])))
         for key, threat in attacks.groupby(OF_THREAT, sort=False)
     ]
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
-
-
-def _controls_of(controls: pd.DataFrame, victim: str, threat: str) -> pd.DataFrame:
-    """Those of a victim's attacks; of a hijack on the service that the threat taps, of one that learns by what it
-    tells."""
-    tapped = controls["threat"].str.contains(WITH_STREAM, regex=False)
-    same = controls["threat"].map(service_of) == service_of(threat)
-    pairs = zip(controls["attack"], controls["threat"].map(knows_of), strict=True)
-    told = np.array([taught_by(name, knows) == taught_by(name, knows_of(threat)) for name, knows in pairs], bool)
-    return controls[(controls["victim"] == victim) & (~tapped | same) & told]
 
 
 def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
@@ -99,32 +94,43 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
 
 
 def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:
-    wrong = controls[~controls["passed"].astype(bool)]
-    failed = {name: ", ".join(sorted(set(rows["control"]))) for name, rows in wrong.groupby("attack")}
-    checked = set(controls["attack"])
-    best, rest = chosen(threat, "blocks"), chosen(threat, "withheld")
-    if best.empty:
+    on_blocks = threat[threat["role"] == "blocks"]
+    if on_blocks.empty:
         raise ValueError(f"no attack on the blocks under {threat['threat'].iloc[0]}")
-    paired = best.set_index("victim_seed")["accuracy"] - rest.set_index("victim_seed")["accuracy"]
-    gain, low, high = interval(paired.to_numpy(dtype=float))
-    bad = {name: failed[name] for name in set(best["attack"]) if name in failed}
-    unchecked = sorted(set(best["attack"]) - checked)
+    states = {str(name): state_of(str(name), controls) for name in on_blocks["attack"].unique()}
+    left_out = {name: state for name, state in states.items() if state}
+    trusted = threat[~threat["attack"].isin(left_out)]
+    ends = chosen(trusted, "blocks", "withheld")
     ceiling = threat[(threat["role"] == "ceiling") & threat["last"].astype(bool)]
+    rest = chosen(threat, "withheld")
     return {
-        "verdict": INVALID if bad or unchecked else judged(low, high, len(paired)),
-        "attack": _most(best["attack"]),
+        **_gained(chosen(trusted, "blocks"), rest),
         "against": _most(rest["attack"]),
-        "accuracy": best["accuracy"].mean(),
         "withheld_accuracy": rest["accuracy"].mean(),
         "victim_accuracy": ceiling["accuracy"].mean(),
+        "ends_with": ends["accuracy"].mean(),
+        "ends_with_attack": _most(ends["attack"]),
+        "seeds": len(rest),
+        "controls": _controls(on_blocks[on_blocks["last"].astype(bool)], left_out),
+        "device": threat["device"].iloc[0],
+    }
+
+
+def _gained(best: pd.DataFrame, rest: pd.DataFrame) -> dict[str, Any]:
+    """The verdict on the best attack against the rest; invalid, and nothing else, where there is none to choose."""
+    if best.empty:
+        return {"verdict": INVALID}
+    paired = best.set_index("victim_seed")["accuracy"] - rest.set_index("victim_seed")["accuracy"]
+    gain, low, high = interval(paired.to_numpy(dtype=float))
+    return {
+        "verdict": judged(low, high, len(paired)),
+        "attack": _most(best["attack"]),
+        "accuracy": best["accuracy"].mean(),
         "gain": gain,
         "ci_low": low,
         "ci_high": high,
-        "seeds": len(paired),
         "minutes": best["device_minutes"].mean(),
         "cost_over_retraining": best["cost_over_retraining"].mean(),
-        "controls": _controls(bad, unchecked),
-        "device": best["device"].iloc[0],
     }
 
 
@@ -143,7 +149,12 @@ def judged(low: float, high: float, seeds: int) -> str:
         return UNDECIDED
     if low > MARGIN:
         return BROKEN
-    return PROTECTED if high < MARGIN else UNDECIDED
+    return NOTHING_ADDED if high < MARGIN else UNDECIDED
+
+
+def stolen(row: Any) -> bool:
+    """Whether the pirate ends with 95 % of the victim's accuracy or more; row: of `tables/verdict.csv`."""
+    return bool(row.ends_with >= STOLEN_AT * row.victim_accuracy - _ROUNDING)
 
 
 def _most(names: pd.Series) -> str:
@@ -151,7 +162,9 @@ def _most(names: pd.Series) -> str:
     return str(Counter(names).most_common(1)[0][0])
 
 
-def _controls(failed: dict[Any, str], unchecked: list[str]) -> str:
-    parts = [f"{name} failed: {why}" for name, why in sorted(failed.items())]
-    parts += [f"{name} has none" for name in unchecked]
-    return "; ".join(parts) or "passed"
+def _controls(on_blocks: pd.DataFrame, left_out: dict[str, str]) -> str:
+    """`passed`, or which attacks were left out, why, and what they reached."""
+    reached = on_blocks.groupby("attack")["accuracy"].mean()
+    parts = [f"{marked(name, state)[:-1]}; reached {100 * reached[name]:.1f} %)" for name, state in left_out.items()]
+    chose = "passed; " if len(left_out) < len(reached) else ""
+    return f"{chose}left out: {', '.join(parts)}" if parts else "passed"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from scatterproof.files import write_text
 from scatterproof.job import light_job
-from scatterproof.report.page import build_page, provenance
+from scatterproof.report.page import build_page
+from scatterproof.report.provenance import provenance
 from scatterproof.study import Study
 from scatterproof.tables import read_table
 

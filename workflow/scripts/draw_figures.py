@@ -6,6 +6,7 @@ from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.job import light_job
 from scatterproof.report import figures
 from scatterproof.report.attacks import draw_attacks
+from scatterproof.report.controls import marked_tables
 from scatterproof.report.curves import draw_curves
 from scatterproof.report.fineness import draw_fineness
 from scatterproof.report.plateau_figure import draw_plateau
@@ -18,7 +19,7 @@ from scatterproof.tables import read_table
 
 size = snakemake.params.block_size
 with light_job(snakemake, "report"):
-    tables = {name: read_table(path) for name, path in snakemake.input.items()}
+    tables = marked_tables({name: read_table(path) for name, path in snakemake.input.items()})
     svg = {Path(path).stem: Path(path) for path in snakemake.output.svg}
     figures.draw_curve(tables["curve"], svg["curve"])
     figures.draw_prune(tables["prune"], tables["victim"], tables["threshold"], size, svg["prune"])
@@ -42,4 +43,5 @@ with light_job(snakemake, "report"):
     if "plateau" in tables:
         rows = tables["plateau"]
         draw_plateau(rows[rows["victim"] == names(rows)[0]], svg["plateau"])
-    draw_retraining(tables["retraining"], tables["trajectory"], tables["victim"], svg["retraining"])
+    retraining = tables["retraining"], tables["trajectory"], tables["victim"], tables["controls"]
+    draw_retraining(*retraining, svg["retraining"])

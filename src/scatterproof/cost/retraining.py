@@ -180,8 +180,7 @@ def _ratios(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
 def _against(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the ratios, which training of each curve is the cheapest, and whether there is one to compare."""
     table = table.assign(cheapest=False, comparable=False, **dict.fromkeys(OVER.values(), np.nan))
-    by = ["victim", "layer", "block_size", "device"]
-    for _, rows in table.groupby(by, sort=False):
+    for _, rows in table.groupby(["victim", "device"], sort=False):  # a training knows nothing of layers and blocks
         table.loc[rows.index, "comparable"] = bool((rows["what"] != "attack").any())
         for _, at in rows.groupby("level"):
             for curve, column in OVER.items():

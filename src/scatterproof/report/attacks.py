@@ -5,15 +5,29 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.control_results import has_failed, marked
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import minutes, percent_interval, victim_label
+from scatterproof.report.words import (
+    attack_label,
+    cases,
+    cut,
+    minutes,
+    of_case,
+    percent,
+    percent_interval,
+    seeds,
+    setting,
+    share,
+    side,
+    victim_label,
+)
 
-KIND = ["victim", "attack", "images", "knows"]
+KIND = ["victim", "block_size", "attack", "control", "images", "knows"]
 KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
-TABLE_HEAD = ("victim", "attack", "blocks held", "the pirate's images", "accuracy", "the same blocks in their places",
-              "of the victim's accuracy", "agreement with the victim", "blocks placed rightly", "minutes",
-              "x training one victim", "victim seeds")  # fmt: skip
+TABLE_HEAD = ("victim", "block size", "attack", "blocks held", "the pirate's images", "accuracy",
+              "the same blocks in their places", "of the victim's accuracy", "agreement with the victim",
+              "blocks placed rightly", "minutes", "x training one victim", "victim seeds")  # fmt: skip
 
 
 def final(attacks: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +43,10 @@ def granted(images: Any, knows: Any) -> str:
 
 
 def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each victim, attack, share held and images: means over victim seeds [95 % interval]."""
+    """A row for each victim, block size, attack, share held and images: means over victim seeds [95 % interval].
+
+    attacks: of the role `blocks`, as `with_controls` gives them.
+    """
     last = final(attacks)
     values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
     found = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
@@ -40,7 +57,7 @@ def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
         took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
         rows.append(
             (
-                *(victim_label(about.victim), about.attack, f"{100 * about.keep:g} %"),
+                *(victim_label(about.victim), side(about.block_size), attack_label(about), share(about.keep)),
                 *(granted(about.images, about.knows), *means),
                 *(minutes(took["device_minutes"]), minutes(took["cost_over_retraining"]), str(about.seeds)),
             )
@@ -53,25 +70,26 @@ def _rows(frame: pd.DataFrame) -> list[Any]:
 
 
 def sentences(attacks: pd.DataFrame) -> list[str]:
-    """For each victim and attack: what it makes of all blocks, and of the fewest held, with the images that help most;
-    of several that help alike, those that grant least."""
+    """For each victim, block size and attack: what it makes of all blocks, and of the fewest held, with the images that
+    help most; of several that help alike, those that grant least. Attacks whose control failed come last."""
     last = final(attacks)
+    last = last.assign(failed=has_failed(last["control"])).sort_values("failed", kind="stable")
     texts = []
-    for (victim, attack), rows in last.groupby(["victim", "attack"], sort=False):
+    for (victim, size, attack, control), rows in last.groupby(KIND[:4], sort=False):
+        name = marked(str(attack), str(control))
         for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
             here = rows[rows["keep"] == keep]
             means = here.groupby(["images", "knows"])["accuracy"].mean()
             least = sorted(means.index, key=lambda each: (-means[each], _rank(each[1]), each[0]))
             images, knows = least[0]
-            chosen = here[(here["images"] == images) & (here["knows"] == knows)]
+            best = here[(here["images"] == images) & (here["knows"] == knows)]
+            scatter = str(best["threat"].iloc[0])
             texts.append(
-                f"{victim_label(str(victim))}, {100 * keep:g} % of the blocks in an unknown order, "
-                f"{granted(images, knows)}{_picked(len(means))}: {attack} {_places(chosen)}"
-                f"reaches {100 * chosen['accuracy'].mean():.1f} % accuracy, "
-                f"{100 * chosen['relative_accuracy'].mean():.1f} % of the victim's, in "
-                f"{60 * chosen['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
-                f"blocks reach {100 * chosen['known_places_accuracy'].mean():.1f} %. Mean of "
-                f"{chosen['victim_seed'].nunique()} victims."
+                f"{setting(victim, size, keep, scatter)} in an unknown order, {granted(images, knows)}"
+                f"{_picked(len(means))}: {name} {_places(best)}reaches {percent(best['accuracy'].mean())} accuracy, "
+                f"{percent(best['relative_accuracy'].mean())} of the victim's, in "
+                f"{60 * best['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
+                f"blocks reach {percent(best['known_places_accuracy'].mean())}. {seeds(best['victim_seed'].nunique())}"
             )
     return texts
 
@@ -100,17 +118,19 @@ def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Pat
     last = final(attacks).assign(repeat=0)
     shares_of = last.groupby(KIND)["keep"].transform("nunique")
     last = last[shares_of > 1] if (shares_of > 1).any() else last
-    means, known = curve(last, KIND), curve(last, ["victim"], value="known_places_accuracy")
-    with panels(list(dict.fromkeys(last["victim"])), svg) as axes:
-        for name, axis in axes.items():
-            reference_lines(axis, victims, name)
-            places = known[known["victim"] == name]
+    titles = {cut(*case): case for case in cases(last)}
+    with panels(list(titles), svg) as axes:
+        for title, axis in axes.items():
+            here = of_case(last, titles[title])
+            reference_lines(axis, victims, titles[title][0])
+            places = curve(here, [], value="known_places_accuracy")
             at, mean = (100 * places[column].to_numpy(dtype=float) for column in ("keep", "mean"))
             axis.plot(at, mean, color=GREY, marker="x", linewidth=1.2, label="the same blocks in their places")
-            lines = means[means["victim"] == name].groupby(["attack", "images", "knows"], sort=True)
-            for index, ((attack, images, knows), line) in enumerate(lines):
+            lines = curve(here, KIND).groupby(["attack", "control", "images", "knows"], sort=True)
+            for index, ((attack, control, images, knows), line) in enumerate(lines):
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-                draw_line(axis, line, "keep", *style, f"{attack}, {granted(images, knows)}")
+                label = f"{marked(str(attack), str(control))}, {granted(images, knows)}"
+                draw_line(axis, line, "keep", *style, label)
             shares(axis, "accuracy on test images (%)")
         finish(axes, "share of the blocks held, places unknown (%)")
     return svg

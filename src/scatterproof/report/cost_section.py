@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.control_results import marked, state_of
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.energy import price_warnings
 from scatterproof.report.costs import sentences
@@ -28,6 +29,7 @@ COSTS = {
     "price": "price",
     "device": "device",
 }
+IMPLIED = "retraining_gpu_hours_implied_by_27x"
 SHOWN = 20  # attempts that were wasted; a cluster's may be thousands
 
 
@@ -36,9 +38,19 @@ def summary_table(summary: pd.DataFrame) -> Table:
     return _sums(summary.rename(columns={"stage": "name"}), "What each stage cost", "stage")
 
 
-def group_tables(groups: pd.DataFrame) -> list[Table]:
-    """The same by rule, attack and victim."""
-    return [_sums(rows, f"The same by {by}", str(by)) for by, rows in groups.groupby("by", sort=False)]
+def group_tables(groups: pd.DataFrame, controls: pd.DataFrame) -> list[Table]:
+    """The same by rule, attack and victim; an attack is marked by the controls on any victim."""
+    is_attack = groups["by"] == "attack"
+    names = groups["name"].where(~is_attack, [_marked(str(name), controls) for name in groups["name"]])
+    marked_groups = groups.assign(name=names)
+    return [_sums(rows, f"The same by {by}", str(by)) for by, rows in marked_groups.groupby("by", sort=False)]
+
+
+def _marked(attacks: str, controls: pd.DataFrame) -> str:
+    """Attacks as the ledger names them, joined by `+`; `(none)` stays as it is."""
+    if attacks.startswith("("):
+        return attacks
+    return "+".join(marked(name, state_of(name, controls)) for name in attacks.split("+"))
 
 
 def _sums(sums: pd.DataFrame, caption: str, by: str) -> Table:
@@ -79,6 +91,35 @@ def wasted_attempts(costs: pd.DataFrame) -> Table:
     ]
     more = f", the {SHOWN} costliest of {len(wasted)}; cost.csv has all" if len(wasted) > SHOWN else ""
     return Table(f"Attempts that were wasted{more}", head, rows)
+
+
+def cost_words(summary: pd.DataFrame, theory_rows: pd.DataFrame, retraining: float) -> list[str]:
+    """What the study cost against training one victim, and the talk's '27x' recomputed."""
+    total = summary[summary["stage"] == "total"].iloc[0]
+    used = f"The study used {minutes(total['device_minutes'])} useful device-minutes"
+    if retraining > 0:
+        used += (
+            f"; training one victim takes {minutes(retraining)}, so that is {number(total['over_retraining'], 3)} times"
+        )
+    sentences = [f"{used}. A device-minute is a minute of the device named, of all the threads a job was given."]
+    if pd.isna(total["gpu_minutes"]) and not total["allocated_gpu_minutes"] > 0:
+        sentences.append("No GPU was used: every minute here is a CPU's, and none of them is a GPU-minute.")
+    sentences.append("CPU-minutes count each core for itself, in the main process and its children.")
+    return [*sentences, *_talk_cost(theory_rows)]
+
+
+def _talk_cost(theory_rows: pd.DataFrame) -> list[str]:
+    rows: Any = theory_rows.drop_duplicates("quantity").set_index("quantity")[["value", "reported"]].to_dict("index")
+    if "cost_over_retraining" not in rows:
+        return []
+    attack, hours = rows["attack_gpu_minutes"]["value"], rows["retraining_gpu_hours"]["value"]
+    ratio, claimed = rows["cost_over_retraining"]["value"], rows["cost_over_retraining"]["reported"]
+    return [
+        f"The talk: its genetic search of {rows['evaluations']['value']:,.0f} evaluations took {attack:,.0f} "
+        f"GPU-minutes on an RTX 4060, reported as {claimed:g}x the {hours:g} GPU-hours of training. "
+        f"{attack:,.0f} minutes are {ratio:.1f}x of {hours:g} h; {claimed:g}x would mean "
+        f"{rows[IMPLIED]['value']:.2f} h of training."
+    ]
 
 
 def account_words(tables: Mapping[str, pd.DataFrame], assumed: CostConfig) -> list[str]:

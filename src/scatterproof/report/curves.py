@@ -7,44 +7,48 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scatterproof.attack_grid import NOTHING, TAUGHT
+from scatterproof.control_results import marked
 from scatterproof.report.attacks import final
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
 from scatterproof.report.leaderboard import REPORTED
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import names, victim_label
+from scatterproof.report.words import cases, of_case, setting
 
 KNOWN = {"labels": "labelled images", "logits": "images with the victim's logits"}
+PANEL = ["victim", "block_size", "knows"]
 LINES = {"withheld": "-", "blocks": "--"}
 WITH = {"withheld": "without the blocks", "blocks": "from the blocks"}
 
 
 def taught(attacks: pd.DataFrame) -> pd.DataFrame:
-    """Of `tables/attacks.csv` what counts where something is known of the images, at the largest share held."""
+    """Of the attacks what counts where something is known of the images, at the largest share held."""
     last = final(attacks)
     last = last[last["knows"].isin(TAUGHT) & last["role"].isin(LINES) & (last["attack"] != NOTHING)]
-    return last[last["keep"] == last.groupby("victim")["keep"].transform("max")]
+    return last[last["keep"] == last.groupby(["victim", "block_size"])["keep"].transform("max")]
 
 
 def draw_curves(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """A line for each attack with its 95 % band over victim seeds; a panel for each victim and what is known. Published
-    figures are of another, wider victim: they are drawn at the same share of this one's accuracy."""
+    """A line for each attack with its 95 % band over victim seeds; a panel for each victim, block size and what is
+    known. Published figures are of another, wider victim: they are drawn at the same share of this one's accuracy."""
     rows = taught(attacks).assign(repeat=0)
-    means = curve(rows, ["victim", "knows", "role", "attack"], x="images")
+    means = curve(rows, [*PANEL, "role", "attack", "control"], x="images")
     styles = dict(_styles(means))
     titles = {
-        f"{victim_label(name)}: {text}": (name, knows)
-        for name in names(rows)
+        f"{setting(*case, of_case(rows, case)['keep'].iloc[0])}: {text}": (case, knows)
+        for case in cases(rows)
         for knows, text in KNOWN.items()
-        if ((means["victim"] == name) & (means["knows"] == knows)).any()
+        if (of_case(means, case)["knows"] == knows).any()
     }
     with panels(list(titles), svg, height=3.4) as axes:
         for title, axis in axes.items():
-            name, knows = titles[title]
-            axis.set_title(title)
+            case, knows = titles[title]
+            name = case[0]
             reference_lines(axis, victims, name)
-            here = means[(means["victim"] == name) & (means["knows"] == knows)]
-            for (role, attack), line in here.groupby(["role", "attack"], sort=False):
-                _draw(axis, line, *styles[str(attack)], LINES[str(role)], f"{attack}, {WITH[str(role)]}")
+            here = of_case(means, case)
+            lines = here[here["knows"] == knows].groupby(["role", "attack", "control"], sort=False)
+            for (role, attack, control), line in lines:
+                label = f"{marked(str(attack), str(control))}, {WITH[str(role)]}"
+                _draw(axis, line, *styles[str(attack)], LINES[str(role)], label)
             if knows == "logits":
                 _draw_reported(axis, float(victims[victims["victim"] == name]["accuracy"].mean()), styles)
             axis.set_ylim(0, None)
@@ -94,6 +98,6 @@ def _draw_reported(axis: Axes, own: float, styles: dict[str, tuple[str, str]]) -
             )
 
 
-def _reported_images(titles: dict[str, tuple[str, str]]) -> list[int]:
+def _reported_images(titles: dict[str, tuple[tuple[str, int], str]]) -> list[int]:
     shown = any(knows == "logits" for _, knows in titles.values())
     return [each.images for each in REPORTED if each.images] if shown else []

@@ -9,6 +9,7 @@ Colours: Okabe & Ito's palette for colour-blind readers, https://jfly.uni-koeln.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -21,13 +22,15 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from scatterproof.files import atomic
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import CORRECTIONS, names, victim_label
+from scatterproof.report.words import CORRECTIONS, cut, names, share, side, victim_label
 
 WIDTH = 5.6  # inches
+LONG_TITLE = 60  # characters of a line above a panel
 LONG_LABEL = 44  # characters: two columns of longer ones are wider than the figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#555555"
+RED = "#B00020"
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -60,8 +63,10 @@ def draw_prune(
     """P1: accuracy against the share of blocks held in known places; a line a correction, a panel a victim."""
     prune = prune[prune["block_size"] == block_size]
     means = curve(prune, ["victim", "correction"])
-    with panels(names(prune), svg) as axes:
-        for name, axis in axes.items():
+    titles = {cut(name, block_size): name for name in names(prune)}
+    with panels(list(titles), svg) as axes:
+        for title, axis in axes.items():
+            name = titles[title]
             reference_lines(axis, victims, name)
             for (label, colour, marker), line in _by_correction(means[means["victim"] == name]):
                 draw_line(axis, line, "keep", colour, marker, label)
@@ -77,13 +82,14 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
     """S1: accuracy against the share of blocks held; a line for each share of them displaced, a panel a victim."""
     shuffle = shuffle[shuffle["block_size"] == block_size]
     means = curve(shuffle, ["victim", "moved"])
-    with panels(names(shuffle), svg) as axes:
-        for name, axis in axes.items():
-            reference_lines(axis, victims, name)
-            lines = means[means["victim"] == name].groupby("moved")
+    titles = {cut(name, block_size): name for name in names(shuffle)}
+    with panels(list(titles), svg) as axes:
+        for title, axis in axes.items():
+            reference_lines(axis, victims, titles[title])
+            lines = means[means["victim"] == titles[title]].groupby("moved")
             for index, (moved, line) in enumerate(lines):
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-                draw_line(axis, line, "keep", *style, f"{100 * float(str(moved)):g} % of them displaced")
+                draw_line(axis, line, "keep", *style, f"{share(moved)} of them displaced")
             shares(axis, "accuracy on test images (%)")
         finish(axes, "share of the blocks held (%)")
     return svg
@@ -91,9 +97,10 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
 
 def draw_threshold(thresholds: pd.DataFrame, svg: Path) -> Path:
     """The kept share at half of the victim's accuracy against the block size; thresholds not reached are left out."""
-    with panels(names(thresholds), svg) as axes:
-        for name, axis in axes.items():
-            here = thresholds[thresholds["victim"] == name]
+    titles = {victim_label(name): name for name in names(thresholds)}
+    with panels(list(titles), svg) as axes:
+        for title, axis in axes.items():
+            here = thresholds[thresholds["victim"] == titles[title]]
             for index, ((label, colour, marker), line) in enumerate(_by_correction(here)):
                 sizes = line["block_size"].to_numpy(dtype=float) * 2 ** (0.06 * (index - 1))
                 _draw_intervals(axis, sizes, line.assign(mean=line["keep"]), colour, marker, label)
@@ -154,12 +161,11 @@ def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
     rows = theory[(theory["quantity"] == "expected_clues") & (theory["block_size"] == block_size)]
     rows = rows.drop_duplicates(["layer", "keep", "population"])
     by_title = {
-        f"{layer}, {100 * float(str(keep)):g} % of the blocks held": here
+        f"{layer}, blocks of {side(block_size)}, {share(keep)} of them held": here
         for (layer, keep), here in rows.sort_values("population").groupby(["layer", "keep"])
     }
     with panels(list(by_title), svg, height=2.4) as axes:
         for title, axis in axes.items():
-            axis.set_title(title)
             here = by_title[title]
             x = here["population"].to_numpy(dtype=float)
             _dots(axis, x / 1.04, here["value"], COLOURS[1], "s", "the talk's formula (independent blocks)")
@@ -186,7 +192,7 @@ def panels(titles: list[str], svg: Path, height: float = 3.0, share_x: bool = Tr
         grid = figure.subplots(len(titles), 1, sharex=share_x, squeeze=False)[:, 0] if titles else ()
         axes: dict[str, Axes] = dict(zip(titles, grid, strict=True))
         for title, axis in axes.items():
-            axis.set_title(victim_label(title))
+            axis.set_title(fill(title, LONG_TITLE, break_on_hyphens=False))
         yield axes
         with atomic(svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

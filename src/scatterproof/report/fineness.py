@@ -1,6 +1,6 @@
 """F: what is recovered against the size of the blocks, from tables/fineness.csv: threshold, table, words, figure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from scatterproof.control_results import marked
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
 from scatterproof.report.statistics import bootstrap_means, crossing, curve, percentile_interval
 from scatterproof.report.table import Table
-from scatterproof.report.words import interval, minutes, names, number, percent_interval, victim_label
+from scatterproof.report.words import (
+    attack_label,
+    interval,
+    minutes,
+    names,
+    number,
+    percent,
+    percent_interval,
+    seeds,
+    setting,
+    share,
+    side,
+    victim_label,
+)
 
 LEVELS = (0.5, 0.95)  # of the victim's accuracy
 CURVE = ["study", "victim", "layer", "width", "attack", "images", "keep"]
@@ -19,9 +33,11 @@ THRESHOLD_COLUMNS = [
     *("study", "victim_seed", "layer", "block_size", "keep", "victim", "width", "attack", "images", "level"),
     *("ci_low", "ci_high", "seeds", "smallest", "largest"),
 ]
-TABLE_HEAD = ("victim", "width", "block size", "blocks", "accuracy", "of the victim's accuracy", "placed rightly",
-              "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skip
-THRESHOLD_HEAD = ("victim", "width", "of the victim's accuracy", "block size needed", "sizes measured", "victim seeds")
+TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy",
+              "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
+              "victim seeds")  # fmt: skip
+THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", "of the victim's accuracy", "block size needed",
+                  "sizes measured", "victim seeds")  # fmt: skip
 _BITS = "Bits that the truth is away"
 
 
@@ -59,7 +75,7 @@ def _per_block(fineness: pd.DataFrame) -> pd.DataFrame:
 
 def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
     """A row for each victim and block size: means over victim seeds [95 % interval]."""
-    by = ["victim", "width"]
+    by = ["victim", "width", "attack", "control", "keep"]
     each = _per_block(fineness)
     sizes = each.groupby(["victim", "block_size"])[["blocks", "nothing"]].first()
     values = ("accuracy", "relative_accuracy", "position_accuracy", "left", "device_minutes")
@@ -72,13 +88,8 @@ def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
         left, size = found["left"][index], sizes.loc[(about.victim, about.block_size)]
         rows.append(
             (
-                *(
-                    victim_label(about.victim),
-                    number(about.width),
-                    str(about.block_size),
-                    number(size["blocks"]),
-                    *shares,
-                ),
+                *(victim_label(about.victim), number(about.width), attack_label(about)),
+                *(side(about.block_size), share(about.keep), number(size["blocks"]), *shares),
                 *(interval(left.mean, left.ci_low, left.ci_high, _bits), _bits(size["nothing"])),
                 *(minutes(60 * found["device_minutes"][index].mean), str(about.seeds)),
             )
@@ -90,12 +101,13 @@ def _bits(value: float) -> str:
     return f"{value:.2f}"
 
 
-def threshold_rows(found: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each victim and level."""
+def threshold_rows(found: pd.DataFrame, states: Mapping[tuple[str, str], str]) -> list[tuple[str, ...]]:
+    """A row for each victim and level; states: what the controls of (victim, attack) say."""
     rows: Iterable[Any] = found.itertuples(index=False)
     return [
         (
-            *(victim_label(row.victim), number(row.width), f"{100 * row.level:g} %", _size_needed(row)),
+            *(victim_label(row.victim), number(row.width), marked(row.attack, states[row.victim, row.attack])),
+            *(share(row.keep), f"{100 * row.level:g} %", _size_needed(row)),
             *(f"{row.smallest:g} to {row.largest:g}", str(row.seeds)),
         )
         for row in rows
@@ -114,59 +126,77 @@ def _size_needed(row: Any) -> str:
     return f"{row.block_size:.3g}{around}"
 
 
-def section(found: pd.DataFrame | None) -> dict[str, Any]:
+def section(found: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, Any]:
     """What the page's part on fineness shows; nothing where the study has none."""
     if found is None:
         return {"fineness": None, "fineness_words": []}
     recovered = "What the fingerprint recovers, by the size of the blocks [95 % interval over victims]"
     level = "Threshold: side of the blocks from which so much of the victim's accuracy is recovered"
+    states = {(str(row.victim), str(row.attack)): str(row.control) for row in found.itertuples()}
     return {
         "fineness": Table(recovered, TABLE_HEAD, table_rows(found)),
-        "fineness_words": sentences(found),
-        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(found))),
+        "fineness_words": [*sentences(found), *_controlled_at(found, controls)],
+        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(found), states)),
     }
 
 
+def _controlled_at(found: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
+    """At which sizes the controls ran, where these are not all that are shown."""
+    own = controls[controls["attack"].isin(set(found["attack"])) & controls["victim"].isin(set(found["victim"]))]
+    sizes = sorted({int(size) for size in own["block_size"]})
+    if not sizes or set(found["block_size"]) <= set(sizes):
+        return []
+    return [f"The controls of {', '.join(sorted(set(own['attack'])))} ran on {_sizes(sizes)} alone."]
+
+
+def _sizes(sizes: list[int]) -> str:
+    return "blocks of " + " and ".join(side(size) for size in sizes)
+
+
 def sentences(fineness: pd.DataFrame) -> list[str]:
-    """For each victim: what the finest and the coarsest blocks give away, and where the threshold lies."""
+    """For each victim: what the finest and the coarsest blocks give away, and where the threshold lies.
+
+    fineness: as `with_controls` gives it.
+    """
     found, texts = thresholds(fineness), []
     for name in names(fineness):
         rows = fineness[fineness["victim"] == name]
         fine, coarse = (
             rows[rows["block_size"] == size] for size in (rows["block_size"].min(), rows["block_size"].max())
         )
+        first = fine.iloc[0]
         here = found[found["victim"] == name].set_index("level")
         needed = " and ".join(f"{100 * level:g} % from {_size_needed(here.loc[level])}" for level in LEVELS)
         texts.append(
-            f"{victim_label(name)}: in blocks of {_side(fine)} ({fine['blocks'].iloc[0]:,} of them) the fingerprint "
-            f"recovers {100 * fine['relative_accuracy'].mean():.1f} % of the victim's accuracy, in blocks of "
-            f"{_side(coarse)} ({coarse['blocks'].iloc[0]:,}) {100 * coarse['relative_accuracy'].mean():.1f} %. Sides "
-            f"from which so much is recovered: {needed}. Mean of {rows['victim_seed'].nunique()} victims."
+            f"{setting(name, first['block_size'], first['keep'])} in an unknown order ({first['blocks']:,} blocks), "
+            f"{first['images']:,} unlabelled images: the {attack_label(first)} recovers "
+            f"{percent(fine['relative_accuracy'].mean())} of the victim's accuracy; in blocks of "
+            f"{side(coarse['block_size'].iloc[0])} ({coarse['blocks'].iloc[0]:,}) "
+            f"{percent(coarse['relative_accuracy'].mean())}. Sides from which so much is recovered: {needed}. "
+            f"{seeds(rows['victim_seed'].nunique())}"
         )
     return texts
-
-
-def _side(rows: pd.DataFrame) -> str:
-    size = int(rows["block_size"].iloc[0])
-    return f"{size} x {size}"
 
 
 def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
     """Accuracy against the side of the blocks, a panel a victim, and below, the bits a block that are left to find."""
     each = _per_block(fineness)
-    shown = names(each)
-    with panels([*shown, _BITS], svg, height=2.6, share_x=False) as axes:
-        for index, name in enumerate(shown):
+    of = {name: each[each["victim"] == name] for name in names(each)}
+    titles = {
+        f"{victim_label(name)}, {share(rows['keep'].iloc[0])} of the blocks held": (name, rows)
+        for name, rows in of.items()
+    }
+    with panels([*titles, _BITS], svg, height=2.6, share_x=False) as axes:
+        for index, (title, (name, rows)) in enumerate(titles.items()):
             style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            reference_lines(axes[name], victims, name)
-            rows = each[each["victim"] == name]
-            _draw(axes[name], curve(rows, [], "block_size"), 100, *style, "fingerprint, places unknown")
-            axes[name].set_ylabel("accuracy on\ntest images (%)")
+            reference_lines(axes[title], victims, name)
+            attack = attack_label(rows.iloc[0])
+            _draw(axes[title], curve(rows, [], "block_size"), 100, *style, f"{attack}, places unknown")
+            axes[title].set_ylabel("accuracy on\ntest images (%)")
             _draw(axes[_BITS], curve(rows, [], "block_size", "left"), 1, *style, f"bits left, {victim_label(name)}")
             at, nothing = rows.groupby("block_size")["nothing"].first().pipe(lambda s: (s.index, s.to_numpy()))
             label = "nothing known" if index == 0 else None
             axes[_BITS].plot(at, nothing, color=GREY, linestyle=":", linewidth=1.4, label=label)
-        axes[_BITS].set_title(_BITS)
         axes[_BITS].set_ylabel("bits a block")
         sizes = sorted({int(size) for size in each["block_size"]})
         for axis in axes.values():

@@ -3,13 +3,15 @@
 Beside it the same blocks in their places and at random places, and the same pirate with the layer withheld.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
+from scatterproof.control_results import has_failed
 from scatterproof.report.attacks import granted
-from scatterproof.report.words import names, victim_label
+from scatterproof.report.controls import marked_tables
+from scatterproof.report.words import attack_label, cut, names, share
 from scatterproof.verdict import chosen, interval
 
 NOT_RUN = "-"
@@ -17,15 +19,17 @@ OF_TABLE = ["block_size", "scatter", "knows"]
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> str:
-    """A table for each victim and what is known of the images. Percent; intervals are Student's t over victim seeds.
+    """A table for each victim, block size and what is known of the images. Percent; intervals are Student's t over
+    victim seeds.
 
-    Of several attacks the one that is best on the other seeds, as for the verdict.
+    Of several attacks the one that is best on the other seeds, as for the verdict; none whose control failed.
     """
-    attacks = tables["attacks"].assign(scatter=tables["attacks"]["threat"].str.partition("-")[0])
+    found = marked_tables(tables)
+    attacks = found["attacks"].assign(scatter=found["attacks"]["threat"].str.partition("-")[0])
     parts = []
     for name in names(attacks):
         for _, rows in attacks[attacks["victim"] == name].groupby(OF_TABLE, sort=False):
-            parts.append(_table(name, rows, tables["shuffle"]))
+            parts.append(_table(name, rows, found["shuffle"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -34,7 +38,8 @@ def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
     images = sorted(rows["images"].unique())
     ceiling = rows[(rows["role"] == "ceiling") & rows["last"].astype(bool)].drop_duplicates("victim_seed")["accuracy"]
     what = "all dense layers" if scatter == "dense" else "one layer"
-    title = f"### {victim_label(name)}, {what} scattered: {len(ceiling)} victims, {spread(ceiling)} % accurate"
+    size = rows["block_size"].iloc[0]
+    title = f"### {cut(name, size)}, {what} scattered: {len(ceiling)} victims, {spread(ceiling)} % accurate"
     head = ["blocks held", "layer withheld", "at random places", *(granted(each, knows) for each in images)]
     if knows != "none":  # without the blocks the same pirate trains the layer: as many images, as many peers
         head = [*head[:1], *head[2:], *(f"withheld, {granted(each, knows)}" for each in images)]
@@ -42,17 +47,28 @@ def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
     for keep, held in rows.groupby("keep"):
         found = [spread(_best(held[held["images"] == each], "blocks")) for each in images]
         rest = [spread(_best(held[held["images"] == each], "withheld")) for each in images]
-        places = [spread(_random(shuffle, name, float(str(keep)), rows["block_size"].iloc[0]))]
+        places = [spread(_random(shuffle, name, float(str(keep)), size))]
         known = spread(held.groupby("victim_seed")["known_places_accuracy"].mean())
         without = next((each for each in rest if each != NOT_RUN), NOT_RUN)  # nothing is known: images change nothing
         middle = [without, *places, *found] if knows == "none" else [*places, *found, *rest]
-        lines.append([f"{100 * float(str(keep)):g} %", *middle, known])
-    return title + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([share(keep), *middle, known])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([title, table, *_attacks(rows)])
+
+
+def _attacks(rows: pd.DataFrame) -> Iterator[str]:
+    """Which attacks on the blocks the best is chosen from, and which are left out."""
+    kinds = rows[rows["role"] == "blocks"].drop_duplicates(["attack", "control"])
+    failed = has_failed(kinds["control"])
+    for text, some in (("The best is chosen from", kinds[~failed]), ("Left out", kinds[failed])):
+        if len(some):
+            yield f"{text}: {', '.join(attack_label(row) for row in some.itertuples())}."
 
 
 def _best(rows: pd.DataFrame, role: str) -> pd.Series:
-    """Accuracy for each victim seed; empty where the threat was not run."""
-    return chosen(rows, role)["accuracy"] if len(rows) else pd.Series(dtype=float)
+    """Accuracy for each victim seed; empty where the threat was not run, or every attack's control failed."""
+    best = chosen(rows[~has_failed(rows["control"])], role)
+    return best["accuracy"] if len(best) else pd.Series(dtype=float)
 
 
 def _random(shuffle: pd.DataFrame, name: str, keep: float, block_size: int) -> pd.Series:

@@ -4,13 +4,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from scatterproof.control_results import has_failed
 from scatterproof.report.attacks import final, granted
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import percent, percent_interval, victim_label
+from scatterproof.report.words import attack_label, percent, percent_interval, share, side, victim_label
 
 ROLES = {"blocks": "with the blocks", "withheld": "without the blocks", "ceiling": "ceiling"}
-HEAD = ("victim", "blocks held", "the pirate's images", "place", "attack", "", "accuracy", "of the victim's",
-        "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
+HEAD = ("victim", "block size", "blocks held", "the pirate's images", "place", "attack", "", "accuracy",
+        "of the victim's", "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
 SHARES = ("relative_accuracy", "fidelity", "position_accuracy")
 REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", "source")
 
@@ -40,22 +41,24 @@ REPORTED = (
 
 
 def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
-    """For each victim and threat its attacks, the best first."""
+    """For each victim, block size and threat its attacks, the best first; one whose control failed takes no place.
+
+    attacks: as `with_controls` gives them.
+    """
     last = final(attacks).assign(repeat=0)
-    of = ["victim", "images", "knows", "threat"]
+    of = ["victim", "block_size", "images", "knows", "threat"]
     found = []
-    for (victim, images, knows, _), threat in last.groupby(of, sort=False):
-        means = curve(threat, ["attack", "role"])
-        for place, row in enumerate(_rows(means.sort_values("mean", ascending=False, kind="stable")), 1):
+    for (victim, size, images, knows, _), threat in last.groupby(of, sort=False):
+        means = curve(threat, ["attack", "control", "role"])
+        failed = has_failed(means["control"])
+        means = means.assign(failed=failed).sort_values(["failed", "mean"], ascending=[True, False], kind="stable")
+        for place, row in enumerate(_rows(means), 1):
             mine = threat[(threat["attack"] == row.attack) & (threat["role"] == row.role)]
             found.append(
                 (
-                    *(victim_label(str(victim)), f"{100 * row.keep:g} %", granted(images, knows), str(place)),
-                    *(row.attack, ROLES[row.role], percent_interval(row, "mean")),
-                    *(
-                        percent(mine[column].mean())
-                        for column in ("relative_accuracy", "fidelity", "position_accuracy")
-                    ),
+                    *(victim_label(str(victim)), side(size), share(row.keep), granted(images, knows)),
+                    *("-" if row.failed else str(place), attack_label(row), ROLES[row.role]),
+                    *(percent_interval(row, "mean"), *(percent(mine[column].mean()) for column in SHARES)),
                     f"{mine['device_minutes'].mean():.3g}",
                 )
             )

@@ -1,15 +1,44 @@
-"""The plateau as a figure: where fitness tells a right move from a wrong one, and how many values it takes at all."""
+"""The plateau in words and as a figure: where fitness tells a right move from a wrong one, and its count of values."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels, whole_numbers
+from scatterproof.report.words import number, seeds, setting
 
 FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
+_CASE = ["victim", "block_size", "keep"]
 _SERIES = ["images", "fitness", "correct_share"]
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """For each victim and fitness: between which shares of blocks right a search can climb, on the most images."""
+    found = []
+    for (victim, size, keep, fitness), rows in table.groupby([*_CASE, "fitness"], sort=True):
+        most = rows[rows["images"] == rows["images"].max()]
+        means = most.groupby("correct_share")[["auc", "auc_low", "snr"]].mean()
+        clear = means[means["auc_low"] > 0.5]
+        noise = (
+            "" if means["snr"].isna().all() else f" The signal is at most {number(means['snr'].max(), 2)} of the noise."
+        )
+        top: Any = means["auc"].idxmax()
+        where = (
+            "at no share of blocks right measured"
+            if clear.empty
+            else f"at {len(clear)} of {len(means)} shares of blocks right ("
+            f"{', '.join(f'{100 * share:.3g} %' for share in clear.index)})"
+        )
+        found.append(
+            f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} images: a "
+            f"right exchange beats a wrong one more often than a coin would {where}; most clearly with "
+            f"{100 * top:.3g} % right, {100 * means['auc'].max():.0f} times in 100.{noise} "
+            f"{seeds(rows['victim_seed'].nunique())}"
+        )
+    return found
 
 
 def draw_plateau(table: pd.DataFrame, svg: Path) -> Path:
@@ -21,8 +50,9 @@ def draw_plateau(table: pd.DataFrame, svg: Path) -> Path:
     """
     means = table.groupby(_SERIES, as_index=False).mean(numeric_only=True)
     kinds = [name for name in FITNESS if (means["fitness"] == name).any()]
-    titles = {f"Fitness: {FITNESS[name]}": name for name in kinds}
-    counts = "Values among placements at random" if kinds else None
+    whose = setting(*table[_CASE].iloc[0]) if len(table) else ""
+    titles = {f"{whose}; fitness: {FITNESS[name]}": name for name in kinds}
+    counts = f"{whose}; values among placements at random" if kinds else None
     with panels([*titles, *([counts] if counts else [])], svg, height=2.7, share_x=False) as axes:
         low, high = 100 * means["auc_low"].min(), 100 * means["auc_high"].max()
         for title, name in titles.items():

@@ -9,7 +9,7 @@ import pandas as pd
 from scatterproof.errors import UserError
 from scatterproof.files import write_text
 from scatterproof.report.headline import headline
-from scatterproof.report.page import provenance
+from scatterproof.report.provenance import provenance
 from scatterproof.report.words import minutes
 from scatterproof.study import Study
 from scatterproof.tables import read_table

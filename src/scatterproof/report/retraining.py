@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scatterproof.control_results import has_failed
 from scatterproof.cost.retraining import OVER, SOURCES, candidates
+from scatterproof.report.attacks import granted
 from scatterproof.report.searches import FITNESS, label
-from scatterproof.report.words import minutes, number, victim_label
+from scatterproof.report.words import cut, minutes, number, setting, share, side, victim_label
+from scatterproof.threat import granted_knowledge
 
 TABLE_HEAD = (
-    *("victim", "blocks held", "level", "cheapest attack", "its minutes", "runs that reached it"),
+    *("victim", "block size", "blocks held", "level", "cheapest attack", "its minutes", "runs that reached it"),
     *("own recipe", "cheapest recipe tried", "pirate's images alone"),
     *("attack over own recipe", "over cheapest recipe", "over pirate's images"),
 )
@@ -36,10 +39,12 @@ class Comparison:
     """The cheapest attack on a victim against a curve of retraining, to one level on one device.
 
     whose: the victim, and the device where attacks on it ran on several; attack, training: rows of
-    `tables/breakeven.csv`, None where nothing reached the level; outcome: a key of `_WORDS`.
+    `tables/breakeven.csv`, None where nothing reached the level; no attack whose control failed; outcome: a key of
+    `_WORDS`.
     """
 
     whose: str
+    block_size: int
     keep: float
     level: float
     source: str
@@ -49,23 +54,36 @@ class Comparison:
 
 
 def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
-    """Every victim, share of blocks held, device, level and curve of retraining, in this order."""
+    """Every victim, block size, share of blocks held, device, level and curve of retraining, in this order.
+
+    breakeven: as `with_controls` gives it.
+    """
     table = breakeven.fillna({"threat": "", "params": ""})
     found = []
     for victim, own in table.groupby("victim", sort=True):
         attacks = own[own["what"] == "attack"]
         several = len(attacks["device"].unique()) > 1
-        for (device, keep), kinds in attacks.groupby(["device", "keep"], sort=True):
+        for (device, size, keep), kinds in attacks.groupby(["device", "block_size", "keep"], sort=True):
             whose = victim_label(str(victim)) + (f" on {device}" if several else "")
             for level, at in kinds.groupby("level", sort=True):
-                attack, there = _least(at), own[own["level"] == level]
+                attack, there = _least(at[~has_failed(at["control"])]), own[own["level"] == level]
                 for source in SOURCES:
                     trainings = candidates(there, source)
                     same = trainings[trainings["device"] == device]
                     outcome = _outcome(attack, source, trainings, same)
-                    place = whose, float(str(keep)), float(str(level)), source
+                    place = whose, int(str(size)), float(str(keep)), float(str(level)), source
                     found.append(Comparison(*place, attack, _least(same), outcome))
     return found
+
+
+def left_out(breakeven: pd.DataFrame) -> list[str]:
+    """For each victim and block size the attacks that are left out, as a control of theirs failed."""
+    wrong = breakeven[has_failed(breakeven["control"])]
+    texts = []
+    for (victim, size), rows in wrong.groupby(["victim", "block_size"], sort=True):
+        attacks = sorted({_name(row) for row in rows.fillna({"params": ""}).itertuples(index=False)})
+        texts.append(f"{cut(victim, size)}: left out of these comparisons: {', '.join(attacks)}.")
+    return texts
 
 
 def _least(rows: pd.DataFrame) -> Any:
@@ -105,14 +123,14 @@ def sentences(breakeven: pd.DataFrame) -> list[str]:
         if cheaper
         else "No attack is shown to be cheaper than any of these trainings to any level."
     ]
-    by_curve: dict[tuple[str, float, str], list[Comparison]] = {}
+    by_curve: dict[tuple[str, int, float, str], list[Comparison]] = {}
     for each in found:
-        by_curve.setdefault((each.whose, each.keep, each.source), []).append(each)
-    for (whose, keep, source), mine in by_curve.items():
+        by_curve.setdefault((each.whose, each.block_size, each.keep, each.source), []).append(each)
+    for (whose, size, keep, source), mine in by_curve.items():
         parts = [_part(outcome, [each for each in mine if each.outcome == outcome]) for outcome in _WORDS]
         said = "; ".join(part for part in parts if part)
-        texts.append(f"{whose}, {100 * keep:g} % of the blocks held, against {SOURCES[source]}: {said}.")
-    return texts
+        texts.append(f"{setting(whose, size, keep)}, against {SOURCES[source]}: {said}.")
+    return [*texts, *left_out(breakeven)]
 
 
 def _part(outcome: str, here: Sequence[Comparison]) -> str:
@@ -131,15 +149,15 @@ def _part(outcome: str, here: Sequence[Comparison]) -> str:
 
 
 def table_rows(breakeven: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The report's table, as text: a row for each victim, share held, device and level."""
+    """The report's table, as text: a row for each victim, block size, share held, device and level."""
     rows = []
-    for (whose, keep, level), curves in groupby(
-        comparisons(breakeven), lambda each: (each.whose, each.keep, each.level)
+    for (whose, size, keep, level), curves in groupby(
+        comparisons(breakeven), lambda each: (each.whose, each.block_size, each.keep, each.level)
     ):
         each = list(curves)
         rows.append(
             (
-                *(whose, f"{100 * keep:g} %", f"{100 * level:g} %"),
+                *(whose, side(size), share(keep), share(level)),
                 *_attack_cells(each[0].attack),
                 *(_WHY_NOT.get(one.outcome) or f"{_name(one.training)}: {_minutes(one.training)}" for one in each),
                 *(_ratio(one) for one in each),
@@ -158,13 +176,13 @@ def _name(row: Any) -> str:
     """An attack or a training in words."""
     params = dict(part.split("=") for part in str(row.params).split())
     if row.what == "attack":
-        name = label(row.name, params.get("population", ""))
+        name = label(row.name, params.get("population", ""), row.control)
         name += f" by {FITNESS[params['fitness']]}" if "fitness" in params else ""
     else:
         name = "the own recipe" if row.name == "own" else f"'{row.name}'"
-    if row.what in ("attack", "pirate"):
-        name += f" on {number(float(params['images']))} images"
-    return name
+    if row.what == "attack":
+        return f"{name} on {granted(float(params['images']), granted_knowledge(row.threat))}"
+    return name + (f" on {granted(float(params['images']), 'labels')}" if row.what == "pirate" else "")
 
 
 def _minutes(row: Any) -> str:

@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scatterproof.attack_grid import KNOWLEDGE
+from scatterproof.control_results import FAILED, marked, with_controls
 from scatterproof.cost.crossing import crossing, envelope, mean_curves
 from scatterproof.cost.retraining import SOURCES, candidates
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
 from scatterproof.report.searches import ATTACKS
 from scatterproof.report.statistics import WITHIN
-from scatterproof.report.words import victim_label
+from scatterproof.report.words import setting, victim_label
 
 _STYLES = {"own": ("black", 2.2), "recipe": ("#a05fc0", 1.2), "pirate": ("#8a6d1d", 1.6)}
 _OVERTAKEN = "overtaken by retraining"
@@ -21,23 +22,26 @@ _RING: Any = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4
 
 
 def draw_retraining(
-    retraining: pd.DataFrame, trajectory: pd.DataFrame | None, victims: pd.DataFrame, svg: Path
+    retraining: pd.DataFrame,
+    trajectory: pd.DataFrame | None,
+    victims: pd.DataFrame,
+    controls: pd.DataFrame,
+    svg: Path,
 ) -> Path:
     """Accuracy on test images against minutes: the curves of retraining as bands, the attacks on top; a panel for each
-    victim and share of blocks held. Of each attack the kind that gets furthest is drawn; a ring marks where it is
+    victim, block size and share held. Of each attack the kind that gets furthest is drawn; a ring marks where it is
     overtaken by a curve of retraining on the same device.
     """
     curves = mean_curves(retraining, trajectory)
-    attacks = curves[curves["what"] == "attack"]
+    attacks = with_controls(curves[curves["what"] == "attack"], controls, "name")
     parts: dict[str, tuple[str, pd.DataFrame]] = {
-        f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks held": (str(victim), rows)
-        for (victim, keep), rows in attacks.groupby(["victim", "keep"], sort=True)
+        setting(victim, size, keep): (str(victim), rows)
+        for (victim, size, keep), rows in attacks.groupby(["victim", "block_size", "keep"], sort=True)
     }
     if not parts:
         parts = {victim_label(str(name)): (str(name), attacks[:0]) for name in sorted(curves["victim"].unique())}
     with panels(list(parts), svg, height=3.2) as axes:
         for title, axis in axes.items():
-            axis.set_title(title)
             victim, rows = parts[title]
             trainings = curves[(curves["victim"] == victim) & (curves["what"] != "attack")]
             own = victims[victims["victim"] == victim]
@@ -71,8 +75,8 @@ def _drawn(trainings: pd.DataFrame) -> list[str]:
 def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, floor: float) -> None:
     """The furthest kind of each attack, dotted where it has ended; a ring where a curve of retraining overtakes it."""
     rings = []
-    for name, label, colour, marker in _styles(attacks):
-        line = _furthest(attacks[attacks["name"] == name])
+    for (name, state), label, colour, marker in _styles(attacks):
+        line = _furthest(attacks[(attacks["name"] == name) & (attacks["control"] == state)])
         x, mean, low, high = _columns(line)
         axis.plot(x, mean, color=colour, marker=marker, markersize=3, linewidth=1.3, label=label)
         axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -102,10 +106,11 @@ def _furthest(attacks: pd.DataFrame) -> pd.DataFrame:
     return best
 
 
-def _styles(attacks: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """(attack, label, colour, marker) of each attack that occurs, the same in every study."""
+def _styles(attacks: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, str, str]]:
+    """((attack, what its controls say), label, colour, marker) of each that occurs, the same in every study."""
     names = [*(name for name in KNOWLEDGE if KNOWLEDGE[name].role == "blocks"), *ATTACKS]
     looks = [(colour, marker) for marker in MARKERS for colour in COLOURS]
     for name, (colour, marker) in zip(names, looks, strict=False):
-        if (attacks["name"] == name).any():
-            yield name, ATTACKS.get(name, name), colour, marker
+        for state in sorted(set(attacks[attacks["name"] == name]["control"])):
+            shown = "x" if state.startswith(FAILED) else marker
+            yield (name, state), marked(ATTACKS.get(name, name), state), colour, shown

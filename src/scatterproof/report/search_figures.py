@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from scatterproof.report.figures import COLOURS, GREY, MARKERS, finish, panels
 from scatterproof.report.searches import ATTACKS, FITNESS, aligned, kinds, label
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import victim_label
+from scatterproof.report.words import setting
+
+PANEL = ["victim", "block_size", "keep", "fitness"]
 
 
 def draw_search(search: pd.DataFrame, svg: Path) -> Path:
     """Best fitness so far against evaluations; a panel for each victim, share held and fitness, at one budget."""
     shown = _comparable(search)
-    parts = {_title(key): rows for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
+    parts = {_title(key): rows for key, rows in shown.groupby(PANEL, sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
-            axis.set_title(title)
             rows = parts[title]
             by_accuracy = rows["fitness"].iloc[0] == "accuracy"
             factor = 100 if by_accuracy else 1
@@ -34,10 +35,9 @@ def draw_search(search: pd.DataFrame, svg: Path) -> Path:
 def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: float, svg: Path) -> Path:
     """Accuracy on test images against minutes of search; a panel for each victim, share held and fitness."""
     shown = _comparable(search)
-    parts = {_title(key): (key, rows) for key, rows in shown.groupby(["victim", "keep", "fitness"], sort=True)}
+    parts = {_title(key): (key, rows) for key, rows in shown.groupby(PANEL, sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
-            axis.set_title(title)
             (victim, *_), rows = parts[title]
             for (text, colour, marker), line in _lines(rows):
                 means = curve(line, [], "evaluations", "accuracy")
@@ -58,16 +58,16 @@ def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: flo
 def _comparable(search: pd.DataFrame) -> pd.DataFrame:
     """For each victim, share and fitness the images and budget that most kinds of search have, the larger if equal; the
     others are in the table. Runs of a kind stand at the same evaluations."""
-    panel, means = ["victim", "keep", "fitness"], ["images", "budget"]
-    counted = kinds(search).drop_duplicates([*panel, *means, "attack", "population"])
-    counted = counted.groupby([*panel, *means], as_index=False).size()
-    chosen = counted.sort_values(["size", *means]).groupby(panel, as_index=False).tail(1)
-    return aligned(search.merge(chosen[[*panel, *means]], on=[*panel, *means]))
+    means = ["images", "budget"]
+    counted = kinds(search).drop_duplicates([*PANEL, *means, "attack", "population"])
+    counted = counted.groupby([*PANEL, *means], as_index=False).size()
+    chosen = counted.sort_values(["size", *means]).groupby(PANEL, as_index=False).tail(1)
+    return aligned(search.merge(chosen[[*PANEL, *means]], on=[*PANEL, *means]))
 
 
 def _title(key: tuple[object, ...]) -> str:
-    victim, keep, fitness = key
-    return f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks, by {FITNESS[str(fitness)]}"
+    victim, size, keep, fitness = key
+    return f"{setting(victim, size, keep)}, by {FITNESS[str(fitness)]}"
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
@@ -81,7 +81,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFr
             line = rows[(rows["attack"] == attack) & (rows["population"] == text)]
             colour, marker = next(styles)
             if len(line):
-                yield (label(attack, text), colour, marker), line
+                yield (label(attack, text, line["control"].iloc[0]), colour, marker), line
 
 
 def _band(

@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.control_results import has_failed, marked
 from scatterproof.report.statistics import WITHIN, curve
-from scatterproof.report.words import number, percent, points, victim_label
+from scatterproof.report.words import number, percent, points, setting, share, side, victim_label
 
 ATTACKS = {
     "genetic": "genetic search",
@@ -15,7 +16,7 @@ ATTACKS = {
     "reinforce": "PPO",
 }
 FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
-KIND = ["victim", "threat", "keep", "fitness", "budget", "attack", "population", "images"]
+KIND = ["victim", "block_size", "threat", "keep", "fitness", "budget", "attack", "control", "population", "images"]
 
 
 TALK_EVALUATIONS, LEAST_RUNS = 10_000, 5
@@ -26,9 +27,9 @@ def kinds(search: pd.DataFrame) -> pd.DataFrame:
     return search.assign(population=search["population"].map(number))
 
 
-def label(attack: str, population: str) -> str:
-    """`genetic search of 100`, or the attack alone."""
-    return ATTACKS.get(attack, attack) + (f" of {population}" if population else "")
+def label(attack: str, population: str, state: str) -> str:
+    """`genetic search of 100 (no control)`; the attack alone where it has no population and its controls passed."""
+    return marked(ATTACKS.get(attack, attack) + (f" of {population}" if population else ""), state)
 
 
 def aligned(search: pd.DataFrame) -> pd.DataFrame:
@@ -81,16 +82,16 @@ def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) ->
         f"gain counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
         f"{number(0.025 * tests, 2)} lie above 0 by luck."
     ]
-    for (victim, keep, fitness, budget), rows in found.groupby(["victim", "keep", "fitness", "budget"], sort=True):
+    of = ["victim", "block_size", "keep", "fitness", "budget"]
+    for (victim, size, keep, fitness, budget), rows in found.groupby(of, sort=True):
         own = victims[victims["victim"] == victim]
-        texts.append(
-            f"{victim_label(str(victim))}, {100 * float(str(keep)):g} % of the blocks held, {number(budget)} "
-            f"evaluations by {FITNESS[str(fitness)]}: {_outcome(rows, str(fitness), own)}"
-        )
+        where = setting(victim, size, keep, str(rows["threat"].iloc[0]))
+        spent = f"{number(budget)} evaluations by {FITNESS[str(fitness)]}"
+        texts.append(f"{where}, {spent}: {_outcome(rows, str(fitness), own)}")
     longest: Any = next(found.sort_values("minutes", ascending=False).itertuples())
     if retraining > 0:
         texts.append(
-            f"The longest of these searches, {label(longest.attack, longest.population)}, took "
+            f"The longest of these searches, {label(longest.attack, longest.population, longest.control)}, took "
             f"{number(longest.minutes, 3)} minutes for {number(longest.evaluations)} evaluations; training one victim "
             f"takes {number(retraining, 3)}."
         )
@@ -108,7 +109,8 @@ def _outcome(rows: pd.DataFrame, fitness: str, own: pd.DataFrame) -> str:
             said = "stays within 2 points of chance: the talk's result is reproduced"
         else:
             said = "does not stay within 2 points of chance as the talk's does"
-        return f"the genetic search, with as many evaluations as the talk's, {said}; {_range(genetic)}."
+        name = label("genetic", "", str(genetic["control"].iloc[0]))
+        return f"the {name}, with as many evaluations as the talk's, {said}; {_range(genetic)}."
     shown = rows[rows["gain_low"] > 0]
     if highest <= chance + WITHIN:
         return f"every search stays within 2 points of chance ({percent(chance)}); {_range(rows)}."
@@ -116,13 +118,16 @@ def _outcome(rows: pd.DataFrame, fitness: str, own: pd.DataFrame) -> str:
         return (
             f"no search is shown to gain anything on images it never saw; {_range(rows)}; chance is {percent(chance)}."
         )
-    names = ", ".join(
-        f"{label(row.attack, row.population)} on {number(row.images)} images {_percent(row)}, {_gain(row)} points"
-        for row in _tuples(shown.sort_values("gain", ascending=False).head(3))
+    best = shown[~has_failed(shown["control"])].sort_values("gain", ascending=False).head(3)
+    most = ", ".join(
+        f"{label(row.attack, row.population, row.control)} on {number(row.images)} images {_percent(row)}, "
+        f"{_gain(row)} points"
+        for row in _tuples(best)
     )
+    most = f", most of all {most}" if most else ""
     return (
-        f"{len(shown)} of {len(rows)} kinds of search gain on images they never saw, most of all {names}. The victim's "
-        f"accuracy is {percent(top)}, chance {percent(chance)}."
+        f"{len(shown)} of {len(rows)} kinds of search, of {number(rows['runs'].min())} runs or more, gain on images "
+        f"they never saw{most}. The victim's accuracy is {percent(top)}, chance {percent(chance)}."
     )
 
 
@@ -161,7 +166,12 @@ def table_rows(search: pd.DataFrame, retraining: float) -> list[tuple[str, ...]]
     rows: Any = final(search).sort_values(KIND).itertuples()
     return [
         (
-            *(victim_label(row.victim), f"{100 * row.keep:g} %", label(row.attack, row.population)),
+            *(
+                victim_label(row.victim),
+                side(row.block_size),
+                share(row.keep),
+                label(row.attack, row.population, row.control),
+            ),
             *(FITNESS[row.fitness], number(row.images), _percent(row), _gain(row)),
             *(number(row.fitness_start, 3), number(row.fitness_end, 3)),
             *(number(row.evaluations), number(row.minutes, 3)),
@@ -172,6 +182,6 @@ def table_rows(search: pd.DataFrame, retraining: float) -> list[tuple[str, ...]]
 
 
 TABLE_HEAD = (
-    *("victim", "blocks held", "search", "fitness", "images", "test accuracy", "gain in points"),
+    *("victim", "block size", "blocks held", "search", "fitness", "images", "test accuracy", "gain in points"),
     *("fitness at start", "at end", "evaluations", "minutes", "x training one victim", "runs"),
 )

@@ -1,5 +1,6 @@
 """What the traffic gave away: the report's table, sentences and figure, computed from tables/stream.csv."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scatterproof.report.figures import COLOURS, GREY, MARKERS, panels
+from scatterproof.control_results import marked
+from scatterproof.report.figures import COLOURS, GREY, LONG_LABEL, MARKERS, panels
 from scatterproof.report.statistics import curve
-from scatterproof.report.words import percent, percent_interval, victim_label
+from scatterproof.report.words import (
+    cases,
+    cut,
+    of_case,
+    percent,
+    percent_interval,
+    setting,
+    share,
+    side,
+    victim_label,
+)
 
-SERVICE = ["victim", "defence", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
-SERVICE += ["hijack"]
+CASE = ["victim", "block_size"]
+SERVICE = [*CASE, "defence", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
+SERVICE += ["control", "hijack"]
 MEASURED = ("column_ari", "row_ari", "position_accuracy", "accuracy", "known_places_accuracy")
 OVERHEADS = ("bandwidth_overhead", "latency_overhead")
-TABLE_HEAD = ("victim", "defence", "parameters", "topology, order", "links tapped", "devices held", "places leaked",
-              "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
+TABLE_HEAD = ("victim", "block size", "defence", "parameters", "topology, order", "links tapped", "devices held",
+              "places leaked", "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
               "the same blocks in their places", "bandwidth", "latency", "draws")  # fmt: skip
 LEAKAGE, OVERHEAD = "leakage against overhead", "leakage against latency"
 SHARE, REQUESTS, HELD = "share of the links tapped", "requests watched", "devices held"
@@ -33,9 +46,9 @@ def _row(means: dict[str, Any]) -> tuple[str, ...]:
     about = means["column_ari"]
     shares = ["" if np.isnan(means[value].mean) else percent_interval(means[value], "mean") for value in MEASURED[2:]]
     return (
-        *(victim_label(about.victim), about.defence, about.params, f"{about.topology}, {about.order}"),
-        *(f"{100 * about.observed_share:g} %", f"{100 * about.keep:g} %", str(about.labelled)),
-        *(str(about.requests), about.hijack, _index(about), _index(means["row_ari"])),
+        *(victim_label(about.victim), side(about.block_size), about.defence, about.params),
+        *(f"{about.topology}, {about.order}", share(about.observed_share), share(about.keep), str(about.labelled)),
+        *(str(about.requests), marked(about.hijack, about.control), _index(about), _index(means["row_ari"])),
         *(f"{means['anonymity_bits'].mean:.2f}", *shares),
         *(f"{100 * means[value].mean:+.0f} %" for value in OVERHEADS),
         f"{about.seeds} x {about.repeats}",
@@ -61,19 +74,33 @@ def _index(row: Any) -> str:
 
 
 def sentences(stream: pd.DataFrame) -> list[str]:
-    """What the plain service gives away, what hiding it leaves, and what a pirate with blocks makes of it."""
+    """What the plain service gives away, what hiding it leaves, and what a pirate with blocks makes of it; for each
+    victim and block size.
+
+    stream: `tables/stream.csv` with `control`, the state of each row's hijack.
+    """
     table = _repeated(stream)
-    texts = [_grouped(rows) for rows in _plain(table)]
-    texts += [_hidden(rows) for _, rows in _most_watched(table).groupby(["defence", "params"], sort=False)]
+    texts = []
+    for case in cases(table):
+        here = of_case(table, case)
+        texts += [_grouped(rows) for rows in _plain(here)]
+        texts += [_hidden(rows) for _, rows in _most_watched(here).groupby(["defence", "params"], sort=False)]
     held = table[(table["keep"] > 0) & (table["hijack"] == "adaptive") & (table["defence"] == "none")]
-    for (victim, topology, keep), rows in held.groupby(["victim", "topology", "keep"], sort=False):
+    held = held[held["labelled"] == 0]
+    of = [*CASE, "topology", "order", "keep", "observed_share", "requests", "control"]
+    for (victim, size, topology, order, keep, observed, requests, control), rows in held.groupby(of, sort=False):
         texts.append(
-            f"{victim_label(str(victim))}, {topology}: the owner of {100 * float(str(keep)):g} % of the devices puts "
-            f"{percent(rows['position_accuracy'].mean())} of its blocks in their places and reaches "
+            f"{setting(victim, size, keep)} with their devices and {share(observed)} of the links tapped ({topology}, "
+            f"sent in {order} order), {_requests_text(requests)}: the {marked('adaptive hijack', str(control))} puts "
+            f"{percent(rows['position_accuracy'].mean())} of these blocks in their places and reaches "
             f"{percent(rows['accuracy'].mean())} accuracy; with every place known they reach "
             f"{percent(rows['known_places_accuracy'].mean())}. {_draws(rows)}"
         )
     return texts
+
+
+def _requests_text(count: Any) -> str:
+    return f"{count} request{'' if int(count) == 1 else 's'}"
 
 
 def _plain(table: pd.DataFrame) -> list[pd.DataFrame]:
@@ -87,18 +114,20 @@ def _plain(table: pd.DataFrame) -> list[pd.DataFrame]:
 def _grouped(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     return (
-        f"Nothing hidden ({first['topology']}, sent in {first['order']} order), every link tapped, "
-        f"{first['requests']} request{'s' if first['requests'] > 1 else ''}, no block held: "
-        f"columns are grouped with an adjusted Rand index of {rows['column_ari'].mean():.2f}, "
-        f"rows {rows['row_ari'].mean():.2f}. {_draws(rows)}"
+        f"{setting(first['victim'], first['block_size'], 0)}, nothing hidden ({first['topology']}, sent in "
+        f"{first['order']} order), every link tapped, {_requests_text(first['requests'])}: by the "
+        f"{marked('adaptive hijack', first['control'])} columns are grouped with an adjusted Rand index of "
+        f"{rows['column_ari'].mean():.2f}, rows {rows['row_ari'].mean():.2f}. {_draws(rows)}"
     )
 
 
 def _hidden(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     return (
-        f"{first['defence']} ({first['params']}), after {first['requests']} requests, to a hijack that knows of it: "
-        f"columns {rows['column_ari'].mean():.2f}, rows {rows['row_ari'].mean():.2f}, for "
+        f"{setting(first['victim'], first['block_size'], 0)}, {first['defence']} ({first['params']}), every link "
+        f"tapped, after {_requests_text(first['requests'])}: the {marked('adaptive hijack', first['control'])}, which "
+        f"knows of it, groups columns with an index of {rows['column_ari'].mean():.2f}, rows "
+        f"{rows['row_ari'].mean():.2f}, for "
         f"{100 * rows['bandwidth_overhead'].mean():+.0f} % bytes and {100 * rows['latency_overhead'].mean():+.0f} % "
         f"latency. {_draws(rows)}"
     )
@@ -117,21 +146,22 @@ def _most_watched(table: pd.DataFrame, hijack: str = "adaptive") -> pd.DataFrame
 
 
 def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
-    """Leakage (mean of the two indices) against overhead, share tapped and requests; accuracy against devices held."""
+    """Leakage (mean of the two indices) against overhead, share tapped and requests; accuracy against devices held; a
+    panel for each victim and block size."""
     table = _repeated(stream)
     table = table.assign(leakage=(table["column_ari"] + table["row_ari"]) / 2)
-    with panels(_titles(table), svg, height=4.2, share_x=False) as axes:
-        for title, column in ((LEAKAGE, "bandwidth_overhead"), (OVERHEAD, "latency_overhead")):
-            if title in axes:
-                _scatter(axes[title], table, column)
-        if SHARE in axes:
-            _shares(axes[SHARE], table)
-        if REQUESTS in axes:
-            _requests(axes[REQUESTS], table)
-        if HELD in axes:
-            _held(axes[HELD], table)
-        for axis in axes.values():
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7)
+    titles = {
+        f"{cut(*case)}: {title}": (title, of_case(table, case))
+        for case in cases(table)
+        for title in _titles(of_case(table, case))
+    }
+    with panels(list(titles), svg, height=4.2, share_x=False) as axes:
+        for shown, axis in axes.items():
+            title, rows = titles[shown]
+            DRAWN[title](axis, rows)
+            longest = max(map(len, axis.get_legend_handles_labels()[1]), default=0)
+            columns = 1 if longest > LONG_LABEL else 2
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns, fontsize=7)
     return svg
 
 
@@ -171,7 +201,7 @@ def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
                 color=colour,
                 markerfacecolor=colour if filled else "none",
                 linestyle="none",
-                label=None if defence in named else f"{defence}, {hijack}",
+                label=None if defence in named else f"{defence}, {marked(hijack, here['control'].iloc[0])}",
             )
             named.add(defence)
     axis.set_xscale("symlog", linthresh=10)
@@ -217,29 +247,30 @@ def _requests(axis: Axes, table: pd.DataFrame) -> None:
     """Each defence that was watched for several numbers of requests, by an adaptive hijack."""
     rows = table[(table["keep"] == 0) & (table["observed_share"] == 1) & (table["hijack"] == "adaptive")]
     rows = rows[(rows["labelled"] == 0) & (rows["topology"] == "sources")]
+    states = sorted(set(rows["control"]))
     for number, ((defence, params), here) in enumerate(rows.groupby(["defence", "params"], sort=False)):
         if len(set(here["requests"])) > 1:
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
             line = curve(here, [], "requests", "leakage")
-            _line(axis, line, "requests", 1, colour, marker, f"{defence} {params}".strip())
+            label = f"{defence} {params}".strip()  # long already: what all have in common stands below the axis
+            label = label if len(states) == 1 else marked(label, here["control"].iloc[0])
+            _line(axis, line, "requests", 1, colour, marker, label)
     axis.set_xscale("log")
-    axis.set_xlabel("requests watched")
+    axis.set_xlabel(f"requests watched by the {marked('adaptive hijack', states[0] if len(states) == 1 else '')}")
     _index_axis(axis)
 
 
 def _held(axis: Axes, table: pd.DataFrame) -> None:
     """Accuracy of what the owner of some devices puts together, beside the same blocks in their places."""
     rows = table[(table["keep"] > 0) & (table["defence"] == "none") & (table["labelled"] == 0)]
-    kinds = rows[rows["hijack"].isin(["adaptive", "matching"])].groupby(["victim", "topology", "hijack"], sort=False)
-    for number, ((victim, topology, hijack), here) in enumerate(kinds):
+    kinds = rows[rows["hijack"].isin(["adaptive", "matching"])].groupby(["topology", "hijack", "control"], sort=False)
+    for number, ((topology, hijack, control), here) in enumerate(kinds):
         style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        label = f"{victim_label(str(victim))}, {topology}, {hijack}"
+        label = f"{topology}, {marked(str(hijack), str(control))}"
         _line(axis, _percents(curve(here, [], "keep", "accuracy")), "keep", 100, *style, label)
-    for number, (victim, here) in enumerate(rows.groupby("victim", sort=False)):
-        known = curve(here, [], "keep", "known_places_accuracy")
-        label = f"{victim_label(str(victim))}, places known"
-        at, mean = (100 * known[column].to_numpy(dtype=float) for column in ("keep", "mean"))
-        axis.plot(at, mean, color=GREY, marker="x", linestyle=("-", "--", ":")[number % 3], label=label)
+    known = curve(rows, [], "keep", "known_places_accuracy")
+    at, mean = (100 * known[column].to_numpy(dtype=float) for column in ("keep", "mean"))
+    axis.plot(at, mean, color=GREY, marker="x", label="places known")
     axis.set_xlabel("devices held (%)")
     axis.set_xlim(0, 103)
     axis.set_ylim(0, None)
@@ -248,3 +279,12 @@ def _held(axis: Axes, table: pd.DataFrame) -> None:
 
 def _percents(line: pd.DataFrame) -> pd.DataFrame:
     return line.assign(**{name: 100 * line[name] for name in ("mean", "ci_low", "ci_high")})
+
+
+DRAWN: dict[str, Callable[[Axes, pd.DataFrame], None]] = {
+    LEAKAGE: lambda axis, rows: _scatter(axis, rows, "bandwidth_overhead"),
+    OVERHEAD: lambda axis, rows: _scatter(axis, rows, "latency_overhead"),
+    SHARE: _shares,
+    REQUESTS: _requests,
+    HELD: _held,
+}

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scatterproof.control_results import marked
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report.words import minutes, number
+from scatterproof.report.words import minutes, number, setting
 
 _TALK_SEARCH = {"victim": "victim", "attack": "genetic", "fitness": "accuracy", "population": 100, "images": 100}
 
 
 def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[str, float | str]]:
-    """The talk's search at our own cost, for each share of blocks held, from the runs of the most evaluations.
+    """The talk's search at our own cost, for each block size and share held, from the runs of the most evaluations.
 
     A genetic search of 100 by accuracy on 100 images: `seconds` of one evaluation, set-up included; `training`, minutes
     of one victim on the same device (NaN if none); `runs` and `budget` that it rests on.
@@ -21,13 +22,14 @@ def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[
         return []
     rows = search[np.logical_and.reduce([search[key] == value for key, value in _TALK_SEARCH.items()])]
     found: list[dict[str, float | str]] = []
-    for (keep, device), here in rows.groupby(["keep", "device"], sort=True):
+    for (size, keep, device, control), here in rows.groupby(["block_size", "keep", "device", "control"], sort=True):
         here = here[here["budget"] == here["budget"].max()]
         ends = here.sort_values("evaluations").groupby(["victim_seed", "seed"]).tail(1)
         trained = retraining_minutes(victims[victims["device"] == device])
         found.append(
             {
-                "keep": float(str(keep)),
+                "setting": setting(_TALK_SEARCH["victim"], size, keep),
+                "search": marked("genetic search", str(control)),
                 "device": str(device),
                 "seconds": float((60 * ends["device_minutes"] / ends["evaluations"]).mean()),
                 "training": trained if trained > 0 else np.nan,
@@ -47,14 +49,14 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
     for cost in costs:
         spent, trained = cost["seconds"] * evaluations / 60, cost["training"]
         part = (
-            f"with {100 * cost['keep']:g} % of the blocks held {number(cost['seconds'], 2)} s ({cost['runs']:g} runs "
-            f"of {number(cost['budget'])}), so that {number(evaluations)} take {minutes(spent)} minutes"
+            f"{number(cost['seconds'], 2)} s ({cost['setting']}: {cost['runs']:g} runs of the {cost['search']} with "
+            f"{number(cost['budget'])} evaluations), so that {number(evaluations)} take {minutes(spent)} minutes"
         )
         if trained > 0:
             part += f", {number(spent / trained, 2)}x the {minutes(trained)} of training one victim on the same device"
         parts.append(part)
     return [
-        f"The talk's evaluation takes {number(talk_seconds)} s. Ours, of the same search (genetic, population 100, by "
+        f"The talk's evaluation takes {number(talk_seconds)} s. Ours, of the same search (population 100, by "
         f"accuracy on 100 images, set-up included), takes {'; '.join(parts)}. That is a cost, not what it buys: "
         "how far the search gets is said where the searches are."
     ]
@@ -89,7 +91,7 @@ def talk_rows(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[tuple[s
 
 def talk_head(costs: list[dict[str, Any]]) -> tuple[str, ...]:
     """The head of `talk_rows`."""
-    ours = (f"measured here, {100 * cost['keep']:g} % held ({cost['device']})" for cost in costs)
+    ours = (f"measured here, {cost['search']}, {cost['setting']} ({cost['device']})" for cost in costs)
     return ("quantity", "the talk says", "follows from the talk's figures (RTX 4060)", *ours)
 
 
