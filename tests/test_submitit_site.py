@@ -192,7 +192,8 @@ def test_a_refused_group_says_why(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(GROUP.replace('    shell: "echo a', '    resources: gpu=5\n    shell: "echo a'))
     done = snakemake(tmp_path, "local", "--submitit-gpus", "1")
     assert done.returncode == 1
-    assert "gpu=5: this machine has 1 GPUs to hand out" in done.stdout
+    assert "resource gpu=5 " in done.stdout
+    assert "this machine has 1 GPUs to hand out" in done.stdout
 
 
 def test_a_number_that_is_another_process_by_now_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
