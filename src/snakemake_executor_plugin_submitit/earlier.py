@@ -61,6 +61,8 @@ class Earlier:
                 sorted_out.fresh.append((job, cell))
         ending = self._tasks_to_end(stale, open_rows)
         for job, row in [pair for pair in sorted_out.under_way if _task(pair[1]) in ending]:
+            if row["id"] in outcomes and outcomes[row["id"]].ended:
+                continue  # its result counts, whatever becomes of its task
             sorted_out.under_way.remove((job, row))
             sorted_out.fresh.append((job, next(cell for one, cell in cells if one is job)))
             stale[row["id"]] = row
