@@ -12,6 +12,7 @@ import yaml
 from histories import inside, line, submit
 from scatterproof.command import main
 from scatterproof.cost.account import JOURNAL
+from scatterproof.cost.sums import cost_summary
 from scatterproof.files import write_text
 from snakemake_executor_plugin_submitit.journal import Journal
 from test_ledger import write_records
@@ -87,6 +88,21 @@ def test_it_sums_by_what_is_asked(project: Path, by: str, names: list[str], caps
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row[by] for row in rows] == [*names, "total"]
     assert {row["allocated_gpu_minutes"] for row in rows} == {"13.0"}
+
+
+def test_an_attack_is_marked_by_its_controls_once_the_study_has_them(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "scatterproof.command.group_sums", lambda costs, by, _: [("refine+layer", cost_summary(costs, 1)[-1])]
+    )
+    assert main(["cost", "--study", "tiny", "--by", "attack"]) == 0
+    assert "refine+layer" in capsys.readouterr().out
+    controls = Path("results/tiny/tables/controls.csv")
+    controls.parent.mkdir(parents=True, exist_ok=True)
+    controls.write_text("victim,threat,attack,control,passed\nvictim,layer-1-100-labels,refine,planted,False\n")
+    assert main(["cost", "--study", "tiny", "--by", "attack"]) == 0
+    assert "refine (control failed: planted)+layer" in capsys.readouterr().out
 
 
 def test_without_journal_or_sacct_it_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,12 +100,27 @@ def _cost(asked: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
         return 0
-    print(f"{folder}: {len(found.costs)} attempts\n\n{_table(rows, asked.by)}\n")
+    shown = _marked(rows, folder / "tables" / "controls.csv") if asked.by == "attack" else rows
+    print(f"{folder}: {len(found.costs)} attempts\n\n{_table(shown, asked.by)}\n")
     print("\n".join(sentences(found.costs, summary[-1], waste_table(found.costs), assumed)))
     left = forecast_of(asked.journal.parent, folder.name) if asked.journal.exists() else None
     if left is not None:
         print(left_words(left))
     return 0
+
+
+def _marked(rows: list[dict[str, Any]], controls: Path) -> list[dict[str, Any]]:
+    """The rows with each attack marked by its controls; as they are while the study has none yet."""
+    if not controls.exists():
+        return rows
+    from scatterproof.control_results import marked_all
+    from scatterproof.tables import read_table
+
+    known = read_table(str(controls))
+    return [
+        row | {"attack": row["attack"] if row["attack"] == "total" else marked_all(row["attack"], known)}
+        for row in rows
+    ]
 
 
 def _publish(asked: argparse.Namespace) -> int:

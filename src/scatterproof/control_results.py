@@ -61,3 +61,10 @@ def has_failed(states: pd.Series) -> "pd.Series[bool]":
 def marked(attack: str, state: str) -> str:
     """`refine (control failed: planted)`, `annealing (no control)`; the name alone where the controls passed."""
     return f"{attack} ({state})" if state else attack
+
+
+def marked_all(attacks: str, controls: pd.DataFrame) -> str:
+    """Attacks as the ledger names them, joined by `+`, each with its mark; `(none)` stays as it is."""
+    if attacks.startswith("("):
+        return attacks
+    return "+".join(marked(name, state_of(name, controls)) for name in attacks.split("+"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from scatterproof.control_results import marked, state_of
+from scatterproof.control_results import marked_all
 from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.energy import price_warnings
 from scatterproof.report.costs import sentences
@@ -41,16 +41,9 @@ def summary_table(summary: pd.DataFrame) -> Table:
 def group_tables(groups: pd.DataFrame, controls: pd.DataFrame) -> list[Table]:
     """The same by rule, attack and victim; an attack is marked by the controls on any victim."""
     is_attack = groups["by"] == "attack"
-    names = groups["name"].where(~is_attack, [_marked(str(name), controls) for name in groups["name"]])
+    names = groups["name"].where(~is_attack, [marked_all(str(name), controls) for name in groups["name"]])
     marked_groups = groups.assign(name=names)
     return [_sums(rows, f"The same by {by}", str(by)) for by, rows in marked_groups.groupby("by", sort=False)]
-
-
-def _marked(attacks: str, controls: pd.DataFrame) -> str:
-    """Attacks as the ledger names them, joined by `+`; `(none)` stays as it is."""
-    if attacks.startswith("("):
-        return attacks
-    return "+".join(marked(name, state_of(name, controls)) for name in attacks.split("+"))
 
 
 def _sums(sums: pd.DataFrame, caption: str, by: str) -> Table:
