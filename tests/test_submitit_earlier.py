@@ -20,6 +20,10 @@ def signature(version: int) -> str:
     return json.dumps({"version": VERSION, "jobs": {"r:": {"code": version}}})
 
 
+class Output(str):
+    is_temp = False
+
+
 class Task:
     """One task of two cells, 0 and 1, as the journal has it."""
 
@@ -27,6 +31,7 @@ class Task:
         self.folder = folder
         self.changes: list[dict[str, Any]] = []
         self.outcomes: dict[int, Outcome] = {}
+        self.forced: set[str] = set()
         self.rows = [
             {"id": number, "key": f"k{number}", "submission": "s", "task": 0, "cell": number, "folder": str(folder)}
             | {"signature": signature(0), "state": "RUNNING", "attempt": 1, "outputs": [str(folder / f"out{number}")]}
@@ -39,11 +44,10 @@ class Task:
         journal: Any = SimpleNamespace(change=self.changes.extend)
         watch: Any = SimpleNamespace(poll=lambda rows: self.outcomes)
         earlier = Earlier(self.rows, journal, watch, logging.getLogger(), lambda job: job.signature)
-        reason = SimpleNamespace(forced=False)
         cells: list[tuple[Any, dict[str, Any]]] = []
         for row, version in zip(self.rows, versions, strict=True):
-            job = SimpleNamespace(attempt=1, input=[], output=row["outputs"], is_group=lambda: False)
-            job.dag = SimpleNamespace(reason=lambda job: reason)
+            job = SimpleNamespace(attempt=1, input=[], output=[Output(row["outputs"][0])], is_group=lambda: False)
+            job.rule, job.dag = "r", SimpleNamespace(forcerules=self.forced, forcefiles=set())
             cell = {name: row[name] for name in ("key", "rule", "name", "outputs")}
             cells.append((job, cell | {"signature": signature(version), "attempt": 1}))
         return earlier.sort_out(cells)
@@ -103,3 +107,11 @@ def test_a_task_of_changed_cells_alone_is_ended_as_a_whole(task: Task) -> None:
     sorted_out = task.sort_out(1, 1)
     assert [row["id"] for row in sorted_out.outdated] == [0, 1]
     assert not is_revoked(task.folder, 0, 0)
+
+
+def test_what_is_forced_is_computed_anew_if_it_has_ended_and_goes_on_if_it_runs(task: Task) -> None:
+    (task.folder / "out0").touch()
+    task.outcomes, task.forced = {0: ENDED}, {"r"}
+    sorted_out = task.sort_out(0, 0)
+    assert ids(sorted_out.fresh) == ["k0"]
+    assert ids(sorted_out.under_way) == ["k1"]

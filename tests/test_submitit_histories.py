@@ -107,6 +107,14 @@ class Project:
                 command, cwd=self.folder, stdout=log, stderr=log, text=True, start_new_session=True,
             )  # fmt: skip
 
+    def let_end(self) -> None:
+        """Let the jobs end, with no controller to see it."""
+        (self.folder / "go").touch()
+        tasks = ["pgrep", "-f", f"submitit.task {self.folder}"]
+        wait_for(lambda: not subprocess.run(tasks, capture_output=True).stdout, 60)
+        assert all((self.folder / f"{kind}.out").exists() for kind in KINDS)
+        (self.folder / "go").unlink()
+
     def runs(self) -> dict[str, int]:
         counts = {}
         for kind in KINDS:
@@ -123,21 +131,26 @@ class Project:
         }
 
 
-def live_through(folder: Path, history: list[set[str]]) -> None:
-    """A run that is killed and continued after each edit of a history, and what must hold of it."""
+def live_through(folder: Path, history: list[set[str]], ended: bool = False) -> None:
+    """A run that is killed and continued after each edit of a history, and what must hold of it.
+
+    ended: before the last edit all jobs end, while no controller lives.
+    """
     project = Project(folder)
     try:
-        _live_through(project, history)
+        _live_through(project, history, ended)
     finally:
         (folder / "go").touch()  # lets jobs end that a failure leaves behind
 
 
-def _live_through(project: Project, history: list[set[str]]) -> None:
-    for edit in history:
+def _live_through(project: Project, history: list[set[str]], ended: bool) -> None:
+    for number, edit in enumerate(history, start=1):
         process = project.start()
         wait_for(lambda: project.runs() == project.starts, 120)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if ended and number == len(history):
+            project.let_end()
         project.edit(edit)
     process = project.start()
     wait_for(lambda: project.runs() == project.starts or process.poll() is not None, 120)
@@ -149,14 +162,18 @@ def _live_through(project: Project, history: list[set[str]]) -> None:
 
 
 def test_what_has_changed_is_computed_anew_and_nothing_else(tmp_path: Path) -> None:
-    live_through(tmp_path / "project", [{"by_run", "by_global", "by_threads", "by_input"}])
+    live_through(tmp_path / "project", [{"by_run", "by_threads", "by_group", "by_input"}])
+
+
+def test_what_ended_while_no_controller_lived_counts_only_if_it_is_still_wanted(tmp_path: Path) -> None:
+    live_through(tmp_path / "project", [{"by_run", "by_threads", "by_config", "by_input"}], ended=True)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(history=st.lists(st.sets(st.sampled_from(KINDS)), min_size=1, max_size=3))
+@given(history=st.lists(st.sets(st.sampled_from(KINDS)), min_size=1, max_size=3), ended=st.booleans())
 def test_any_history_ends_with_what_is_wanted_in_the_end(
-    tmp_path_factory: pytest.TempPathFactory, history: list[set[str]]
+    tmp_path_factory: pytest.TempPathFactory, history: list[set[str]], ended: bool
 ) -> None:
-    live_through(tmp_path_factory.mktemp("history") / "project", history)
+    live_through(tmp_path_factory.mktemp("history") / "project", history, ended)

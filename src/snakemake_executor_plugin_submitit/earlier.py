@@ -11,7 +11,7 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.begun import changed_since, has_begun, revoke_cell
 from snakemake_executor_plugin_submitit.journal import Journal
-from snakemake_executor_plugin_submitit.signature import difference, inputs_of, members
+from snakemake_executor_plugin_submitit.signature import difference, inputs_of, kept_outputs, members
 from snakemake_executor_plugin_submitit.starts import fence
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 
@@ -94,7 +94,7 @@ class Earlier:
         why = self._difference(job, cell, row, outcome.columns.get("started") if outcome and ended else None)
         if ended:
             assert outcome is not None
-            whole = outcome.exit == 0 and all(os.path.lexists(path) for path in cell["outputs"])
+            whole = outcome.exit == 0 and all(map(os.path.lexists, kept_outputs(job)))
             if why or not whole or _is_forced(job):
                 self.journal.change([outcome.change(row["id"]) | {"settled": 1}])
                 return False
@@ -157,8 +157,19 @@ class Earlier:
 
 
 def _is_forced(job: Any) -> bool:
-    """Whether the user asks for it whatever there is: then what ended before does not count."""
-    return any(one.dag.reason(one).forced for one in members(job))
+    """Whether the user asks for it whatever there is: then what ended before does not count.
+
+    Snakemake also forces what is marked as incomplete. That is no wish: all that ended with no controller is.
+    """
+    return any(one.rule in one.dag.forcerules or _asked_for(one) for one in members(job))
+
+
+def _asked_for(one: Any) -> bool:
+    files = one.dag.forcefiles.intersection(one.output)
+    if not files:
+        return False
+    workflow = one.dag.workflow
+    return bool(files - {*workflow.async_run(workflow.persistence.incomplete(one))})
 
 
 def _task(row: Row) -> TaskKey:

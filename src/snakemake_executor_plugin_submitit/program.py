@@ -38,6 +38,7 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
         if "snakemake" not in cell:
             os.execvp(cell["argv"][0], cell["argv"])
         _time_bodies(work)
+        _leave_unconfirmed()
         if cell.get("preload"):
             fork_scripts()
         snakemake.cli.main(cell["snakemake"])
@@ -52,6 +53,20 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _leave_unconfirmed() -> None:
+    """Leave outputs marked as incomplete until a controller has taken note of the job.
+
+    Snakemake's own job takes the mark away, but keeps no record of the code, params and inputs that it ran with: one
+    that ended while no controller lived would pass for current, whatever had been changed meanwhile.
+    """
+    from snakemake.persistence import PersistenceBase
+
+    async def finished(self: Any, job: Any) -> None:
+        self._clear_cache()
+
+    PersistenceBase.finished = finished
 
 
 def _time_bodies(work: Path) -> None:

@@ -190,6 +190,13 @@ def inputs_of(job: JobExecutorInterface) -> list[str]:
     return sorted(str(Path(path).absolute()) for path in inputs - made)
 
 
+def kept_outputs(job: JobExecutorInterface) -> list[str]:
+    """What a job leaves behind: all outputs but temporary ones that other jobs of its group have used up."""
+    used = {str(path) for one in members(job) for path in one.input}
+    outputs = [path for one in members(job) for path in one.output]
+    return [str(path) for path in outputs if not (path.is_temp and str(path) in used)]
+
+
 def source_of(one: Any) -> tuple[str, str] | None:
     """A job's script, notebook, CWL or wrapper as its rule names it, and its path here (empty if it is elsewhere)."""
     rule = one.rule
