@@ -1,5 +1,6 @@
 """How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
 
+import re
 import shutil
 import threading
 import time
@@ -20,6 +21,10 @@ from snakemake_executor_plugin_submitit.states import Kind, canonical, meaning_o
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
 MAX_RELEASES = 1
+REFUSED = re.compile(  # what srun says last where it has started nothing
+    r"srun: error: (Unable to (create step|confirm allocation|contact slurm controller)|Application launch failed"
+    r"|Task launch for \S+ failed)"
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,9 @@ class Watch:
         begun = has_begun(folder, cell["task"], cell["cell"])
         if state in ("FAILED", "CANCELLED") and _over_memory(cell):
             state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
+        refusal = _refusal(cell) if state == "FAILED" else ""
+        if refusal:
+            return Outcome(state, refusal, last.node, True, lost=True, columns=columns)
         if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back
             return Outcome(state, why, last.node, True, lost=True, columns=columns) if silent >= STALE_S else None
         if number and not begun and state != "CANCELLED":  # another cell of its task was to blame
@@ -189,9 +197,19 @@ def _finished(result: dict[str, Any]) -> Outcome:
     return Outcome(state, why, result["node"], True, code, lost=state == "BUDGET", columns=columns)
 
 
+def _refusal(cell: dict[str, Any]) -> str:
+    """Why SLURM did not start the job's program, where it has not: a job may begin just as slurmctld ends."""
+    lines = _output(cell).strip().splitlines()
+    return lines[-1] if lines and REFUSED.match(lines[-1]) else ""
+
+
+def _output(cell: dict[str, Any]) -> str:
+    return tail(Path(cell["folder"]) / f"{cell['job_id']}_0_log.out")
+
+
 def _over_memory(cell: dict[str, Any]) -> bool:
     """Whether SLURM's own words in the task's output say so: without cgroups its state is a plain FAILED."""
-    text = tail(Path(cell["folder"]) / f"{cell['job_id']}_0_log.out").lower()
+    text = _output(cell).lower()
     return "memory limit" in text or "oom-kill" in text or "oom_kill" in text
 
 
