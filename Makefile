@@ -60,7 +60,7 @@ lint-snakemake: install
 
 .PHONY: config-docs
 config-docs: install ## write config/README.md, the JSON schema and the defaults anew from the model of a study
-	$(BIN)/python -m scatterproof.config_docs
+	$(BIN)/python -m scatterproof.command.config_docs
 
 .PHONY: lock
 lock: install ## write envs/ anew from pyproject.toml, keeping versions that still fit (ARGS=--upgrade for newer ones)

@@ -6,15 +6,15 @@ import os
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from scatterproof.attack_grid import NO_HYPERPARAMETERS, attack_jobs, attacks_on
-from scatterproof.cells import prune_cells, shuffle_cells, slice_count
+from scatterproof.config.attacks import NO_HYPERPARAMETERS, attack_jobs, attacks_on
+from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
-from scatterproof.files import check_writable
-from scatterproof.guard import hold_study
-from scatterproof.recipes import retraining_jobs, retraining_json
-from scatterproof.searches import plateau_threat, runs_json, search_jobs, settings_json, threats
-from scatterproof.stream_grid import cells_json, held_services, stream_cells, stream_threats
-from scatterproof.study import parse_study
+from scatterproof.running.files import check_writable
+from scatterproof.running.run_lock import hold_study
+from scatterproof.config.retraining import retraining_jobs, retraining_json
+from scatterproof.config.search import plateau_threat, runs_json, search_jobs, settings_json, threats
+from scatterproof.config.stream import cells_json, held_services, stream_cells, stream_threats
+from scatterproof.config.study import parse_study
 
 min_version("9.0")
 

@@ -30,22 +30,24 @@ import torch
 from grid import show
 from scipy import stats
 
-from scatterproof.attacks.annealing import Annealing
-from scatterproof.attacks.base import Attack, AttackResult, Machine
-from scatterproof.attacks.controls import displaced, halving_count, untrained, with_random_layers
-from scatterproof.attacks.genetic import Genetic
-from scatterproof.attacks.hill_climbing import HillClimbing
-from scatterproof.attacks.planted import planted_puzzle
-from scatterproof.attacks.random_search import RandomSearch
-from scatterproof.attacks.reinforce import Reinforce
+from scatterproof.attacks.search.annealing import Annealing
+from scatterproof.attacks.search.base import Attack, AttackResult, Machine
+from scatterproof.attacks.search.genetic import Genetic
+from scatterproof.attacks.search.hill_climbing import HillClimbing
+from scatterproof.attacks.search.random_search import RandomSearch
+from scatterproof.attacks.search.reinforce import Reinforce
 from scatterproof.blocks import Placement
-from scatterproof.data import Dataset, read_dataset
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.config.study import DatasetConfig
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import TrainConfig, VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.control_victims import displaced, halving_count, untrained, with_random_layers
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.study import DatasetConfig
-from scatterproof.threat import ThreatModel
-from scatterproof.victim import train_victim
-from scatterproof.victim_config import TrainConfig, VictimConfig
+from scatterproof.victims.data import Dataset, read_dataset
+from scatterproof.victims.training import train_victim
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from planted import planted_puzzle
 
 MACHINE = Machine(torch.device("cpu"), 1)
 IMAGES, SOLVED, LEVEL, NO_GAIN, A_FIFTH = 297, 0.95, 0.01, 0.02, 0.002

@@ -58,7 +58,7 @@ def main() -> int:
         sample = tasks[:: max(1, len(tasks) // arguments.sample)][: arguments.sample]
         commands = {
             "cost": [str(Path(sys.executable).with_name("scatterproof")), *COST],
-            "import": [sys.executable, "-c", "import scatterproof.command"],
+            "import": [sys.executable, "-c", "import scatterproof.command.main"],
             "awk": ["sh", "-c", f"{ASK} {','.join(jobs)} | {SUM}"],
             "loop": ["sh", "-c", f"for task in {' '.join(sample)}; do {ASK} $task; done | {SUM}"],
         }

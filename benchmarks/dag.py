@@ -151,7 +151,7 @@ def imports_torch(folder: Path) -> bool:
 
 
 def import_seconds() -> float:
-    code = "import time; t = time.perf_counter(); import scatterproof.study; print(time.perf_counter() - t)"
+    code = "import time; t = time.perf_counter(); import scatterproof.config.study; print(time.perf_counter() - t)"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 

@@ -26,13 +26,13 @@ import torch
 from grid import show, timed
 from torch import nn
 
-from scatterproof.data import Dataset, Split
-from scatterproof.device import device_name, set_up
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.models import build_model, dense_layers
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle, make_puzzle
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.running.device import device_name, set_up
+from scatterproof.victims.data import Dataset, Split
+from scatterproof.victims.models import build_model, dense_layers
 
 IMAGES, CLASSES, BLOCK, POPULATION, SWAPS, ROUNDS = 100, 100, 256, 100, 256, 5
 POPULATION_RATIO, SWAP_RATIO, FIRST_ORDER_SECONDS, PEAK_GIB = 20.0, 200.0, 5.0, 12.0

@@ -22,10 +22,10 @@ import torch
 from grid import show
 from scipy.optimize import linear_sum_assignment
 
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.surroundings import Surroundings
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.blocks import BlockGrid, Layout
-from scatterproof.device import device_name, set_up
+from scatterproof.running.device import device_name, set_up
 
 IMAGES, NEXT_OUTPUTS = 100, 512
 FULL, QUARTER = BlockGrid(4096, 25088, 256, 256), BlockGrid(1024, 6272, 64, 64)

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,19 +30,21 @@ from pymoo.operators.mutation.inversion import InversionMutation
 from pymoo.optimize import minimize
 from scipy import stats
 
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.genetic import Genetic
-from scatterproof.attacks.permutations import swap_mutation
-from scatterproof.attacks.planted import planted_puzzle
-from scatterproof.attacks.space import PlacementSpace
+from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.search.genetic import Genetic
+from scatterproof.attacks.search.permutations import swap_mutation
+from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import Placement
-from scatterproof.data import read_dataset
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.models import build_model
+from scatterproof.config.study import DatasetConfig
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle, make_puzzle
-from scatterproof.study import DatasetConfig
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims.data import read_dataset
+from scatterproof.victims.models import build_model
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from planted import planted_puzzle
 
 GENES, BLOCK, REPEATS = 1568, 4, 15  # a layer of 64 x 392
 GENERATIONS, MARGIN, LEVEL = 40, 2.0, 0.05

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.cells import Cell
-from scatterproof.data import Dataset, Split
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.grids import draw_placement, prune, shuffle
-from scatterproof.models import build_model, dense_layers
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.grid_cells import Cell
+from scatterproof.judging.prune_shuffle import draw_placement, prune, shuffle
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims.data import Dataset, Split
+from scatterproof.victims.models import build_model, dense_layers
 
 IMAGES, CLASSES, BATCH, BLOCK = 1000, 100, 500, 64
 KEEP = (0.1, 0.25, 0.5, 0.75, 1.0)

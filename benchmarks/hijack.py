@@ -19,13 +19,13 @@ from grid import show
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from scatterproof.stream.deployment import Deployment, Sizes
-from scatterproof.stream.grouping import adaptive_groups
-from scatterproof.stream.legs import Leg, device_legs
-from scatterproof.stream.scoring import at_positions, score_groups
-from scatterproof.stream.simulate import simulate
-from scatterproof.stream.tap import Seen, Traffic, tap
-from scatterproof.stream_grid import Obfuscation
+from scatterproof.config.stream import Obfuscation
+from scatterproof.judging.hijack_scores import at_positions, score_groups
+from scatterproof.stream.hijack.grouping import adaptive_groups
+from scatterproof.stream.hijack.roles import Leg, device_legs
+from scatterproof.stream.hijack.tap import Seen, Traffic, tap
+from scatterproof.stream.network.deployment import Deployment, Sizes
+from scatterproof.stream.network.simulate import simulate
 
 CASES = {"1568": (16, 98, 10), "6241": (79, 79, 10), "24964": (158, 158, 10), "1568_long": (16, 98, 160)}
 EXPONENT = 1.15  # sorting costs a logarithm beyond linear

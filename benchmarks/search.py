@@ -21,9 +21,9 @@ import torch
 from evaluate import make_case
 from grid import show
 
-from scatterproof.attacks.base import AttackResult, Machine
-from scatterproof.attacks.genetic import Genetic
-from scatterproof.device import set_up
+from scatterproof.attacks.search.base import AttackResult, Machine
+from scatterproof.attacks.search.genetic import Genetic
+from scatterproof.running.device import set_up
 
 POPULATION, EVALUATIONS, MINUTES, TALK_SECONDS = 100, 10_000, 12.0, 30.0
 

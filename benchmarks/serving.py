@@ -17,9 +17,9 @@ import numpy as np
 from grid import show
 
 from scatterproof.blocks import BlockGrid, Layout
-from scatterproof.stream.deployment import Deployment, Sizes
-from scatterproof.stream.runtime import Runtime
-from scatterproof.stream.serving import serving_cost
+from scatterproof.stream.network.deployment import Deployment, Sizes
+from scatterproof.stream.network.runtime import Runtime
+from scatterproof.stream.network.serving import serving_cost
 
 OUTPUTS, INPUTS, DEVICES = 256, 1568, 64
 FINENESS = (8, 16, 32, 64)

@@ -7,7 +7,7 @@ else compile torch anew, which takes seconds. `sh envs/install.sh` runs this, wi
 import importlib
 import pkgutil
 
-from scatterproof.vision import allow_torchvision
+from scatterproof.victims.vision import allow_torchvision
 
 LATE = (  # what is imported within functions, here or in the libraries
     "matplotlib.backends.backend_svg",

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import ACCOUNT_COLUMNS
-from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.energy import reckon
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
-from scatterproof.report.controls import marked_tables
+from scatterproof.report.sections.controls import marked_tables
 from scatterproof.theory import theory_table
 
 SEEDS, BLOCK_SIZES = range(5), (16, 8, 32)

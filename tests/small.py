@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.data import Dataset, Split
-from scatterproof.models import build_model, dense_layers
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims.data import Dataset, Split
+from scatterproof.victims.models import build_model, dense_layers
 
 torch.set_num_threads(1)  # networks this small only lose by more
 MEAN = (0.5,)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 import report_tables as made_up
-from scatterproof.report.attacks import TABLE_HEAD, draw_attacks, sentences, table_rows
+from scatterproof.report.sections.attacks import TABLE_HEAD, draw_attacks, sentences, table_rows
 
 IMAGES = "100 unlabelled images"
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import small
-from scatterproof.attacks import ATTACKS, base
-from scatterproof.attacks.annealing import Annealing
-from scatterproof.attacks.base import Attack, AttackError, AttackResult, Machine, Search
-from scatterproof.attacks.hill_climbing import HillClimbing
-from scatterproof.attacks.planted import planted_puzzle
-from scatterproof.attacks.space import PlacementSpace
+from planted import planted_puzzle
+from scatterproof.attacks import ATTACKS
+from scatterproof.attacks.search import base
+from scatterproof.attacks.search.annealing import Annealing
+from scatterproof.attacks.search.base import Attack, AttackError, AttackResult, Machine, Search
+from scatterproof.attacks.search.hill_climbing import HillClimbing
+from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import Placement
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle
 
 MACHINE = Machine(torch.device("cpu"), 1)

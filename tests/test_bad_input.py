@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import save_file
 
 import workflow
-from scatterproof.models import build_model
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.models import build_model
 from workflow import RESULTS, TINY, Finished
 
 LINE = "scatterproof: error in "

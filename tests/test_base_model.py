@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import small
-from scatterproof.attack_grid import AttackGrid, AttacksConfig, attacks_on
-from scatterproof.models import ModelError, dense_layers
+from scatterproof.analysis.tables import ATTACK_COLUMNS, attack_table
+from scatterproof.config.attacks import AttackGrid, AttacksConfig, attacks_on
+from scatterproof.config.study import StudyError, parse_study
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.puzzle import Puzzle, make_puzzle
-from scatterproof.report.attacks import granted
-from scatterproof.seeds import seed_of
-from scatterproof.study import StudyError, parse_study
-from scatterproof.tables import ATTACK_COLUMNS, attack_table
-from scatterproof.threat import ThreatModel
-from scatterproof.victim import start_of, train_victim
-from scatterproof.victim_config import TrainConfig, VictimConfig
+from scatterproof.report.sections.attacks import granted
+from scatterproof.running.seeds import seed_of
+from scatterproof.victims.models import ModelError, dense_layers
+from scatterproof.victims.training import start_of, train_victim
 
 CPU = torch.device("cpu")
 

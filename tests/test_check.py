@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scatterproof.analysis.tables import read_grids
 from scatterproof.check import CheckError, check_study
-from scatterproof.data import Split
+from scatterproof.config.study import PruneConfig, Study
+from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
-from scatterproof.files import write_json
-from scatterproof.models import ModelError
-from scatterproof.study import PruneConfig, Study
-from scatterproof.tables import read_grids
-from scatterproof.victim_config import VictimConfig
+from scatterproof.running.files import write_json
+from scatterproof.victims.data import Split
+from scatterproof.victims.models import ModelError
 from small import dataset, network, vgg
 
 DATA = dataset()

@@ -17,11 +17,11 @@ from torch import nn
 
 import small
 from scatterproof.check import check_study
-from scatterproof.checkpoints import ModelError, read_checkpoint
-from scatterproof.models import load_checkpoint
-from scatterproof.study import PruneConfig, Study
-from scatterproof.victim import obtain_victim
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.study import PruneConfig, Study
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.checkpoints import ModelError, read_checkpoint
+from scatterproof.victims.models import load_checkpoint
+from scatterproof.victims.training import obtain_victim
 
 State = dict[str, torch.Tensor]
 NAN, INF = float("nan"), float("inf")

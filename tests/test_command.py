@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from histories import inside, line, submit
-from scatterproof.command import main
+from scatterproof.command.main import main
 from scatterproof.cost.account import JOURNAL
 from scatterproof.cost.sums import cost_summary
-from scatterproof.files import write_text
+from scatterproof.running.files import write_text
 from snakemake_executor_plugin_submitit.journal import Journal
 from test_ledger import write_records
 
@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_it_prints_the_account_and_writes_nothing(project: Path) -> None:
     before = files(project)
     code = (
-        "import sys; from scatterproof.command import main\n"
+        "import sys; from scatterproof.command.main import main\n"
         "status = main(['cost', '--configfile', 'config/tiny.yaml'])\n"
         f"sys.exit(status or [name for name in {SLOW} if name in sys.modules] or 0)\n"
     )

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from scatterproof import config_docs
-from scatterproof.study import Study, read_study
+from scatterproof.command import config_docs
+from scatterproof.config.study import Study, read_study
 
 CONFIG = Path(__file__).parents[1] / "config"
 STUDIES = sorted(CONFIG.glob("*.yaml"))

@@ -5,13 +5,13 @@ import torch
 from scipy import stats
 
 import small
-from scatterproof.attack_grid import AttacksConfig
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.controlling import Controls, controlled, right_places, wilson
-from scatterproof.attacks.direct import Copy, Placed
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.attacks.base import Copy, Placed
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.attacks import AttacksConfig
+from scatterproof.config.threat import ThreatModel
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.controls import Controls, controlled, right_places, wilson
 from scatterproof.puzzle import Puzzle, logits_on
-from scatterproof.threat import ThreatModel
 
 
 def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.cost.assumptions import CostConfig
+from scatterproof.config.cost import CostConfig
+from scatterproof.config.study import StudyError, parse_study
 from scatterproof.cost.energy import price_warnings, reckon
 from scatterproof.cost.ledger import COST_COLUMNS, build_ledger, retraining_minutes, shares, shares_text
-from scatterproof.cost.measure import measured
 from scatterproof.cost.records import RecordError, read_records
 from scatterproof.cost.stages import NONE, RULES, UNKNOWN
 from scatterproof.cost.sums import SUMMARY_COLUMNS, cost_groups, cost_summary, group_sums, waste_table
-from scatterproof.report.costs import sentences
-from scatterproof.study import StudyError, parse_study
+from scatterproof.report.sections.costs import sentences
+from scatterproof.running.cost_record import measured
 
 CPU, GPU = "cpu: AMD EPYC 9654", "cuda: NVIDIA H200"
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def test_a_failure_passes_through_and_is_wasted(tmp_path: Path) -> None:
 def test_a_killed_attempt_is_lost_and_the_next_one_counts(tmp_path: Path) -> None:
     code = (
         "import os, sys, pathlib\n"
-        "from scatterproof.cost.measure import measured\n"
+        "from scatterproof.running.cost_record import measured\n"
         f"with measured(pathlib.Path(sys.argv[1]), 'victim', 'do_victim', 'victim/seed0', '{GPU}'):\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 import report_tables as made_up
-from scatterproof.report.curves import draw_curves, taught
+from scatterproof.report.figures.curves import draw_curves, taught
 
 ROLES = {"layer": "withheld", "surrogate": "withheld", "nothing": "withheld", "blocks": "blocks", "whitebox": "ceiling"}
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from scatterproof.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
-from scatterproof.study import DatasetConfig
+from scatterproof.config.study import DatasetConfig
+from scatterproof.victims.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
 
 Arrays = dict[str, Any]
 RNG = np.random.default_rng(0)

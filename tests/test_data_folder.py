@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scatterproof.data import DatasetError, read_dataset
-from scatterproof.study import DatasetConfig
+from scatterproof.config.study import DatasetConfig
+from scatterproof.victims.data import DatasetError, read_dataset
 
 
 def write_folder(root: Path) -> Path:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import small
-from scatterproof.attack_grid import KNOWLEDGE, AttacksConfig, hyperparameters
 from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.direct import Copy, DirectAttack, Placed, Reached, Run, Snapshot
-from scatterproof.attacks.scoring import copied
+from scatterproof.attacks.base import Copy, DirectAttack, Placed, Reached, Run, Snapshot
+from scatterproof.attacks.search.base import AttackError, Machine
+from scatterproof.config.attacks import KNOWLEDGE, AttacksConfig, hyperparameters
+from scatterproof.config.threat import ThreatModel
+from scatterproof.judging.judge import copied
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.threat import ThreatModel
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
 IMAGES = max(24, *(knowledge.images for knowledge in KNOWLEDGE.values()))

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scatterproof import download
-from scatterproof.data import DatasetError, read_dataset
-from scatterproof.download import download_cifar100
-from scatterproof.study import DatasetConfig
+from scatterproof.config.study import DatasetConfig
+from scatterproof.victims import download
+from scatterproof.victims.data import DatasetError, read_dataset
+from scatterproof.victims.download import download_cifar100
 
 NAME = "tiny.tar.gz"
 TRAIN, TEST = 30, 10
@@ -80,7 +80,7 @@ def members() -> dict[str, bytes]:
 
 @pytest.fixture
 def server(members: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    from scatterproof.vision import torchvision
+    from scatterproof.victims.vision import torchvision
 
     state = Server(pack(members))
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from scatterproof.blocks import Placement, invert, placements_of
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.models import dense_layers
-from scatterproof.moves import CurrentPlacement, PlainPlacement, moved
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.moves import CurrentPlacement, PlainPlacement, moved
 from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.victims.models import dense_layers
 from small import dataset, network, puzzle, vgg
 
 CPU = torch.device("cpu")

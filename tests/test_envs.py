@@ -113,7 +113,7 @@ def test_conda_file_equals_the_lock() -> None:
 
 def test_installing_compiles_what_jobs_import() -> None:
     """A job whose environment forbids to write bytecode would compile torch anew each time."""
-    names = ("torch", "torch._dynamo", "pandas", "snakemake.script", "scatterproof.attacks.fingerprint")
+    names = ("torch", "torch._dynamo", "pandas", "snakemake.script", "scatterproof.attacks.fingerprint.attack")
     find = f"import importlib.util as u; print(*[u.find_spec(name).origin for name in {names!r}], sep=chr(10))"
     found = subprocess.run([sys.executable, "-c", find], check=True, capture_output=True, text=True)
     for source in found.stdout.split():

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement, input_shares
-from scatterproof.data import Dataset
-from scatterproof.evaluate import PlacementEvaluator, copies
-from scatterproof.models import dense_layers
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator, copies
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims.data import Dataset
+from scatterproof.victims.models import dense_layers
 from small import dataset, network, puzzle, vgg
 
 CPU = torch.device("cpu")

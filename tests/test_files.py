@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from scatterproof.files import (
+from scatterproof.running.files import (
     FolderError,
     WriteError,
     atomic,
@@ -87,7 +87,7 @@ def test_floats_survive_a_csv(tmp_path_factory: pytest.TempPathFactory, values: 
 
 
 def test_files_needs_no_pandas_to_be_imported() -> None:
-    code = "import sys, scatterproof.files; sys.exit('pandas' in sys.modules)"
+    code = "import sys, scatterproof.running.files; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -113,7 +113,7 @@ def test_check_writable_names_a_folder_without_permission() -> None:
     """In a process without root's rights: root may write anywhere."""
     code = (
         "import os, sys\n"
-        "from scatterproof.files import FolderError, check_writable\n"
+        "from scatterproof.running.files import FolderError, check_writable\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: check_writable('demo', 1)\n"
         "except FolderError as error: sys.exit(str(error))\n"

@@ -11,17 +11,17 @@ import torch
 
 import report_tables as made_up
 import small
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.direct import Run
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.scoring import Judge
+from scatterproof.analysis.tables import FINENESS_COLUMNS, fineness_table
+from scatterproof.attacks.base import Run
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.search.base import Machine
 from scatterproof.check import CheckError, check_study
-from scatterproof.fineness import file_of, grant, in_folder, placement_bits, row, sizes_of
-from scatterproof.fineness_grid import FinenessConfig
-from scatterproof.report.fineness import THRESHOLD_HEAD, draw_fineness, section, sentences, thresholds
-from scatterproof.study import PruneConfig, Study, StudyError, parse_study
-from scatterproof.tables import FINENESS_COLUMNS, fineness_table
-from scatterproof.threat import ThreatModel
+from scatterproof.config.fineness import FinenessConfig
+from scatterproof.config.study import PruneConfig, Study, StudyError, parse_study
+from scatterproof.config.threat import ThreatModel
+from scatterproof.judging.fineness import file_of, grant, in_folder, placement_bits, row, sizes_of
+from scatterproof.judging.judge import Judge
+from scatterproof.report.sections.fineness import THRESHOLD_HEAD, draw_fineness, section, sentences, thresholds
 
 DATA = small.dataset(pirate=20)
 SIZES = (4, 8, 16, 32, 512)

@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small
-from scatterproof.attack_grid import Knowledge
-from scatterproof.attacks import fingerprint
-from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
-from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.direct import Copy, Placed, Run, Snapshot
-from scatterproof.attacks.evidence import group_evidence, unit_evidence
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.found import load_found, save_found
-from scatterproof.attacks.mean_field import MeanField, Round
-from scatterproof.attacks.scoring import placed
-from scatterproof.attacks.surroundings import find_surroundings, made_up_images
-from scatterproof.models import dense_layers
+from scatterproof.attacks.base import Copy, Placed, Run, Snapshot
+from scatterproof.attacks.fingerprint import attack as fingerprint
+from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import find_surroundings, made_up_images
+from scatterproof.attacks.fingerprint.evidence import group_evidence, unit_evidence
+from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
+from scatterproof.attacks.search.base import AttackError, Machine
+from scatterproof.attacks.store import load_found, save_found
+from scatterproof.config.attacks import Knowledge
+from scatterproof.judging.judge import placed
 from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.victims.models import dense_layers
 
 HERE = Run(Machine(torch.device("cpu"), 1))
 CHANCE_BOUND = 3
@@ -192,7 +192,7 @@ def test_blocks_of_other_shapes_stay_where_they_fit(
 ) -> None:
     """Also where every block keeps two candidates only, and where the sparse solver is at work."""
     if not dense:
-        monkeypatch.setattr("scatterproof.attacks.assignment.DENSE", 0)
+        monkeypatch.setattr("scatterproof.attacks.fingerprint.assignment.DENSE", 0)
     config = small.vgg()
     puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 24, images=12)
     attack = Fingerprint(candidates=candidates * len(puzzle.blocks))
@@ -269,7 +269,7 @@ def test_the_sparse_solver_agrees_with_the_dense_one(monkeypatch: pytest.MonkeyP
     scores = torch.randn(40, 50, generator=torch.Generator().manual_seed(5))
     candidates = Candidates(torch.arange(50).expand(40, 50), scores)
     dense = best_assignment(candidates, *one_shape(40, 50))
-    monkeypatch.setattr("scatterproof.attacks.assignment.DENSE", 0)
+    monkeypatch.setattr("scatterproof.attacks.fingerprint.assignment.DENSE", 0)
     assert torch.equal(best_assignment(candidates, *one_shape(40, 50)), dense)
     few = Candidates(torch.zeros(40, 1, dtype=torch.int64), scores[:, :1])
     assert len(set(best_assignment(few, *one_shape(40, 50)).tolist())) == 40, (

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import small
-from scatterproof.attacks import base
-from scatterproof.attacks.base import AttackError, AttackResult, Machine
-from scatterproof.attacks.genetic import Genetic, best, tournaments
-from scatterproof.attacks.planted import planted_puzzle
-from scatterproof.attacks.random_search import RandomSearch
-from scatterproof.evaluate import PlacementEvaluator
+from planted import planted_puzzle
+from scatterproof.attacks.search import base
+from scatterproof.attacks.search.base import AttackError, AttackResult, Machine
+from scatterproof.attacks.search.genetic import Genetic, best, tournaments
+from scatterproof.attacks.search.random_search import RandomSearch
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle
 
 MACHINE = Machine(torch.device("cpu"), 1)

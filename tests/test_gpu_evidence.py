@@ -10,8 +10,8 @@ import torch
 import yaml
 
 import workflow
-from scatterproof.command import main
-from scatterproof.study import parse_study
+from scatterproof.command.main import main
+from scatterproof.config.study import parse_study
 
 CONFIG = yaml.safe_load((workflow.ROOT / "config/gpu-evidence.yaml").read_text())
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
-from scatterproof.cells import Cell, prune_cells, shuffle_cells, slice_count
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.grids import displace, draw_placement, prune, shuffle
+from scatterproof.config.study import PruneConfig, ShuffleConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.grid_cells import Cell, prune_cells, shuffle_cells, slice_count
+from scatterproof.judging.prune_shuffle import displace, draw_placement, prune, shuffle
+from scatterproof.judging.victim_metrics import victim_metrics
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.study import PruneConfig, ShuffleConfig
-from scatterproof.victim_metrics import victim_metrics
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from scatterproof.guard import GuardError, hold_study
+from scatterproof.running.run_lock import GuardError, hold_study
 
 HOLD = """
 import sys, time
 from scatterproof.errors import UserError
-from scatterproof.guard import hold_study
+from scatterproof.running.run_lock import hold_study
 try:
     hold_study(sys.argv[1])
 except UserError as error:

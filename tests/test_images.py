@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from scatterproof.data import DatasetError, read_dataset
-from scatterproof.images import read_image
-from scatterproof.study import DatasetConfig
+from scatterproof.config.study import DatasetConfig
+from scatterproof.victims.data import DatasetError, read_dataset
+from scatterproof.victims.images import read_image
 
 GREY = np.array([[0, 1, 100], [128, 200, 255]], np.uint8)
 GREY16 = np.array([[0, 1000, 32768], [40000, 65534, 65535]], np.uint16)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from histories import change, inside, line, submit
 from report_tables import record
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost import account as accounts
 from scatterproof.cost.account import account
 from scatterproof.cost.allocations import allocations, read_tasks
-from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.kept import merge
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.sacct import SacctError, parse_sacct

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from scatterproof.models import ModelError, build_model, dense_layers, find_layer, load_weights, read_checkpoint
-from scatterproof.victim_config import VictimConfig
-from scatterproof.vision import torchvision
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.models import ModelError, build_model, dense_layers, find_layer, load_weights, read_checkpoint
+from scatterproof.victims.vision import torchvision
 from small import network, vgg
 
 OWN = """
@@ -132,7 +132,7 @@ def test_a_users_own_module_may_import_torchvision(tmp_path: Path, line: str) ->
     (tmp_path / "own_library.py").write_text("import torchvision.transforms\n")
     (tmp_path / "own_vision.py").write_text(f"{line}\n{OWN}")
     (tmp_path / "own_late.py").write_text(f"{OWN}\ndef late():\n    {line}\n    return net()\n")
-    build = "from scatterproof.models import build_model; from scatterproof.victim_config import VictimConfig"
+    build = "from scatterproof.victims.models import build_model; from scatterproof.config.victim import VictimConfig"
     for model in ("own_vision:net", "own_late:late"):
         run = f"{build}; print(type(build_model(VictimConfig(model={model!r}), 5)).__name__)"
         done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -140,9 +140,8 @@ def test_a_users_own_module_may_import_torchvision(tmp_path: Path, line: str) ->
 
 
 def test_torchvision_is_not_imported_until_it_is_asked_for() -> None:
-    run = (
-        "import scatterproof.models, sys; scatterproof.models.allow_torchvision(); print('torchvision' in sys.modules)"
-    )
+    run = "import sys; from scatterproof.victims.models import allow_torchvision; allow_torchvision();"
+    run += "print('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout == "False\n"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from scatterproof.cost.measure import measured
-from scatterproof.cost.nvml import GpuSampler
 from scatterproof.cost.records import read_records
+from scatterproof.running.cost_record import measured
+from scatterproof.running.nvml import GpuSampler
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 NOTHING = {"gpu_utilisation": None, "gpu_energy_j": None, "gpu_measured_s": None}

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import small
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.direct import Placed, Run
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.data import Dataset, read_dataset
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.study import DatasetConfig, read_study
-from scatterproof.victim import train_victim
-from scatterproof.victim_config import TrainConfig, VictimConfig
+from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.study import DatasetConfig, read_study
+from scatterproof.config.victim import TrainConfig, VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.victims.data import Dataset, read_dataset
+from scatterproof.victims.training import train_victim
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 CPU = torch.device("cpu")

@@ -14,23 +14,24 @@ import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.cost.retraining import breakeven_table, retraining_table
-from scatterproof.report import figures, statistics
-from scatterproof.report.attacks import draw_attacks
-from scatterproof.report.controls import marked_tables
-from scatterproof.report.curves import draw_curves
-from scatterproof.report.fineness import draw_fineness
+from scatterproof.analysis import statistics
+from scatterproof.analysis.breakeven import breakeven_table, retraining_table
+from scatterproof.analysis.tables import trajectory_table
+from scatterproof.analysis.verdict import verdict_table
+from scatterproof.config.study import Study
+from scatterproof.report.figures import base as figures
+from scatterproof.report.figures.curves import draw_curves
+from scatterproof.report.figures.plateau import draw_plateau
+from scatterproof.report.figures.retraining import draw_retraining
+from scatterproof.report.figures.searches import draw_search, draw_trajectory
 from scatterproof.report.headline import headline
 from scatterproof.report.page import build_page
-from scatterproof.report.plateau_figure import draw_plateau
 from scatterproof.report.provenance import provenance
-from scatterproof.report.retraining_figure import draw_retraining
-from scatterproof.report.search_figures import draw_search, draw_trajectory
-from scatterproof.report.stream import draw_stream
-from scatterproof.report.verdicts import draw_verdict
-from scatterproof.study import Study
-from scatterproof.tables import trajectory_table
-from scatterproof.verdict import verdict_table
+from scatterproof.report.sections.attacks import draw_attacks
+from scatterproof.report.sections.controls import marked_tables
+from scatterproof.report.sections.fineness import draw_fineness
+from scatterproof.report.sections.stream import draw_stream
+from scatterproof.report.sections.verdicts import draw_verdict
 from test_stream_report import row as stream_row
 
 VICTIMS, SIZES, SEEDS = ("victim", "copy_free"), (16, 32), range(5)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scatterproof.attacks.permutations import CROSSOVERS, MUTATIONS, random_pairs, random_segments
+from scatterproof.attacks.search.permutations import CROSSOVERS, MUTATIONS, random_pairs, random_segments
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 EXAMPLES = settings(max_examples=40, deadline=None)

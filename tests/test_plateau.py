@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.plateau import Moves, climbable, draw_moves, plateau
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.plateau import Moves, climbable, draw_moves, plateau
 from scatterproof.puzzle import Answer
-from scatterproof.report.plateau_figure import draw_plateau
-from scatterproof.victim_config import VictimConfig
+from scatterproof.report.figures.plateau import draw_plateau
 from small import dataset, network, puzzle
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.command import main
+from scatterproof.command.main import main
 
 STUDY = "study: made-up\nvictim: {width: 0.0625, seeds: [0]}\n"
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from scatterproof.data import save_dataset, to_input
-from scatterproof.models import ModelError, dense_layers
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import Answer, Puzzle, PuzzleError, make_puzzle
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims.data import save_dataset, to_input
+from scatterproof.victims.models import ModelError, dense_layers
 from small import dataset, network, puzzle, vgg
 
 DATA = dataset()

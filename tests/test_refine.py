@@ -8,23 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.controlling import planted as plant
-from scatterproof.attacks.controlling import right_places
-from scatterproof.attacks.direct import Placed, Run
-from scatterproof.attacks.images import clearly_lower, image_losses, scorers, supported
-from scatterproof.attacks.planted import planted_puzzle
+from planted import planted_puzzle
+from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.held_out import clearly_lower, image_losses, scorers, supported
 from scatterproof.attacks.prior import Prior, matched
 from scatterproof.attacks.proposals import best_cycles
 from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.relax import Relax, sinkhorn
+from scatterproof.attacks.search.base import Machine
 from scatterproof.blocks import invert, placements_of
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.grids import displace
-from scatterproof.models import dense_layers
-from scatterproof.moves import moved
+from scatterproof.config.threat import ThreatModel
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.moves import moved
+from scatterproof.judging.controls import planted as plant
+from scatterproof.judging.controls import right_places
+from scatterproof.judging.prune_shuffle import displace
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
-from scatterproof.threat import ThreatModel
+from scatterproof.victims.models import dense_layers
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
 CPU = torch.device("cpu")

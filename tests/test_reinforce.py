@@ -12,14 +12,14 @@ import pytest
 import stable_baselines3.common.env_checker as baselines_checker
 import torch
 
-from scatterproof.attacks import base
-from scatterproof.attacks.base import AttackError, AttackResult, Machine, Search
-from scatterproof.attacks.exchange_env import ExchangeEnv, Frontier, Walks
-from scatterproof.attacks.reinforce import Reinforce
-from scatterproof.attacks.space import PlacementSpace
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.attacks.search import base
+from scatterproof.attacks.search.base import AttackError, AttackResult, Machine, Search
+from scatterproof.attacks.search.exchange_env import ExchangeEnv, Frontier, Walks
+from scatterproof.attacks.search.reinforce import Reinforce
+from scatterproof.attacks.search.space import PlacementSpace
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
-from scatterproof.seeds import torch_generator
+from scatterproof.running.seeds import torch_generator
 from small import dataset, network, puzzle, vgg
 
 MACHINE = Machine(torch.device("cpu"), 1)

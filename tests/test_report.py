@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.report import figures, grid_words, statistics, words
+from scatterproof.analysis import statistics
+from scatterproof.config.study import Study
+from scatterproof.report import words
+from scatterproof.report.figures import base as figures
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.report.verdicts import draw_verdict
+from scatterproof.report.sections import grid_words
+from scatterproof.report.sections.verdicts import draw_verdict
 from scatterproof.report.words import number, threshold_text
-from scatterproof.study import Study
 from test_stream_report import stream
 
 STUDY = Study.model_validate(

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-import scatterproof.victim as victim_module
-from scatterproof.recipes import RetrainingRun, retraining_from_json, retraining_jobs, retraining_json
-from scatterproof.retrain import RetrainingError, Trainer
-from scatterproof.study import Study
-from scatterproof.victim import DivergenceError, train_victim
-from scatterproof.victim_config import VictimConfig
+import scatterproof.victims.training as victim_module
+from scatterproof.config.retraining import RetrainingRun, retraining_from_json, retraining_jobs, retraining_json
+from scatterproof.config.study import Study
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.retraining import RetrainingError, Trainer
+from scatterproof.victims.training import DivergenceError, train_victim
 from small import dataset
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_recipes_share_their_draws_but_neither_seeds_nor_the_victim_do(
         seeds.append(seed)
         return train_victim(config, seed, *rest)
 
-    monkeypatch.setattr("scatterproof.retrain.train_victim", noted)
+    monkeypatch.setattr("scatterproof.victims.retraining.train_victim", noted)
     train(tmp_path)
     train(tmp_path, PIRATE)
     train(tmp_path, key=(1,))

@@ -12,23 +12,24 @@ from hypothesis import strategies as st
 from torch import nn
 
 import small
-from scatterproof import victim
-from scatterproof.attack_grid import KNOWLEDGE, AttackGrid, AttacksConfig, attacks_on
-from scatterproof.attacks import DIRECT, fitting, planted
-from scatterproof.attacks.attacking import make_direct
-from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.cached import cache as cached
-from scatterproof.attacks.controlling import Controls
-from scatterproof.attacks.direct import Copy, DirectAttack, Run
-from scatterproof.attacks.fitting import Fit, Start
-from scatterproof.attacks.retrain import Blocks, Layer, assembled
-from scatterproof.attacks.scoring import Judge, copied
-from scatterproof.data import Dataset
-from scatterproof.models import dense_layers
+from scatterproof.attacks import DIRECT, planted
+from scatterproof.attacks.base import Copy, DirectAttack, Run
+from scatterproof.attacks.runner import make_direct
+from scatterproof.attacks.search.base import AttackError, Machine
+from scatterproof.attacks.training import fitting
+from scatterproof.attacks.training.cached import cache as cached
+from scatterproof.attacks.training.fitting import Fit, Start
+from scatterproof.attacks.training.retrain import Blocks, Layer, assembled
+from scatterproof.config.attacks import KNOWLEDGE, AttackGrid, AttacksConfig, attacks_on
+from scatterproof.config.study import StudyError, parse_study
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.judging.controls import Controls
+from scatterproof.judging.judge import Judge, copied
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.study import StudyError, parse_study
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.victims import training as victim
+from scatterproof.victims.data import Dataset
+from scatterproof.victims.models import dense_layers
 
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU, 1)

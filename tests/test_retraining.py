@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.cost.crossing import crossing, crossing_table, envelope, mean_curves
-from scatterproof.cost.retraining import breakeven_table, expected_minutes, passages, retraining_table
-from scatterproof.report import statistics
+from scatterproof.analysis import statistics
+from scatterproof.analysis.breakeven import breakeven_table, expected_minutes, passages, retraining_table
+from scatterproof.analysis.crossing import crossing, crossing_table, envelope, mean_curves
+from scatterproof.config.study import Study
+from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.report.retraining import TABLE_HEAD, sentences, table_rows
-from scatterproof.report.retraining_figure import draw_retraining
-from scatterproof.report.talk_cost import talk_costs, talk_head, talk_rows, talk_sentences
-from scatterproof.study import Study
+from scatterproof.report.sections.retraining import TABLE_HEAD, sentences, table_rows
+from scatterproof.report.sections.talk_cost import talk_costs, talk_head, talk_rows, talk_sentences
 
 CHANCE, OWN, DEVICE = 0.1, 0.8, "cpu: x"
 VICTIMS = pd.DataFrame(

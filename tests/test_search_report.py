@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.report import plateau_figure, statistics
+from scatterproof.analysis import statistics
+from scatterproof.config.study import Study
+from scatterproof.report.figures import plateau as plateau_figure
+from scatterproof.report.figures.searches import draw_search, draw_trajectory
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.report.search_figures import draw_search, draw_trajectory
-from scatterproof.report.searches import TABLE_HEAD, aligned, final, sentences, table_rows
-from scatterproof.study import Study
+from scatterproof.report.sections.searches import TABLE_HEAD, aligned, final, sentences, table_rows
 
 CHANCE, OWN = 0.1, 0.9
 COSTS = (10, 20, 50)

@@ -13,14 +13,12 @@ import torch
 from pydantic import ValidationError
 
 import small
+from scatterproof.analysis.tables import COST_COLUMNS, search_table, trajectory_table
 from scatterproof.attacks import ATTACKS
-from scatterproof.attacks.base import Attack, AttackError, AttackResult, Machine
-from scatterproof.attacks.results import load_results, save_results, score_results
-from scatterproof.attacks.searching import make_attack, search
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.files import write_csv
-from scatterproof.report.searches import ATTACKS as LABELS
-from scatterproof.searches import (
+from scatterproof.attacks.search.base import Attack, AttackError, AttackResult, Machine
+from scatterproof.attacks.search.runner import make_attack, search
+from scatterproof.attacks.search.store import load_results, save_results, score_results
+from scatterproof.config.search import (
     AttackName,
     PlateauConfig,
     SearchConfig,
@@ -33,7 +31,9 @@ from scatterproof.searches import (
     search_runs,
     threats,
 )
-from scatterproof.tables import COST_COLUMNS, read_table, search_table, trajectory_table
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.report.sections.searches import ATTACKS as LABELS
+from scatterproof.running.files import read_table, write_csv
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
 MACHINE = Machine(torch.device("cpu"), 1)
@@ -122,9 +122,8 @@ def test_a_population_of_one_is_refused_only_where_it_would_breed() -> None:
 
 
 def test_a_study_is_parsed_without_torch() -> None:
-    code = (
-        "import sys, scatterproof.searches, scatterproof.study, scatterproof.tables; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, scatterproof.config.search, scatterproof.config.study, scatterproof.analysis.tables;"
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 import small
-from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.controlling import planted, right_places, wilson
-from scatterproof.attacks.controls import with_random_layers
-from scatterproof.attacks.direct import Placed, Run
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.layers import layers_of, shared_out
-from scatterproof.attacks.surroundings import find_surroundings, in_order
+from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import find_surroundings, in_order
+from scatterproof.attacks.fingerprint.layer_sorting import layers_of, shared_out
+from scatterproof.attacks.search.base import AttackError, Machine
 from scatterproof.blocks import Layout
-from scatterproof.models import dense_layers
+from scatterproof.judging.control_victims import with_random_layers
+from scatterproof.judging.controls import planted, right_places, wilson
 from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.victims.models import dense_layers
 
 CPU = torch.device("cpu")
 DATA = small.dataset(pirate=100)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scatterproof.models import build_model
-from scatterproof.split import reading_weights, split_at
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.split import reading_weights, split_at
+from scatterproof.victims.models import build_model
 from small import network, vgg
 
 

@@ -9,23 +9,23 @@ import torch
 from torch import nn
 
 import small
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.controls import with_random_layers
-from scatterproof.attacks.direct import Placed
-from scatterproof.attacks.scoring import Judge
-from scatterproof.report.verdicts import grants, held
-from scatterproof.stream.cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
-from scatterproof.stream.controlling import StreamControls, misdirected
-from scatterproof.stream.deployment import Deployment
-from scatterproof.stream.hijack import Hijack, evidence_of
-from scatterproof.stream.judging import hijack_table
-from scatterproof.stream.labelling import BlockEvidence, with_leaks
-from scatterproof.stream.simulate import simulate
-from scatterproof.stream.tap import Traffic, tap
-from scatterproof.stream_grid import Obfuscation, StreamCell, StreamConfig, held_services, service_of
-from scatterproof.tables import ATTACK_COLUMNS
-from scatterproof.threat import ThreatModel
-from scatterproof.verdict import beside_traffic, chosen, verdict_table
+from scatterproof.analysis.tables import ATTACK_COLUMNS
+from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
+from scatterproof.attacks.base import Placed
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.stream import Obfuscation, StreamCell, StreamConfig, held_services, service_of
+from scatterproof.config.threat import ThreatModel
+from scatterproof.judging.control_victims import with_random_layers
+from scatterproof.judging.hijack_controls import StreamControls, misdirected
+from scatterproof.judging.hijacks import hijack_table
+from scatterproof.judging.judge import Judge
+from scatterproof.judging.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
+from scatterproof.report.sections.verdicts import grants, held
+from scatterproof.stream.hijack.attack import Hijack, evidence_of
+from scatterproof.stream.hijack.labelling import BlockEvidence, with_leaks
+from scatterproof.stream.hijack.tap import Traffic, tap
+from scatterproof.stream.network.deployment import Deployment
+from scatterproof.stream.network.simulate import simulate
 from test_fingerprint import planted
 
 MACHINE = Machine(torch.device("cpu"), 1)

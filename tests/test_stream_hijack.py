@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from scatterproof.attacks.base import AttackError, Machine
-from scatterproof.attacks.direct import Run
-from scatterproof.attacks.scoring import placed
+from scatterproof.attacks.base import Run
+from scatterproof.attacks.search.base import AttackError, Machine
+from scatterproof.config.stream import Obfuscation
+from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups
+from scatterproof.judging.judge import placed
+from scatterproof.judging.stream_cells import load_arrays, save_arrays, sizes_of
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.stream.cells import load_arrays, save_arrays, sizes_of
-from scatterproof.stream.deployment import Deployment, Sizes
-from scatterproof.stream.flows import Flows
-from scatterproof.stream.grouping import Groups, adaptive_groups, naive_groups
-from scatterproof.stream.hijack import GROUPING, Hijack, TappedPuzzle
-from scatterproof.stream.labelling import label_by_traffic
-from scatterproof.stream.legs import pairs
-from scatterproof.stream.obfuscate import overhead, rank_within
-from scatterproof.stream.scoring import GroupScores, at_positions, score_groups
-from scatterproof.stream.serving import serving_cost
-from scatterproof.stream.simulate import simulate
-from scatterproof.stream.tap import Seen, Traffic, tap
-from scatterproof.stream_grid import Obfuscation
+from scatterproof.stream.hijack.attack import GROUPING, Hijack, TappedPuzzle
+from scatterproof.stream.hijack.grouping import Groups, adaptive_groups, naive_groups
+from scatterproof.stream.hijack.labelling import label_by_traffic
+from scatterproof.stream.hijack.roles import pairs
+from scatterproof.stream.hijack.tap import Seen, Traffic, tap
+from scatterproof.stream.network.deployment import Deployment, Sizes
+from scatterproof.stream.network.flows import Flows
+from scatterproof.stream.network.obfuscate import overhead, rank_within
+from scatterproof.stream.network.serving import serving_cost
+from scatterproof.stream.network.simulate import simulate
 from test_fingerprint import planted
 
 SIZES = Sizes.of(256, 1568, 16, 16)
@@ -195,7 +195,7 @@ def place(puzzle: Puzzle, answer: Answer) -> float:
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_the_traffic_and_a_weak_leak_place_the_blocks(share: float) -> None:
     """A leak from which the fingerprint alone places next to nothing."""
-    from scatterproof.attacks.fingerprint import Fingerprint
+    from scatterproof.attacks.fingerprint.attack import Fingerprint
 
     puzzle, answer = planted(0, 0.2, share)
     alone = placed(Fingerprint().run(puzzle, Run(MACHINE))[-1].reached, puzzle, answer)["position_accuracy"]

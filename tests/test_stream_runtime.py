@@ -11,13 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
-from scatterproof.stream.deployment import Deployment, DeploymentError, Sizes
-from scatterproof.stream.grouping import adaptive_groups
-from scatterproof.stream.runtime import Runtime, StreamError
-from scatterproof.stream.scoring import score_groups
-from scatterproof.stream.simulate import simulate
-from scatterproof.stream.tap import tap
-from scatterproof.stream_grid import Obfuscation
+from scatterproof.config.stream import Obfuscation
+from scatterproof.judging.hijack_scores import score_groups
+from scatterproof.stream.hijack.grouping import adaptive_groups
+from scatterproof.stream.hijack.tap import tap
+from scatterproof.stream.network.deployment import Deployment, DeploymentError, Sizes
+from scatterproof.stream.network.runtime import Runtime, StreamError
+from scatterproof.stream.network.simulate import simulate
 
 SIZES = Sizes.of(20, 50, 8, 8)  # 3 x 7 blocks, smaller at both edges
 RNG = np.random.default_rng
@@ -117,8 +117,8 @@ def test_a_device_that_hangs_is_an_error_in_time() -> None:
 
 OWNER = """
 import numpy as np
-from scatterproof.stream.deployment import Deployment, Sizes
-from scatterproof.stream.runtime import Runtime
+from scatterproof.stream.network.deployment import Deployment, Sizes
+from scatterproof.stream.network.runtime import Runtime
 deployment = Deployment.dealt(Sizes.of(20, 50, 8, 8), np.random.default_rng(0), 3)
 runtime = Runtime(deployment, np.ones((21, 8, 8), np.float32))
 print(runtime._launcher.pid, *runtime.processes.values(), flush=True)
@@ -233,5 +233,5 @@ def test_a_layout_by_name_is_served() -> None:
 
 
 def test_devices_need_no_torch() -> None:
-    code = "import sys, scatterproof.stream.nodes; sys.exit('torch' in sys.modules)"
+    code = "import sys, scatterproof.stream.network.nodes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

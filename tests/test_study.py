@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scatterproof.attack_grid import AttacksConfig, attacks_on
-from scatterproof.study import Study, StudyError, parse_study, read_study
+from scatterproof.config.attacks import AttacksConfig, attacks_on
+from scatterproof.config.study import Study, StudyError, parse_study, read_study
 
 # What is wrong, the study's keys besides its name, and what each line must name, line by line
 BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [

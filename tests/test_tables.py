@@ -6,10 +6,10 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scatterproof.files import write_csv, write_json
-from scatterproof.tables import COST_COLUMNS, cell_table, concatenate, curve_table, read_table, victim_table
-from scatterproof.victim import Epoch
-from scatterproof.victim import curve_table as own_curve
+from scatterproof.analysis.tables import COST_COLUMNS, cell_table, concatenate, curve_table, victim_table
+from scatterproof.running.files import read_table, write_csv, write_json
+from scatterproof.victims.training import Epoch
+from scatterproof.victims.training import curve_table as own_curve
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
 

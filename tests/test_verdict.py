@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
-from scatterproof.report import leaderboard
+from scatterproof.analysis.verdict import chosen, interval, judged, stolen, verdict_table, with_withheld
 from scatterproof.report.headline import headline
-from scatterproof.report.verdicts import TABLE_HEAD, draw_verdict, sentences, table_rows
-from scatterproof.verdict import chosen, interval, judged, stolen, verdict_table, with_withheld
+from scatterproof.report.sections import leaderboard
+from scatterproof.report.sections.verdicts import TABLE_HEAD, draw_verdict, sentences, table_rows
 
 PASSED = [("fingerprint", True), ("refine", True)]
 

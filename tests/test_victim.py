@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import scatterproof.victim as victim_module
-from scatterproof.augment import augment
-from scatterproof.data import Dataset
-from scatterproof.models import ModelError
-from scatterproof.victim import DivergenceError, ResumeError, Trained, curve_table, measure, obtain_victim
-from scatterproof.victim_config import TrainConfig, VictimConfig
+import scatterproof.victims.training as victim_module
+from scatterproof.config.victim import TrainConfig, VictimConfig
+from scatterproof.victims.augment import augment
+from scatterproof.victims.data import Dataset
+from scatterproof.victims.models import ModelError
+from scatterproof.victims.training import DivergenceError, ResumeError, Trained, curve_table, measure, obtain_victim
 from small import dataset, network, vgg
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import workflow
-from scatterproof.tables import read_table
+from scatterproof.running.files import read_table
 from workflow import FIGURES, RESULTS, TABLES, TIMED, TINY, Finished
 
 HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]

@@ -6,21 +6,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.arrays import missing_classes
-from scatterproof.attack_grid import attacks_on
-from scatterproof.attacks.base import AttackError
-from scatterproof.attacks.searching import make_attack
+from scatterproof.attacks.search.base import AttackError
+from scatterproof.attacks.search.runner import make_attack
 from scatterproof.blocks import Layout
-from scatterproof.data import Dataset, to_input
+from scatterproof.config.attacks import attacks_on
+from scatterproof.config.fineness import LEAST_BLOCKS
+from scatterproof.config.search import search_runs, threats
+from scatterproof.config.stream import stream_threats
+from scatterproof.config.study import Study
+from scatterproof.config.victim import INITIALISATION, VictimConfig
 from scatterproof.errors import UserError
-from scatterproof.fineness import sizes_of
-from scatterproof.fineness_grid import LEAST_BLOCKS
-from scatterproof.models import answer, build_model, dense_layers, load_base, read_victim
+from scatterproof.judging.fineness import sizes_of
 from scatterproof.puzzle import scattered_layers
-from scatterproof.searches import search_runs, threats
-from scatterproof.stream_grid import stream_threats
-from scatterproof.study import Study
-from scatterproof.victim_config import INITIALISATION, VictimConfig
+from scatterproof.victims.arrays import missing_classes
+from scatterproof.victims.data import Dataset, to_input
+from scatterproof.victims.models import answer, build_model, dense_layers, load_base, read_victim
 
 
 class CheckError(UserError):

@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from scatterproof.blocks import BlockGrid, Layout, Placement
-from scatterproof.checkpoints import ModelError
-from scatterproof.data import Dataset, to_input
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
-from scatterproof.files import atomic
-from scatterproof.models import build_model, dense_layers, find_layer, load_weights
-from scatterproof.seeds import torch_generator
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.running.files import atomic
+from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.checkpoints import ModelError
+from scatterproof.victims.data import Dataset, to_input
+from scatterproof.victims.models import build_model, dense_layers, find_layer, load_weights
 
 
 class PuzzleError(UserError):

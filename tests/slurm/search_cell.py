@@ -9,9 +9,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import small
 from scatterproof.attacks import ATTACKS
-from scatterproof.attacks.base import Machine, Search
-from scatterproof.files import write_json
-from scatterproof.interrupt import listen
+from scatterproof.attacks.search.base import Machine, Search
+from scatterproof.running.files import write_json
+from scatterproof.running.interrupt import listen
 
 BUDGET, GENERATION = 4000, 20
 

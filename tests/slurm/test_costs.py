@@ -13,9 +13,9 @@ import pytest
 from sweeps import Sweep, down, kill, up, wait_for
 from test_outages import ROOT, stop
 
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import account
 from scatterproof.cost.allocations import allocations, read_tasks
-from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.sacct import SacctError, read_sacct
 

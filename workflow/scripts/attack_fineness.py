@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from scatterproof.attack_grid import AttacksConfig
-from scatterproof.attacks.attacking import attack
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.found import save_found
-from scatterproof.fineness import in_folder
-from scatterproof.fineness_grid import ATTACK
-from scatterproof.job import compute_job
+from scatterproof.attacks.runner import attack
+from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.store import save_found
+from scatterproof.config.attacks import AttacksConfig
+from scatterproof.config.fineness import ATTACK
+from scatterproof.judging.fineness import in_folder
 from scatterproof.puzzle import Puzzle
+from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 with compute_job(snakemake, "fineness", params.device, True, [ATTACK]) as job:

@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from scatterproof.attack_grid import AttacksConfig
-from scatterproof.attacks.attacking import attack
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.found import save_found
-from scatterproof.job import compute_job
+from scatterproof.attacks.runner import attack
+from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.store import save_found
+from scatterproof.config.attacks import AttacksConfig
 from scatterproof.puzzle import Puzzle
+from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 names = json.loads(params.attacks)

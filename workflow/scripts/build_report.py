@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from scatterproof.files import write_text
-from scatterproof.job import light_job
+from scatterproof.config.study import Study
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.study import Study
-from scatterproof.tables import read_table
+from scatterproof.running.files import read_table, write_text
+from scatterproof.running.job import light_job
 
 params = snakemake.params
 with light_job(snakemake, "report"):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from scatterproof.check import check_study
-from scatterproof.data import load_dataset
-from scatterproof.files import check_writable, write_json
-from scatterproof.job import light_job
-from scatterproof.study import parse_study
+from scatterproof.config.study import parse_study
+from scatterproof.running.files import check_writable, write_json
+from scatterproof.running.job import light_job
+from scatterproof.victims.data import load_dataset
 
 with light_job(snakemake, "data"):
     study = parse_study(snakemake.config, "config")

@@ -1,9 +1,9 @@
 """Search space, clue probability and the talk's cost claim, for the study's grids."""
 
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.study import TheoryConfig
-from scatterproof.tables import read_grids
+from scatterproof.analysis.tables import read_grids
+from scatterproof.config.study import TheoryConfig
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import light_job
 from scatterproof.theory import theory_table
 
 params = snakemake.params

@@ -2,15 +2,15 @@
 
 import pandas as pd
 
-from scatterproof.attack_grid import AttacksConfig
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.controlling import Controls, controlled
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
-from scatterproof.verdict import CONTROL_COLUMNS
-from scatterproof.victim_config import VictimConfig
+from scatterproof.analysis.verdict import CONTROL_COLUMNS
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.attacks import AttacksConfig
+from scatterproof.config.victim import VictimConfig
+from scatterproof.judging.controls import Controls, controlled
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 config = AttacksConfig.model_validate_json(params.config)

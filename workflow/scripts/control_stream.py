@@ -2,16 +2,16 @@
 
 import pandas as pd
 
-from scatterproof.attacks.base import Machine
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
-from scatterproof.stream.controlling import StreamControls
-from scatterproof.stream_grid import cells_of_json
-from scatterproof.threat import ThreatModel
-from scatterproof.verdict import CONTROL_COLUMNS
-from scatterproof.victim_config import VictimConfig
+from scatterproof.analysis.verdict import CONTROL_COLUMNS
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.stream import cells_of_json
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.judging.hijack_controls import StreamControls
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:

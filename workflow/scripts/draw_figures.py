@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.job import light_job
-from scatterproof.report import figures
-from scatterproof.report.attacks import draw_attacks
-from scatterproof.report.controls import marked_tables
-from scatterproof.report.curves import draw_curves
-from scatterproof.report.fineness import draw_fineness
-from scatterproof.report.plateau_figure import draw_plateau
-from scatterproof.report.retraining_figure import draw_retraining
-from scatterproof.report.search_figures import draw_search, draw_trajectory
-from scatterproof.report.stream import draw_stream
-from scatterproof.report.verdicts import draw_verdict
+from scatterproof.report.figures import base as figures
+from scatterproof.report.figures.curves import draw_curves
+from scatterproof.report.figures.plateau import draw_plateau
+from scatterproof.report.figures.retraining import draw_retraining
+from scatterproof.report.figures.searches import draw_search, draw_trajectory
+from scatterproof.report.sections.attacks import draw_attacks
+from scatterproof.report.sections.controls import marked_tables
+from scatterproof.report.sections.fineness import draw_fineness
+from scatterproof.report.sections.stream import draw_stream
+from scatterproof.report.sections.verdicts import draw_verdict
 from scatterproof.report.words import names
-from scatterproof.tables import read_table
+from scatterproof.running.files import read_table
+from scatterproof.running.job import light_job
 
 size = snakemake.params.block_size
 with light_job(snakemake, "report"):

@@ -1,12 +1,12 @@
 """Evaluate one slice of the S1 grid."""
 
-from scatterproof.cells import shuffle_cells
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.grids import evaluate_slice, shuffle
-from scatterproof.job import compute_job
-from scatterproof.study import ShuffleConfig
-from scatterproof.tables import cell_table
+from scatterproof.analysis.tables import cell_table
+from scatterproof.config.study import ShuffleConfig
+from scatterproof.judging.grid_cells import shuffle_cells
+from scatterproof.judging.prune_shuffle import evaluate_slice, shuffle
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 victim, seed, first = wildcards.victim, int(wildcards.seed), int(wildcards.slice) * params.cells_per_job

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from scatterproof.data import load_dataset
-from scatterproof.fineness import file_of, grant
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.judging.fineness import file_of, grant
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "blocks", params.device):

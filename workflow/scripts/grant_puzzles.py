@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from scatterproof.data import load_dataset
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import grant
-from scatterproof.threat import ThreatModel
-from scatterproof.victim import start_of
-from scatterproof.victim_config import VictimConfig
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
+from scatterproof.victims.training import start_of
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "blocks", params.device):

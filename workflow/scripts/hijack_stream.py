@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
-from scatterproof.attacks.base import Machine
-from scatterproof.job import compute_job
+from scatterproof.attacks.search.base import Machine
+from scatterproof.config.stream import cells_of_json
+from scatterproof.judging.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
 from scatterproof.puzzle import Puzzle
-from scatterproof.stream.cells import found_arrays, hijack_cells, load_arrays, save_arrays
-from scatterproof.stream_grid import cells_of_json
+from scatterproof.running.job import compute_job
 
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:

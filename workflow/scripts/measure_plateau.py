@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.plateau import plateau
+from scatterproof.analysis.tables import cell_table
+from scatterproof.config.search import PlateauConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.plateau import plateau
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.searches import PlateauConfig
-from scatterproof.tables import cell_table
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "plateau", params.device) as job:

@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from scatterproof.data import load_dataset
-from scatterproof.files import write_json
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.judging.victim_metrics import victim_metrics
 from scatterproof.puzzle import make_puzzle
-from scatterproof.threat import ThreatModel
-from scatterproof.victim_config import VictimConfig
-from scatterproof.victim_metrics import victim_metrics
+from scatterproof.running.files import write_json
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, output = snakemake.params, snakemake.wildcards, snakemake.output
 with compute_job(snakemake, "blocks", params.device) as job:

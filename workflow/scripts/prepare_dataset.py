@@ -1,8 +1,8 @@
 """Read, split and store the dataset."""
 
-from scatterproof.data import read_dataset, save_dataset
-from scatterproof.job import light_job
-from scatterproof.study import DatasetConfig
+from scatterproof.config.study import DatasetConfig
+from scatterproof.running.job import light_job
+from scatterproof.victims.data import read_dataset, save_dataset
 
 with light_job(snakemake, "data"):
     dataset = read_dataset(DatasetConfig.model_validate_json(snakemake.params.config))

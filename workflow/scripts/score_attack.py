@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from scatterproof.attacks.found import load_found, under
-from scatterproof.attacks.scoring import Judge
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
+from scatterproof.analysis.tables import attack_table
+from scatterproof.attacks.store import load_found, under
+from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.tables import attack_table
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "attacks", params.device) as job:

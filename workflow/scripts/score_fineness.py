@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from scatterproof.attacks.found import load_found
-from scatterproof.attacks.scoring import Judge
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.fineness import in_folder, row
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
+from scatterproof.analysis.tables import fineness_table
+from scatterproof.attacks.store import load_found
+from scatterproof.judging.fineness import in_folder, row
+from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.report.fineness import thresholds
-from scatterproof.tables import fineness_table
+from scatterproof.report.sections.fineness import thresholds
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "fineness", params.device) as job:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from scatterproof.attacks.results import load_results, score_results
-from scatterproof.data import load_dataset
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
+from scatterproof.analysis.tables import search_table
+from scatterproof.attacks.search.store import load_results, score_results
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
-from scatterproof.tables import search_table
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "search", params.device) as job:

@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 
-from scatterproof.attacks.scoring import Judge
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.models import load_model
+from scatterproof.analysis.tables import stream_table
+from scatterproof.config.stream import cells_of_json
+from scatterproof.judging.hijacks import hijack_table
+from scatterproof.judging.judge import Judge
+from scatterproof.judging.stream_cells import found_of, load_arrays, score_cells
 from scatterproof.puzzle import Answer, Puzzle
-from scatterproof.stream.cells import found_of, load_arrays, score_cells
-from scatterproof.stream.judging import hijack_table
-from scatterproof.stream_grid import cells_of_json
-from scatterproof.tables import stream_table
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.models import load_model
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "stream", params.device) as job:

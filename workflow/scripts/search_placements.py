@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from scatterproof.attacks.base import Machine
-from scatterproof.attacks.results import save_results
-from scatterproof.attacks.searching import search
-from scatterproof.job import compute_job
+from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.search.runner import search
+from scatterproof.attacks.search.store import save_results
+from scatterproof.config.search import SearchConfig, runs_from_json
 from scatterproof.puzzle import Puzzle
-from scatterproof.searches import SearchConfig, runs_from_json
+from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 runs = runs_from_json(params.runs)

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import ACCOUNT_COLUMNS, account
-from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.report.figures import draw_cost
-from scatterproof.tables import read_table
+from scatterproof.report.figures.base import draw_cost
+from scatterproof.running.files import read_table, write_csv
+from scatterproof.running.job import light_job
 
 SETTLE_S = 20.0  # sacct lags behind the last jobs
 

@@ -1,10 +1,10 @@
 """tables/trajectory.csv, retraining.csv, breakeven.csv and crossing.csv."""
 
-from scatterproof.cost.crossing import crossing_table
-from scatterproof.cost.retraining import breakeven_table, retraining_table, victim_images
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.tables import read_table, trajectory_table
+from scatterproof.analysis.breakeven import breakeven_table, retraining_table, victim_images
+from scatterproof.analysis.crossing import crossing_table
+from scatterproof.analysis.tables import trajectory_table
+from scatterproof.running.files import read_table, write_csv
+from scatterproof.running.job import light_job
 
 inputs, output = snakemake.input, snakemake.output
 with light_job(snakemake, "retraining"):

@@ -1,9 +1,8 @@
 """The kept share at half of the victim's accuracy."""
 
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.report.statistics import threshold
-from scatterproof.tables import read_table
+from scatterproof.analysis.statistics import threshold
+from scatterproof.running.files import read_table, write_csv
+from scatterproof.running.job import light_job
 
 with light_job(snakemake, "report"):
     found = threshold(read_table(snakemake.input.prune), read_table(snakemake.input.victim))

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.tables import ATTACK_COLUMNS, read_tables
-from scatterproof.verdict import beside_traffic, verdict_table, with_withheld
+from scatterproof.analysis.tables import ATTACK_COLUMNS, read_tables
+from scatterproof.analysis.verdict import beside_traffic, verdict_table, with_withheld
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import light_job
 
 with light_job(snakemake, "report"):
     inputs, output = snakemake.input, snakemake.output

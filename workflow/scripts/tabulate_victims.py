@@ -1,8 +1,8 @@
 """The victims' accuracies and their curves as two tables."""
 
-from scatterproof.files import write_csv
-from scatterproof.job import light_job
-from scatterproof.tables import curve_table, victim_table
+from scatterproof.analysis.tables import curve_table, victim_table
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import light_job
 
 params = snakemake.params
 with light_job(snakemake, "report"):

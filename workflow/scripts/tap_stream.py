@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from scatterproof.job import compute_job
+from scatterproof.config.stream import cells_of_json
+from scatterproof.judging.stream_cells import save_arrays, tap_cells
 from scatterproof.puzzle import Answer
-from scatterproof.stream.cells import save_arrays, tap_cells
-from scatterproof.stream_grid import cells_of_json
+from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 with compute_job(snakemake, "stream", "cpu"):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from scatterproof.data import load_dataset
-from scatterproof.files import write_csv
-from scatterproof.job import compute_job
-from scatterproof.recipes import retraining_from_json
-from scatterproof.retrain import Trainer
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.retraining import retraining_from_json
+from scatterproof.config.victim import VictimConfig
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.retraining import Trainer
 
 params, wildcards = snakemake.params, snakemake.wildcards
 victim, seed = wildcards.victim, int(wildcards.seed)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from scatterproof.data import load_dataset
-from scatterproof.files import atomic, write_csv, write_json
-from scatterproof.job import compute_job
-from scatterproof.victim import curve_table, obtain_victim
-from scatterproof.victim_config import VictimConfig
+from scatterproof.config.victim import VictimConfig
+from scatterproof.running.files import atomic, write_csv, write_json
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset
+from scatterproof.victims.training import curve_table, obtain_victim
 
 params, seed = snakemake.params, int(snakemake.wildcards.seed)
 checkpoint = Path(snakemake.output.model).with_name("checkpoint.pt")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scatterproof.attack_grid import Known
-from scatterproof.attacks.base import AttackError
-from scatterproof.attacks.direct import Copy, DirectAttack, Reached, Run
+from scatterproof.attacks.base import Copy, DirectAttack, Reached, Run
+from scatterproof.attacks.search.base import AttackError
+from scatterproof.config.attacks import Known
 from scatterproof.puzzle import Puzzle
 
 

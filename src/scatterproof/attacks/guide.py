@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from scatterproof.blocks import invert
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.interrupt import stop_if_asked
-from scatterproof.targets import Targets
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.targets import Targets
+from scatterproof.running.interrupt import stop_if_asked
 
 MOMENTUM, BATCH = 0.9, 128
 

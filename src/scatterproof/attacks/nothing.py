@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scatterproof.attack_grid import Known
-from scatterproof.attacks.direct import Copy, DirectAttack, Reached, Run
+from scatterproof.attacks.base import Copy, DirectAttack, Reached, Run
+from scatterproof.config.attacks import Known
 from scatterproof.puzzle import Puzzle
 
 

@@ -14,12 +14,12 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from scatterproof.attack_grid import Known
-from scatterproof.attacks.assignment import Candidates, beliefs, best_assignment
-from scatterproof.attacks.base import AttackError
-from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.attacks.base import KEPT_CANDIDATES, DirectAttack, Placed, Run
+from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import find_surroundings
+from scatterproof.attacks.search.base import AttackError
+from scatterproof.config.attacks import Known
 from scatterproof.puzzle import Puzzle
 
 CANDIDATES = 6_000_000  # blocks times positions held: all, up to a few thousand blocks

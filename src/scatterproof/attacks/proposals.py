@@ -3,7 +3,7 @@
 import torch
 
 from scatterproof.blocks import invert
-from scatterproof.evaluate import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 
 
 def best_swaps(scorer: PlacementEvaluator, placement: torch.Tensor, count: int) -> torch.Tensor:

@@ -21,20 +21,20 @@ from typing import ClassVar
 
 import torch
 
-from scatterproof.attack_grid import Known
-from scatterproof.attacks.direct import DirectAttack, Placed, Run
-from scatterproof.attacks.fingerprint import Fingerprint
+from scatterproof.attacks.base import DirectAttack, Placed, Run
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import find_surroundings
 from scatterproof.attacks.guide import trained_change, trained_losses
-from scatterproof.attacks.images import clearly_lower, image_losses, scorers, supported
+from scatterproof.attacks.held_out import clearly_lower, image_losses, scorers, supported
 from scatterproof.attacks.proposals import best_cycles, best_swaps
-from scatterproof.attacks.space import PlacementSpace
-from scatterproof.attacks.surroundings import find_surroundings
+from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import invert, placements_of
-from scatterproof.evaluate import PlacementEvaluator
-from scatterproof.interrupt import stop_if_asked
-from scatterproof.moves import moved
+from scatterproof.config.attacks import Known
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.moves import moved
 from scatterproof.puzzle import Puzzle
-from scatterproof.seeds import torch_generator
+from scatterproof.running.interrupt import stop_if_asked
+from scatterproof.running.seeds import torch_generator
 
 FINGERPRINTED = 300  # images: more of them cost it time and tell it little
 MOVED = 0.5  # of a moved block's belief goes to its new place

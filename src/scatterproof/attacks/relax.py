@@ -15,16 +15,16 @@ from typing import ClassVar, Literal
 
 import torch
 
-from scatterproof.attack_grid import Known
-from scatterproof.attacks.assignment import IMPOSSIBLE, Candidates, beliefs, best_assignment
-from scatterproof.attacks.base import AttackError
-from scatterproof.attacks.direct import KEPT_CANDIDATES, DirectAttack, Placed, Run
-from scatterproof.attacks.fingerprint import Fingerprint
-from scatterproof.attacks.images import image_losses, scorers, supported
-from scatterproof.attacks.space import PlacementSpace
-from scatterproof.interrupt import stop_if_asked
+from scatterproof.attacks.base import KEPT_CANDIDATES, DirectAttack, Placed, Run
+from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates, beliefs, best_assignment
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.held_out import image_losses, scorers, supported
+from scatterproof.attacks.search.base import AttackError
+from scatterproof.attacks.search.space import PlacementSpace
+from scatterproof.config.attacks import Known
 from scatterproof.puzzle import Puzzle
-from scatterproof.seeds import torch_generator
+from scatterproof.running.interrupt import stop_if_asked
+from scatterproof.running.seeds import torch_generator
 
 SINKHORN_ROUNDS = 10
 ROUND_EVERY = 10  # steps between two roundings

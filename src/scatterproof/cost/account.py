@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost.allocations import allocations, read_tasks
-from scatterproof.cost.assumptions import CostConfig
 from scatterproof.cost.energy import ENERGY_COLUMNS, price_warnings, reckon
 from scatterproof.cost.kept import NAME, merge, read_kept, write_kept
 from scatterproof.cost.ledger import COST_COLUMNS, build_ledger

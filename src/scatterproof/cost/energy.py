@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from scatterproof.cost.assumptions import CostConfig
+from scatterproof.config.cost import CostConfig
 from scatterproof.cost.sacct import Row
 
 PRICED = ["energy_kwh", "co2_g", "price"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from scatterproof.cost.sacct import COLUMNS, NUMBERS, Row
 from scatterproof.cost.states import is_live
 from scatterproof.errors import UserError
-from scatterproof.files import write_text
+from scatterproof.running.files import write_text
 
 NAME = "sacct.csv"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from scatterproof.cost.measure import VERSION
 from scatterproof.cost.sacct import Row
 from scatterproof.errors import UserError
+from scatterproof.running.cost_record import VERSION
 
 _Kinds = dict[str, type | tuple[type, ...]]
 _ALWAYS: _Kinds = {

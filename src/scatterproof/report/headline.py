@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from scatterproof.control_results import has_failed
-from scatterproof.report.attacks import granted
-from scatterproof.report.controls import marked_tables
+from scatterproof.analysis.control_results import has_failed
+from scatterproof.analysis.verdict import chosen, interval
+from scatterproof.report.sections.attacks import granted
+from scatterproof.report.sections.controls import marked_tables
 from scatterproof.report.words import attack_label, cut, names, share
-from scatterproof.verdict import chosen, interval
 
 NOT_RUN = "-"
 OF_TABLE = ["block_size", "scatter", "knows"]

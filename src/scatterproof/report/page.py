@@ -12,8 +12,10 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from scatterproof.analysis.statistics import draw_spread, shuffled_excess
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report import (
+from scatterproof.report.figures import plateau as plateau_figure
+from scatterproof.report.sections import (
     attacks,
     controls,
     cost_section,
@@ -21,14 +23,12 @@ from scatterproof.report import (
     grid_tables,
     grid_words,
     leaderboard,
-    plateau_figure,
     searches,
     stream,
     talk_cost,
     verdicts,
 )
-from scatterproof.report import retraining as against
-from scatterproof.report.statistics import draw_spread, shuffled_excess
+from scatterproof.report.sections import retraining as against
 from scatterproof.report.table import Table
 from scatterproof.report.words import in_order
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from scatterproof.study import Study
+from scatterproof.config.study import Study
 
 PACKAGES = [
     "scatterproof",

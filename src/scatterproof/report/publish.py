@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from scatterproof.config.study import Study
 from scatterproof.errors import UserError
-from scatterproof.files import write_text
 from scatterproof.report.headline import headline
 from scatterproof.report.provenance import provenance
 from scatterproof.report.words import minutes
-from scatterproof.study import Study
-from scatterproof.tables import read_table
+from scatterproof.running.files import read_table, write_text
 
 MADE, HEADLINE = "made.md", "headline.md"
 

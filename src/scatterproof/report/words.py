@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from scatterproof.control_results import marked
+from scatterproof.analysis.control_results import marked
 
 CORRECTIONS = {
     "none": "missing blocks left empty",

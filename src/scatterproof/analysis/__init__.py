@@ -1,0 +1,1 @@
+"""The study's tables and what follows from them, without torch."""

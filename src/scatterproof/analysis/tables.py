@@ -1,0 +1,150 @@
+"""The study's tables from what its jobs wrote; tidy, one row an observation. Imports no torch."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scatterproof.config.attacks import NOTHING
+from scatterproof.config.threat import ThreatModel
+from scatterproof.running.files import read_table, write_csv
+
+HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
+COST_COLUMNS = ["device", "device_minutes", "gpu_minutes"]
+ATTACK_COLUMNS = [
+    *HEAD,
+    *("attack", "role", "threat", "images", "knows", "params", "defence", "seed", "step", "last"),
+    *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
+    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
+    *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
+    *COST_COLUMNS,
+]
+FINENESS_COLUMNS = [
+    *HEAD,
+    *("width", "blocks", "whole_blocks", "attack", "images", "accuracy", "relative_accuracy", "known_places_accuracy"),
+    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits", "bits_whole"),
+    *COST_COLUMNS,
+]
+
+
+def read_tables(paths: Iterable[str]) -> pd.DataFrame:
+    """Several tables as one, in the order given."""
+    return pd.concat([read_table(path) for path in paths], ignore_index=True)
+
+
+def concatenate(parts: Iterable[str], output: str) -> None:
+    """One table from the slices of a grid, in the order given."""
+    write_csv(output, read_tables(parts))
+
+
+def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
+    """The rows of one slice of a grid.
+
+    about: study, victim_seed and victim; cost: device, device_minutes and gpu_minutes of each row.
+    """
+    table = pd.DataFrame(rows).assign(**about, **cost)
+    return table[HEAD + [column for column in table if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+
+
+def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str, cuda: bool) -> pd.DataFrame:
+    """The rows of one job's searches; device_minutes are those that the search had run when it reached the row."""
+    found = pd.DataFrame(rows).assign(**about, device=device)
+    found = found.rename(columns={"minutes": "device_minutes"})
+    found["gpu_minutes"] = found["device_minutes"] if cuda else None
+    found["population"] = found["population"].astype("Int64")
+    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
+    middle += ["generation", "evaluations", "best_fitness", "accuracy"]
+    return found[HEAD + middle + COST_COLUMNS]
+
+
+def attack_table(
+    rows: Sequence[dict[str, Any]],
+    about: dict[str, Any],
+    threat: ThreatModel,
+    retraining: dict[str, Any],
+    device: str,
+) -> pd.DataFrame:
+    """The rows of one puzzle's attacks; `withheld_accuracy` is filled in when all seeds' are at hand.
+
+    rows: each with `used`, what of its images the attack makes use of; retraining: the victim's training.json; what was
+    trained on another device is no peer, and the ratio stays empty.
+    """
+    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
+    found = found.assign(threat=threat.name, keep=threat.share, images=threat.images)
+    found = found.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
+    used = found.pop("used")
+    for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
+        found[column] = threat.images * (used == read)
+    found["device_minutes"] = found.pop("minutes")
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    trained = retraining["device_minutes"] if retraining["device"] == device else 0
+    found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
+    found["withheld_accuracy"] = None
+    return found[ATTACK_COLUMNS]
+
+
+def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str) -> pd.DataFrame:
+    """The rows of one victim's tapped services; about: study, victim_seed, layer, block_size and victim."""
+    found = pd.DataFrame(rows).assign(**about, device=device)
+    found["device_minutes"] = found.pop("minutes")
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    return found[HEAD + [column for column in found if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+
+
+def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> pd.DataFrame:
+    """`tables/fineness.csv`: a row for each victim and block size, with the minutes of the attack."""
+    found = pd.DataFrame(rows).assign(study=study, device=device)
+    found = found.rename(columns={"minutes": "device_minutes"})
+    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+    return found[FINENESS_COLUMNS]
+
+
+def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:
+    """What each search and each attack had reached at which cost, the training of nothing but itself included.
+
+    Of an attack that computes, the columns of a search stay empty. The pirate that does nothing, and the ceiling, which
+    cost nothing, are left out.
+    """
+    columns = [*HEAD, *("attack", "threat", "fitness", "population", "images", "budget", "seed")]
+    columns += ["minutes", "evaluations", "accuracy", "device"]
+    parts = [] if search is None else [search]
+    if attacks is not None:
+        parts.append(attacks[(attacks["role"] != "ceiling") & (attacks["attack"] != NOTHING)])
+    found = [part.rename(columns={"device_minutes": "minutes"}).reindex(columns=columns) for part in parts]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    return pd.concat([part.astype({"population": "Int64", "budget": "Int64"}) for part in found], ignore_index=True)
+
+
+def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence[str]) -> pd.DataFrame:
+    """tables/victim.csv from the metrics files of these victims."""
+    rows = []
+    for (name, seed), path in zip(names, metrics, strict=True):
+        found = json.loads(Path(path).read_text())
+        del found["grids"]
+        head = {key: found.pop(key) for key in ("layer", "block_size")}
+        rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **found})
+    return pd.DataFrame(rows)
+
+
+def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
+    """tables/curve.csv: accuracy against minutes of training; no rows for a victim that was read from a checkpoint."""
+    columns = ["epoch", "minutes", "train_loss", "accuracy"]
+    tables = [
+        read_table(path).assign(**{str(key): value for key, value in victim.items()})
+        for victim, path in zip(victims[HEAD].to_dict("records"), curves, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)[HEAD + columns]
+
+
+def read_grids(metrics: Iterable[str]) -> list[tuple[str, int, int, int]]:
+    """The grids that the victims were cut into: layer, block size, rows and columns, each once."""
+    grids = [
+        (layer, int(size), rows, columns)
+        for path in metrics
+        for size, layers in json.loads(Path(path).read_text())["grids"].items()
+        for layer, (rows, columns) in layers.items()
+    ]
+    return list(dict.fromkeys(grids))

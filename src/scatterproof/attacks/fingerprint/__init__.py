@@ -1,0 +1,1 @@
+"""Reassembly from what the blocks' own weights say."""

@@ -1,0 +1,118 @@
+"""What lies around a scattered layer and is known: its inputs on the pirate's images, and the layer after it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from scatterproof.attacks.search.base import AttackError
+from scatterproof.blocks import BlockGrid
+from scatterproof.evaluation.split import reading_weights, split_at
+from scatterproof.puzzle import Puzzle
+from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.models import dense_layers
+
+MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
+MADE_UP = 256  # images made up where the pirate has none
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the pirate knows around a scattered layer.
+
+    inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weights of the dense layers that
+    read the layer's outputs, or None where none does; bias [outputs]: the layer's own, None where it has none. Without
+    both nothing tells the rows apart.
+    """
+
+    grid: BlockGrid
+    inputs: torch.Tensor
+    following: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+def find_surroundings(
+    puzzle: Puzzle, name: str, device: torch.device, found: Mapping[str, torch.Tensor] | None = None
+) -> Surroundings:
+    """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
+
+    found: weights of other scattered layers as far as they have been put together; those not yet are left out.
+    Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
+    """
+    model = puzzle.model().to(device)
+    layers = dense_layers(model)
+    for other, weight in (found or {}).items():
+        layers[other].weight.data = weight.to(device)
+    images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
+    layer = layers[name]
+    return Surroundings(
+        grid=puzzle.layout.grids[name],
+        inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
+        following=_following(model, name),
+        bias=None if layer.bias is None else layer.bias.detach(),
+    )
+
+
+def _following(model: nn.Module, name: str) -> torch.Tensor | None:
+    """The weights that read the layer's outputs, but for those that are not known: all zero."""
+    weights = reading_weights(split_at(model, [name]).tail)
+    if weights is None:
+        return None
+    known = weights[weights.any(1)]
+    return known if len(known) else None
+
+
+def in_order(puzzle: Puzzle, device: torch.device) -> list[str]:
+    """The scattered layers in the order in which the network calls them. Raises: AttackError where it doesn't."""
+    model = puzzle.model().to(device)
+    called: list[str] = []
+    for name, layer in dense_layers(model).items():
+        layer.register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    with torch.inference_mode():
+        model(puzzle.inputs(made_up_images(puzzle)[:2].to(device)))
+    found = [name for name in dict.fromkeys(called) if name in puzzle.layout.grids]
+    missing = [name for name in puzzle.layout.grids if name not in found]
+    if missing:
+        raise AttackError(f"the inputs of {missing[0]} can't be seen: the network doesn't call it as a module")
+    return found
+
+
+def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
+    """The layer's inputs [n, inputs], a fixed random part of them where there are many."""
+    seen: list[torch.Tensor] = []
+
+    def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+        inputs = (*positional, *named.values())[0]
+        seen.append(inputs.reshape(-1, inputs.shape[-1]))
+
+    hook = layer.register_forward_pre_hook(see, with_kwargs=True)
+    with torch.inference_mode():
+        for part in images.split(500):
+            model(puzzle.inputs(part))
+    hook.remove()
+    if not seen:
+        raise AttackError("the scattered layer's inputs can't be seen: the network doesn't call it as a module")
+    found = torch.cat(seen).clone()
+    if len(found) <= MOST_INPUTS:
+        return found
+    order = torch.randperm(len(found), generator=torch_generator("layer inputs"))[:MOST_INPUTS]
+    return found[order.to(found.device)]
+
+
+def made_up_images(puzzle: Puzzle) -> torch.Tensor:
+    """Noise with the spectrum of photographs, amplitude falling as one over frequency: uint8 [n, C, H, W].
+
+    Field 1987, https://doi.org/10.1364/JOSAA.4.002379; shifted and scaled to the network's own normalisation.
+    """
+    channels, side = puzzle.images.shape[1], puzzle.images.shape[2]
+    generator = torch_generator("made up images")
+    white = torch.randn(MADE_UP, channels, side, side, generator=generator)
+    shared = torch.randn(MADE_UP, 1, side, side, generator=generator)  # colours vary less than brightness
+    frequency = (torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.rfftfreq(side)[None] ** 2).sqrt()
+    spectrum = torch.fft.rfft2(white * 0.5 + shared) / frequency.clamp(min=0.5 / side)
+    noise = torch.fft.irfft2(spectrum, s=(side, side))
+    noise = noise / noise.std(dim=(0, 2, 3), keepdim=True)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (puzzle.mean, puzzle.std))
+    found: torch.Tensor = ((mean + std * noise).clamp(0, 1) * 255).round().to(torch.uint8)
+    return found

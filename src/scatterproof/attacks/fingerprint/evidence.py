@@ -1,0 +1,208 @@
+"""What a block's own weights say of its row and column, as log-likelihoods.
+
+Training adds to a weight the outer products of what flows back and what flows in, so its rows lean towards the span of
+the layer's inputs, and its columns towards that of the next layer's weights. A block's rows are taken as draws from a
+normal distribution with covariance `a M^g + b I`, M being the second moment of the inputs that the block would have in
+a column; its columns likewise, M being the next layer's Gram matrix over the neurons that it would have in a row. The
+exponent g and the share a / (a + b) are those under which the blocks, whatever their places, are likeliest: nothing of
+the truth is needed to choose them. Where the layer's inputs are copies of each other, M has their pattern, and with it
+goes the phase of the copies within the block. What a unit learned also shows in its bias, which is not scattered.
+"""
+
+from math import log
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch.nn import functional as F
+
+from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates
+from scatterproof.attacks.fingerprint.context import Surroundings
+from scatterproof.attacks.fingerprint.prediction import Prediction
+from scatterproof.running.seeds import torch_generator
+
+EXPONENTS = (0.5, 1.0)
+EXCHANGES = 19
+CORRELATIONS = (-0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+CHUNK = 512  # blocks scored at once
+
+
+class Evidence(NamedTuple):
+    """log_likelihood float32 [blocks, groups], up to a constant for each block; the exponent and share chosen."""
+
+    log_likelihood: torch.Tensor
+    exponent: float
+    share: float
+
+
+class BlockEvidence:
+    """Each block's own evidence, to which a prediction's is added.
+
+    flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may
+    only lie where its shape does.
+    """
+
+    def __init__(self, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> None:
+        grid = around.grid
+        self.flat = blocks.flatten(1)
+        places = grid.shapes().to(shapes.device)
+        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
+        self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
+        inputs = slices(around.inputs, grid.width)
+        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
+        self._by_row = blocks.new_zeros(len(blocks), grid.rows)
+        if around.following is not None:
+            moments = slices(around.following, grid.height)
+            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+        if around.bias is not None:
+            heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
+            biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
+            profiles = _activity(blocks, inputs, self._by_column)
+            heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
+            self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
+
+    def add(self, by_column: torch.Tensor, by_row: torch.Tensor) -> None:
+        """Count what else is known of columns and rows as evidence of each block's own."""
+        self._by_column = self._by_column + by_column
+        self._by_row = self._by_row + by_row
+
+    def relabelled(self, candidates: Candidates, belief: torch.Tensor) -> Candidates:
+        """Rows exchanged as wholes where the evidence of all blocks in them together says so.
+
+        Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
+        Columns are tied to each other by the inputs' covariance, and don't.
+        """
+        columns = self._by_column.shape[1]
+        rows = candidates.positions // columns
+        now = _regroup(rows, belief, self._by_row)[rows]
+        return candidates._replace(positions=now * columns + candidates.positions % columns)
+
+    def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
+        """The `count` best positions of each block. energy: the blocks' sum of squares."""
+        places, scores, slots = [], [], len(self.shape_at)
+        for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
+            found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+            if prediction is not None:
+                noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
+                fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
+                found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
+            found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
+            if count < slots:
+                found, place = found.topk(count, dim=1)
+                places.append(place)
+            scores.append(found)
+        everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
+        return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
+
+
+def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
+    """Log of how strongly each unit of a block [blocks, height] answers the inputs of the column it seems to lie in.
+
+    Units that learned much have large weights and large biases: both came from the same gradients.
+    """
+    expected = (by_column.softmax(1) @ moments.flatten(1)).view(len(blocks), *moments.shape[1:])
+    energy = (torch.bmm(blocks, expected) * blocks).sum(2)
+    return energy.clamp(min=1e-30).log()
+
+
+def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Which group [groups] the blocks of each are together likeliest to be; groups [blocks, count]: the candidates'."""
+    count = evidence.shape[1]
+    share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
+    pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
+    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)
+
+
+def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.Tensor) -> Evidence:
+    """Which group (row or column) each block's vectors come from.
+
+    vectors [blocks, n, d]: n draws of dimension d, padded by zeros; shapes int64 [blocks, 2]: how many draws of which
+    dimension are real; moments [groups, d, d]: positive semidefinite, of any scale.
+    """
+    grams = torch.bmm(vectors.transpose(1, 2), vectors)
+    count = shapes[:, 0].to(grams.dtype)
+    energy = float(grams.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
+    variance = max(energy / float(shapes.prod(1).sum()), 1e-30)
+    values, directions = torch.linalg.eigh(moments.double())
+    flat = grams.flatten(1)
+    found = [
+        Evidence(_likelihood(flat, values, directions, exponent, share, variance, count), exponent, share)
+        for exponent in EXPONENTS
+        for share in SHARES
+    ]
+    return max(found, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+
+
+def _likelihood(
+    grams: torch.Tensor,
+    values: torch.Tensor,
+    directions: torch.Tensor,
+    exponent: float,
+    share: float,
+    variance: float,
+    count: torch.Tensor,
+) -> torch.Tensor:
+    """Normal log-likelihood [blocks, groups] of count [blocks] vectors with these Gram matrices [blocks, d * d]."""
+    spectrum = values.clamp(min=0) ** exponent
+    spectrum = spectrum / spectrum.mean().clamp(min=1e-30)
+    spectrum = variance * (share * spectrum + (1 - share))
+    inverse = (directions / spectrum[:, None, :]) @ directions.transpose(1, 2)
+    distance = grams @ inverse.flatten(1).to(grams.dtype).T
+    log_determinant = spectrum.log().sum(1).to(grams.dtype)
+    return -0.5 * distance - 0.5 * count[:, None] * log_determinant
+
+
+def unit_evidence(
+    profiles: torch.Tensor, heights: torch.Tensor, biases: torch.Tensor, rows: torch.Tensor, tested: bool = True
+) -> Evidence:
+    """Which row each block lies in, by a number for each of its units that goes with the units' biases.
+
+    profiles [blocks, height] and biases [rows, height], padded; heights int64 [blocks] and rows int64 [rows]: how many
+    units are real. Within a block both are taken as jointly normal, less their means, over their spreads; their
+    correlation, of either sign, is that under which the blocks are likeliest. If `tested`, it is none unless they are
+    likelier so than with the same biases exchanged among the units, every time that is tried (a permutation test at the
+    5 % level).
+    """
+    units = torch.arange(profiles.shape[1], device=profiles.device)
+    real, real_rows = units < heights[:, None], units < rows[:, None]
+    found = _standardised(profiles, real)
+    best, likelihood = _correlated(found, real, _standardised(biases, real_rows))
+    generator = torch_generator("unit evidence")
+    for _ in range(EXCHANGES if tested else 0):
+        order = torch.randperm(int(real_rows.sum()), generator=generator).to(biases.device)
+        exchanged = torch.zeros_like(biases)
+        exchanged[real_rows] = biases[real_rows][order]
+        if _correlated(found, real, _standardised(exchanged, real_rows))[1] >= likelihood:
+            return Evidence(torch.zeros_like(best.log_likelihood), 1.0, 0.0)
+    return best
+
+
+def _correlated(found: torch.Tensor, real: torch.Tensor, known: torch.Tensor) -> tuple[Evidence, float]:
+    """Evidence under the best correlation of profiles and biases, both standardised, and how likely it makes them."""
+    product, energy = found @ known.T, real.to(known.dtype) @ known.square().T
+    own, count = found.square().sum(1, keepdim=True), real.sum(1, keepdim=True)
+    options = []
+    for correlation in CORRELATIONS:
+        spread = 1 - correlation**2
+        distance = (own - 2 * correlation * product + correlation**2 * energy) / spread
+        options.append(Evidence(-0.5 * distance - 0.5 * count * log(spread), 1.0, correlation))
+    likelihoods = [float(torch.logsumexp(one.log_likelihood, 1).double().mean()) for one in options]
+    chosen = max(range(len(options)), key=likelihoods.__getitem__)
+    return options[chosen], likelihoods[chosen]
+
+
+def _standardised(values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Less the mean of each line's real values, over their spread; zero where they are not real."""
+    count = real.sum(1, keepdim=True).clamp(min=1)
+    values = torch.where(real, values, 0.0)
+    values = torch.where(real, values - values.sum(1, keepdim=True) / count, 0.0)
+    return values / (values.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-30)
+
+
+def slices(matrix: torch.Tensor, size: int) -> torch.Tensor:
+    """Gram matrices [slices, size, size] of a matrix [n, d] over each `size` columns, the last padded by zeros."""
+    count = -(-matrix.shape[1] // size)
+    padded = F.pad(matrix, (0, count * size - matrix.shape[1]))
+    parts = padded.view(len(matrix), count, size).transpose(0, 1)
+    return torch.bmm(parts.transpose(1, 2), parts)

@@ -1,0 +1,1 @@
+"""Searches over placements by fitness alone."""

@@ -1,0 +1,1 @@
+"""Attacks that train networks on the pirate's images."""

@@ -1,0 +1,1 @@
+"""The command `scatterproof` and what writes the documents of the configuration."""

@@ -1,0 +1,1 @@
+"""The study, typed: one file a section, without torch."""

@@ -1,0 +1,94 @@
+"""The victim: its network, where its weights come from, and how it is trained. Imports no torch."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from scatterproof.config.base import Seed, Share, Strict
+from scatterproof.running.files import file_stamp
+
+
+class TrainConfig(Strict):
+    """The victim's training recipe; the cost of retraining is what it takes."""
+
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD has Nesterov momentum 0.9")
+    lr: float = Field(0.01, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay; biases and batch norms have none")
+    batch_size: int = Field(64, ge=1, description="images per step")
+    epochs: int = Field(180, ge=1, description="passes over the victim's images")
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = Field(
+        "step", description="`step` multiplies by `gamma` at `milestones`; `onecycle` rises for 30 % of the run"
+    )
+    milestones: list[int] = Field([90, 140], description="epochs at which `step` lowers the rate")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of `step`")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    augment: Literal["none", "crop", "crop_flip"] = Field(
+        "crop_flip", description="random crop after padding by an eighth; `crop_flip` also mirrors"
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "auto", description="`auto`: bf16 autocast on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32"
+    )
+    channels_last: bool = Field(True, description="memory layout of the convolutions")
+
+
+INITIALISATION = "initialisation"  # as `victim.base`
+
+
+class VictimConfig(Strict):
+    """The network whose layer is scattered."""
+
+    kind: Literal["train", "checkpoint"] = Field(
+        "train", description="`train` it here, or read a `checkpoint` of your own"
+    )
+    model: str = Field(
+        "vgg16",
+        description="`vgg16`, `vgg16_bn`, `torchvision:NAME`, or `MODULE:FUNCTION` that returns an nn.Module",
+    )
+    model_args: dict[str, Any] = Field({}, description="keyword arguments of a `torchvision:` or own model")
+    width: float = Field(1.0, gt=0, le=4, description="width multiplier of the VGG family; 1 is torchvision's net")
+    input_size: int = Field(
+        32,
+        ge=1,
+        description="side of the input in pixels. VGG: 32 (each channel copied 49 times before the dense layer), 224, "
+        "or 28 (copy-free: the last three poolings are removed)",
+    )
+    dropout: Share = Field(0.5, description="dropout of the VGG family's dense layers")
+    checkpoint: str | None = Field(
+        None, description="a .safetensors file, or a state dict that torch.save wrote; `{seed}` is filled in"
+    )
+    base: str | None = Field(
+        None,
+        description="the public model that the victim started from: `initialisation`, its random start, whose seed may "
+        "be guessed; or a checkpoint, from which a `train` victim then starts (all but a last dense layer of another "
+        "shape); `{seed}` is filled in. A pirate gets it under `base_model` alone",
+    )
+    layer: str = Field("largest", description="path of the dense layer, such as `classifier.0`, or `largest`")
+    seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
+    train: TrainConfig = Field(TrainConfig(), description="training recipe")
+
+    def stamp(self, seed: int) -> str:
+        """What shows that the checkpoint, or the base's, has changed."""
+        named = (self.checkpoint, None if self.base == INITIALISATION else self.base)
+        return " ".join(filter(None, (file_stamp(path and path.replace("{seed}", str(seed))) for path in named)))
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> "VictimConfig":
+        if self.kind == "checkpoint" and self.checkpoint is None:
+            raise ValueError("victim.checkpoint is required for kind 'checkpoint'")
+        if self.checkpoint is not None and len(self.seeds) > 1 and "{seed}" not in self.checkpoint:
+            raise ValueError(f"victim.checkpoint '{self.checkpoint}': several seeds, but no {{seed}} in the path")
+        if self.kind == "train" and self.checkpoint is not None:
+            raise ValueError("victim.checkpoint is given, but victim.kind is 'train'")
+        if self.kind == "checkpoint" and self.base == INITIALISATION:
+            raise ValueError(
+                "victim.base is 'initialisation', which needs victim.kind 'train'; expected a path or none"
+            )
+        if self.model not in ("vgg16", "vgg16_bn") and ":" not in self.model:
+            raise ValueError(
+                f"victim.model '{self.model}': expected vgg16, vgg16_bn, torchvision:NAME or MODULE:FUNCTION"
+            )
+        if self.model in ("vgg16", "vgg16_bn") and self.input_size not in (28, 32, 224):
+            raise ValueError(f"victim.input_size {self.input_size}: the VGG family takes 28, 32 or 224")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"victim.seeds {self.seeds}: a seed stands twice")
+        return self

@@ -1,0 +1,1 @@
+"""How placements are scored: accuracy and cross-entropy, in batches and as deltas."""

@@ -1,0 +1,1 @@
+"""What is reached against the truth: the only room that reads the answer."""

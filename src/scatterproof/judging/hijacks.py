@@ -1,0 +1,43 @@
+"""The hijacks of a pirate that holds blocks as rows beside other attacks', so that the verdict can weigh them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from scatterproof.analysis.tables import ATTACK_COLUMNS, attack_table
+from scatterproof.attacks.base import Copy, Snapshot
+from scatterproof.config.attacks import NOTHING
+from scatterproof.config.stream import StreamCell, hijack_name
+from scatterproof.judging.judge import Judge
+from scatterproof.judging.stream_cells import Found
+
+
+def hijack_table(
+    cells: Sequence[StreamCell],
+    found: Sequence[Found],
+    judges: Mapping[float, Judge],
+    about: dict[str, Any],
+    retraining: dict[str, Any],
+    device: str,
+) -> pd.DataFrame:
+    """A row, in the columns of `tables/attacks.csv`, for each cell in which blocks are held; none for the others.
+
+    Beside them, for each threat and layout, the same pirate without the blocks, who with nothing known of its images
+    does nothing, and the ceiling. judges: by the share held; retraining: the victim's training.json.
+    """
+    peers = {held: judge.rows({NOTHING: [Snapshot(0.0, Copy({}))]}) for held, judge in judges.items()}
+    parts, judged = [], set()
+    for cell, one in zip(cells, found, strict=True):
+        if one.reached is None:
+            continue
+        judge = judges[cell.held]
+        threat = cell.threat_name(judge.puzzle.threat)
+        rows = judge.scored(hijack_name(cell), "blocks", "none", [Snapshot(one.minutes, one.reached)])
+        if (threat, cell.layout) not in judged:
+            rows += peers[cell.held]
+            judged.add((threat, cell.layout))
+        table = attack_table(rows, about, judge.puzzle.threat, retraining, device)
+        hidden = {"defence": cell.obfuscation.name, "params": cell.obfuscation.params}
+        parts.append(table.assign(threat=threat, seed=cell.layout, **hidden))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=ATTACK_COLUMNS)

@@ -1,0 +1,34 @@
+"""What is recorded of a victim but for its training."""
+
+from typing import Any
+
+import torch
+
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.victims.data import Dataset
+
+
+def victim_metrics(
+    puzzle: Puzzle, answer: Answer, dataset: Dataset, device: torch.device, chunk: int
+) -> dict[str, Any]:
+    """What is recorded of a victim but for its training.
+
+    Accuracy and loss are scored as every placement is, every block in its place: what P1 measures at keep = 1 is then
+    the same number to the last bit.
+    """
+    evaluator = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, device, chunk)
+    scores = evaluator.score(answer.placement.positions[None])
+    return {
+        "layer": "+".join(puzzle.layout.grids),
+        "block_size": puzzle.layout.block_shape[0],
+        "model": puzzle.config.model,
+        "width": puzzle.config.width,
+        "input_size": puzzle.config.input_size,
+        "copies": evaluator.copies,
+        "parameters": sum(parameter.numel() for parameter in puzzle.model().parameters()),
+        "classes": dataset.classes,
+        "chance": dataset.chance,
+        "accuracy": float(scores.accuracy),
+        "loss": float(scores.loss),
+    }

@@ -1,0 +1,1 @@
+"""What the page says, one file a section: its tables and sentences."""

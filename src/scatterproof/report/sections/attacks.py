@@ -1,0 +1,136 @@
+"""What the attacks reached: the report's table, sentences and figure, computed from tables/attacks.csv."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scatterproof.analysis.control_results import has_failed, marked
+from scatterproof.analysis.statistics import curve
+from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.words import (
+    attack_label,
+    cases,
+    cut,
+    minutes,
+    of_case,
+    percent,
+    percent_interval,
+    seeds,
+    setting,
+    share,
+    side,
+    victim_label,
+)
+
+KIND = ["victim", "block_size", "attack", "control", "images", "knows"]
+KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
+TABLE_HEAD = ("victim", "block size", "attack", "blocks held", "the pirate's images", "accuracy",
+              "the same blocks in their places", "of the victim's accuracy", "agreement with the victim",
+              "blocks placed rightly", "minutes", "x training one victim", "victim seeds")  # fmt: skip
+
+
+def final(attacks: pd.DataFrame) -> pd.DataFrame:
+    """What counts: each attack's last step."""
+    return attacks[attacks["last"].astype(bool)]
+
+
+def granted(images: Any, knows: Any) -> str:
+    """`100 unlabelled images`, or `no images`; and the base model, where `knows` says so."""
+    known, _, base = str(knows).partition("-")
+    found = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
+    return f"{found} and a public base model" if base else found
+
+
+def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each victim, block size, attack, share held and images: means over victim seeds [95 % interval].
+
+    attacks: of the role `blocks`, as `with_controls` gives them.
+    """
+    last = final(attacks)
+    values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
+    found = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
+    cost = last.groupby([*KIND, "keep"], as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
+    rows = []
+    for number, about in enumerate(found["accuracy"]):
+        means = (percent_interval(found[value][number], "mean") for value in values)
+        took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
+        rows.append(
+            (
+                *(victim_label(about.victim), side(about.block_size), attack_label(about), share(about.keep)),
+                *(granted(about.images, about.knows), *means),
+                *(minutes(took["device_minutes"]), minutes(took["cost_over_retraining"]), str(about.seeds)),
+            )
+        )
+    return rows
+
+
+def _rows(frame: pd.DataFrame) -> list[Any]:
+    return list(frame.itertuples(index=False))
+
+
+def sentences(attacks: pd.DataFrame) -> list[str]:
+    """For each victim, block size and attack: what it makes of all blocks, and of the fewest held, with the images that
+    help most; of several that help alike, those that grant least. Attacks whose control failed come last."""
+    last = final(attacks)
+    last = last.assign(failed=has_failed(last["control"])).sort_values("failed", kind="stable")
+    texts = []
+    for (victim, size, attack, control), rows in last.groupby(KIND[:4], sort=False):
+        name = marked(str(attack), str(control))
+        for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
+            here = rows[rows["keep"] == keep]
+            means = here.groupby(["images", "knows"])["accuracy"].mean()
+            least = sorted(means.index, key=lambda each: (-means[each], _rank(each[1]), each[0]))
+            images, knows = least[0]
+            best = here[(here["images"] == images) & (here["knows"] == knows)]
+            scatter = str(best["threat"].iloc[0])
+            texts.append(
+                f"{setting(victim, size, keep, scatter)} in an unknown order, {granted(images, knows)}"
+                f"{_picked(len(means))}: {name} {_places(best)}reaches {percent(best['accuracy'].mean())} accuracy, "
+                f"{percent(best['relative_accuracy'].mean())} of the victim's, in "
+                f"{60 * best['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
+                f"blocks reach {percent(best['known_places_accuracy'].mean())}. {seeds(best['victim_seed'].nunique())}"
+            )
+    return texts
+
+
+def _places(chosen: pd.DataFrame) -> str:
+    """How many blocks are placed rightly; empty for an attack that makes a network instead."""
+    share = chosen["position_accuracy"].mean()
+    return "" if pd.isna(share) else f"puts {100 * share:.1f} % of the whole ones in their places and "
+
+
+def _rank(knows: str) -> tuple[bool, int]:
+    """How much is granted: a base model most, then by what is known of the images."""
+    known, _, base = knows.partition("-")
+    return bool(base), list(KNOWN).index(known)
+
+
+def _picked(count: int) -> str:
+    return f" (of {count} kinds of knowledge the one of most test accuracy)" if count > 1 else ""
+
+
+def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
+    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel a victim.
+
+    Kinds run at a single share are left out where others make a line.
+    """
+    last = final(attacks).assign(repeat=0)
+    shares_of = last.groupby(KIND)["keep"].transform("nunique")
+    last = last[shares_of > 1] if (shares_of > 1).any() else last
+    titles = {cut(*case): case for case in cases(last)}
+    with panels(list(titles), svg) as axes:
+        for title, axis in axes.items():
+            here = of_case(last, titles[title])
+            reference_lines(axis, victims, titles[title][0])
+            places = curve(here, [], value="known_places_accuracy")
+            at, mean = (100 * places[column].to_numpy(dtype=float) for column in ("keep", "mean"))
+            axis.plot(at, mean, color=GREY, marker="x", linewidth=1.2, label="the same blocks in their places")
+            lines = curve(here, KIND).groupby(["attack", "control", "images", "knows"], sort=True)
+            for index, ((attack, control, images, knows), line) in enumerate(lines):
+                style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                label = f"{marked(str(attack), str(control))}, {granted(images, knows)}"
+                draw_line(axis, line, "keep", *style, label)
+            shares(axis, "accuracy on test images (%)")
+        finish(axes, "share of the blocks held, places unknown (%)")
+    return svg

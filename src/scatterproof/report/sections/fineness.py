@@ -1,0 +1,216 @@
+"""F: what is recovered against the size of the blocks, from tables/fineness.csv: threshold, table, words, figure."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scatterproof.analysis.control_results import marked
+from scatterproof.analysis.statistics import bootstrap_means, crossing, curve, percentile_interval
+from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
+from scatterproof.report.table import Table
+from scatterproof.report.words import (
+    attack_label,
+    interval,
+    minutes,
+    names,
+    number,
+    percent,
+    percent_interval,
+    seeds,
+    setting,
+    share,
+    side,
+    victim_label,
+)
+
+LEVELS = (0.5, 0.95)  # of the victim's accuracy
+CURVE = ["study", "victim", "layer", "width", "attack", "images", "keep"]
+THRESHOLD_COLUMNS = [
+    *("study", "victim_seed", "layer", "block_size", "keep", "victim", "width", "attack", "images", "level"),
+    *("ci_low", "ci_high", "seeds", "smallest", "largest"),
+]
+TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy",
+              "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
+              "victim seeds")  # fmt: skip
+THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", "of the victim's accuracy", "block size needed",
+                  "sizes measured", "victim seeds")  # fmt: skip
+_BITS = "Bits that the truth is away"
+
+
+def thresholds(fineness: pd.DataFrame) -> pd.DataFrame:
+    """`tables/fineness_threshold.csv`: the block size from which `level` of the victim's accuracy is recovered.
+
+    By the mean over victim seeds of accuracy over the victim's own, interpolated over log2 of the size; the interval
+    resamples seeds, one seed has none. Empty `block_size`: not reached at the largest size measured, whose upper end
+    likewise; equal to the smallest measured: there or below.
+    """
+    rows = []
+    for key, group in fineness.groupby(CURVE, sort=True):
+        about = dict(zip(CURVE, key, strict=True))
+        wide = group.pivot_table(index="block_size", columns="victim_seed", values="relative_accuracy").dropna(axis=1)
+        sizes = np.log2(wide.index.to_numpy(dtype=np.float64))
+        values = wide.to_numpy(dtype=np.float64)
+        drawn = bootstrap_means(values[:, :, None]) if values.shape[1] > 1 else None
+        for level in LEVELS:
+            low, high = np.nan, np.nan
+            if drawn is not None:
+                low, high = percentile_interval(2 ** crossing(sizes, drawn, level))
+            at = float(2 ** crossing(sizes, values.mean(axis=1)[None], level)[0])
+            found = {"victim_seed": np.nan, "block_size": at, "level": level, "ci_low": low, "ci_high": high}
+            measured = {"seeds": values.shape[1], "smallest": wide.index.min(), "largest": wide.index.max()}
+            rows.append(about | found | measured)
+    return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
+
+
+def _per_block(fineness: pd.DataFrame) -> pd.DataFrame:
+    """With what is left and what there was at first in bits a whole block, as `residual_bits` counts them."""
+    return fineness.assign(
+        left=fineness["residual_bits"] / fineness["whole_blocks"], nothing=np.log2(fineness["whole_blocks"])
+    )
+
+
+def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each victim and block size: means over victim seeds [95 % interval]."""
+    by = ["victim", "width", "attack", "control", "keep"]
+    each = _per_block(fineness)
+    sizes = each.groupby(["victim", "block_size"])[["blocks", "nothing"]].first()
+    values = ("accuracy", "relative_accuracy", "position_accuracy", "left", "device_minutes")
+    found: dict[str, list[Any]] = {
+        value: list(curve(each, by, "block_size", value).itertuples(index=False)) for value in values
+    }
+    rows = []
+    for index, about in enumerate(found["accuracy"]):
+        shares = (percent_interval(found[value][index], "mean") for value in values[:3])
+        left, size = found["left"][index], sizes.loc[(about.victim, about.block_size)]
+        rows.append(
+            (
+                *(victim_label(about.victim), number(about.width), attack_label(about)),
+                *(side(about.block_size), share(about.keep), number(size["blocks"]), *shares),
+                *(interval(left.mean, left.ci_low, left.ci_high, _bits), _bits(size["nothing"])),
+                *(minutes(60 * found["device_minutes"][index].mean), str(about.seeds)),
+            )
+        )
+    return rows
+
+
+def _bits(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def threshold_rows(found: pd.DataFrame, states: Mapping[tuple[str, str], str]) -> list[tuple[str, ...]]:
+    """A row for each victim and level; states: what the controls of (victim, attack) say."""
+    rows: Iterable[Any] = found.itertuples(index=False)
+    return [
+        (
+            *(victim_label(row.victim), number(row.width), marked(row.attack, states[row.victim, row.attack])),
+            *(share(row.keep), f"{100 * row.level:g} %", _size_needed(row)),
+            *(f"{row.smallest:g} to {row.largest:g}", str(row.seeds)),
+        )
+        for row in rows
+    ]
+
+
+def _size_needed(row: Any) -> str:
+    """`23.1 [21.4, 25.0]`; where the curve starts above the level, or never gets there, it says so."""
+    if pd.isna(row.block_size):
+        return f"not reached at {row.largest:g}"
+    if row.block_size <= row.smallest:
+        return f"{row.smallest:g} or below"
+    open_ended = row.seeds > 1 and pd.isna(row.ci_high)
+    high = f"above {row.largest:g}" if open_ended else f"{row.ci_high:.3g}"
+    around = "" if pd.isna(row.ci_low) else f" [{row.ci_low:.3g}, {high}]"
+    return f"{row.block_size:.3g}{around}"
+
+
+def section(found: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, Any]:
+    """What the page's part on fineness shows; nothing where the study has none."""
+    if found is None:
+        return {"fineness": None, "fineness_words": []}
+    recovered = "What the fingerprint recovers, by the size of the blocks [95 % interval over victims]"
+    level = "Threshold: side of the blocks from which so much of the victim's accuracy is recovered"
+    states = {(str(row.victim), str(row.attack)): str(row.control) for row in found.itertuples()}
+    return {
+        "fineness": Table(recovered, TABLE_HEAD, table_rows(found)),
+        "fineness_words": [*sentences(found), *_controlled_at(found, controls)],
+        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(found), states)),
+    }
+
+
+def _controlled_at(found: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
+    """At which sizes the controls ran, where these are not all that are shown."""
+    own = controls[controls["attack"].isin(set(found["attack"])) & controls["victim"].isin(set(found["victim"]))]
+    sizes = sorted({int(size) for size in own["block_size"]})
+    if not sizes or set(found["block_size"]) <= set(sizes):
+        return []
+    return [f"The controls of {', '.join(sorted(set(own['attack'])))} ran on {_sizes(sizes)} alone."]
+
+
+def _sizes(sizes: list[int]) -> str:
+    return "blocks of " + " and ".join(side(size) for size in sizes)
+
+
+def sentences(fineness: pd.DataFrame) -> list[str]:
+    """For each victim: what the finest and the coarsest blocks give away, and where the threshold lies.
+
+    fineness: as `with_controls` gives it.
+    """
+    found, texts = thresholds(fineness), []
+    for name in names(fineness):
+        rows = fineness[fineness["victim"] == name]
+        fine, coarse = (
+            rows[rows["block_size"] == size] for size in (rows["block_size"].min(), rows["block_size"].max())
+        )
+        first = fine.iloc[0]
+        here = found[found["victim"] == name].set_index("level")
+        needed = " and ".join(f"{100 * level:g} % from {_size_needed(here.loc[level])}" for level in LEVELS)
+        texts.append(
+            f"{setting(name, first['block_size'], first['keep'])} in an unknown order ({first['blocks']:,} blocks), "
+            f"{first['images']:,} unlabelled images: the {attack_label(first)} recovers "
+            f"{percent(fine['relative_accuracy'].mean())} of the victim's accuracy; in blocks of "
+            f"{side(coarse['block_size'].iloc[0])} ({coarse['blocks'].iloc[0]:,}) "
+            f"{percent(coarse['relative_accuracy'].mean())}. Sides from which so much is recovered: {needed}. "
+            f"{seeds(rows['victim_seed'].nunique())}"
+        )
+    return texts
+
+
+def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
+    """Accuracy against the side of the blocks, a panel a victim, and below, the bits a block that are left to find."""
+    each = _per_block(fineness)
+    of = {name: each[each["victim"] == name] for name in names(each)}
+    titles = {
+        f"{victim_label(name)}, {share(rows['keep'].iloc[0])} of the blocks held": (name, rows)
+        for name, rows in of.items()
+    }
+    with panels([*titles, _BITS], svg, height=2.6, share_x=False) as axes:
+        for index, (title, (name, rows)) in enumerate(titles.items()):
+            style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            reference_lines(axes[title], victims, name)
+            attack = attack_label(rows.iloc[0])
+            _draw(axes[title], curve(rows, [], "block_size"), 100, *style, f"{attack}, places unknown")
+            axes[title].set_ylabel("accuracy on\ntest images (%)")
+            _draw(axes[_BITS], curve(rows, [], "block_size", "left"), 1, *style, f"bits left, {victim_label(name)}")
+            at, nothing = rows.groupby("block_size")["nothing"].first().pipe(lambda s: (s.index, s.to_numpy()))
+            label = "nothing known" if index == 0 else None
+            axes[_BITS].plot(at, nothing, color=GREY, linestyle=":", linewidth=1.4, label=label)
+        axes[_BITS].set_ylabel("bits a block")
+        sizes = sorted({int(size) for size in each["block_size"]})
+        for axis in axes.values():
+            axis.set_xscale("log", base=2)
+            axis.set_xlim(sizes[0] / 1.15, sizes[-1] * 1.15)
+            axis.set_ylim(0, None)
+            whole_numbers(axis, sizes)
+        finish(axes, "side of the blocks (weights)")
+    return svg
+
+
+def _draw(axis: Axes, line: pd.DataFrame, factor: float, colour: str, marker: str, label: str) -> None:
+    """Means with their 95 % band."""
+    at = line["block_size"].to_numpy(dtype=float)
+    mean, low, high = (factor * line[column].to_numpy(dtype=float) for column in ("mean", "ci_low", "ci_high"))
+    axis.plot(at, mean, color=colour, marker=marker, label=label)
+    axis.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)

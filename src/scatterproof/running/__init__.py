@@ -1,0 +1,1 @@
+"""How a job runs: device, seeds, files, interruption, locks and its cost record."""

@@ -1,0 +1,1 @@
+"""From tapped traffic to the places of blocks."""

@@ -1,0 +1,1 @@
+"""A layer served by devices: for real and simulated, plain and obfuscated."""

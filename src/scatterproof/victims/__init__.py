@@ -1,0 +1,1 @@
+"""The victim: its data, its network, its training, and training it again."""

@@ -1,0 +1,199 @@
+"""Datasets: handwritten digits, CIFAR-100, arrays of your own in an .npz, or image folders; and their splits.
+
+A dataset is read once, split between victim, pirate and test, and saved as one file that every later stage reads.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from scatterproof.config.study import DatasetConfig
+from scatterproof.running.files import atomic
+from scatterproof.victims.arrays import Split, read_npz, to_split
+from scatterproof.victims.download import DatasetError, download_cifar100
+from scatterproof.victims.images import read_folder
+
+__all__ = ["Dataset", "DatasetError", "Split", "load_dataset", "read_dataset", "save_dataset", "to_input"]
+
+DIGITS_TEST = 500
+DEFAULT_PIRATE = {"cifar100": 5000, "digits": 297}
+SPLITS = ("victim", "pirate", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits and how they came about.
+
+    `mean` and `std` are per channel, of the victim's images scaled to 0..1 (a constant channel has std 1);
+    `source` says what was read, with its sha256.
+    """
+
+    name: str
+    classes: int
+    victim: Split
+    pirate: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    split_seed: int
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing: share of the most frequent class in the test split."""
+        return int(self.test.labels.bincount().max()) / len(self.test)
+
+
+class _Raw(NamedTuple):
+    """What was read, before the training images are split."""
+
+    name: str
+    train: Split
+    test: Split
+    source: str
+
+
+def read_dataset(config: DatasetConfig) -> Dataset:
+    """Read the raw source (downloading CIFAR-100 if need be) and split its training images between victim and pirate.
+
+    The split is stratified: each class has the same share, up to one image, in both. Raises: DatasetError.
+    """
+    rng = np.random.default_rng(config.split_seed)
+    raw = _read_raw(config, rng)
+    pirate = config.pirate
+    if pirate is None:
+        pirate = DEFAULT_PIRATE.get(config.kind, len(raw.train) // 10)
+    if pirate >= len(raw.train):
+        raise DatasetError(f"dataset.pirate {pirate}: expected fewer than the {len(raw.train)} training images")
+    first, rest = _divide(raw.train, pirate, rng)
+    mean, std = _statistics(rest.images)
+    classes = int(raw.train.labels.max()) + 1
+    return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
+
+
+def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
+    if config.kind == "digits":
+        return _read_digits(rng)
+    if config.kind == "cifar100":
+        return _read_cifar100(config)
+    if config.path is None:
+        raise DatasetError(f"dataset.path: required for kind '{config.kind}'")
+    path = Path(config.path)
+    if config.kind == "npz":
+        return _Raw(path.stem, *read_npz(path), _sha256(path))
+    if config.image_size is None:
+        raise DatasetError("dataset.image_size: required for kind 'folder'")
+    train, test, digest = read_folder(path, config.image_size)
+    return _Raw(path.resolve().name, train, test, f"{path} (sha256 of names and files {digest})")
+
+
+def _divide(split: Split, size: int, rng: np.random.Generator) -> tuple[Split, Split]:
+    """A random stratified part of `size` images, and the rest; both in random order."""
+    labels = split.labels.numpy()
+    shuffled = rng.permutation(len(labels))
+    by_class = np.argsort(labels[shuffled], kind="stable")
+    counts = np.bincount(labels)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.empty(len(labels))  # of each image within its class, 0..1: any prefix by it has every class's share
+    place[by_class] = (np.arange(len(labels)) - starts + 0.5) / np.repeat(counts, counts)
+    order = shuffled[np.argsort(place, kind="stable")]
+    first, rest = (torch.from_numpy(rng.permutation(part)) for part in (order[:size], order[size:]))
+    return Split(split.images[first], split.labels[first]), Split(split.images[rest], split.labels[rest])
+
+
+def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel on the scale 0..1, exactly, from its histogram."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    moments = []
+    for channel in images.unbind(1):
+        weights = channel.flatten().bincount(minlength=256).double() / channel.numel()
+        mean = float(weights @ values)
+        moments.append((mean, float(weights @ (values - mean) ** 2) ** 0.5 or 1.0))
+    return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
+
+
+def _read_digits(rng: np.random.Generator) -> _Raw:
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.astype(np.int64)
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    both = Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
+    test, train = _divide(both, DIGITS_TEST, rng)
+    return _Raw("digits", train, test, f"sklearn.datasets.load_digits (sha256 {digest})")
+
+
+def _read_cifar100(config: DatasetConfig) -> _Raw:
+    root = Path(config.root)
+    own = root / "cifar100.npz"
+    if own.exists():
+        return _Raw("cifar100", *read_npz(own), _sha256(own))
+    folder = download_cifar100(root, config.url)
+    from scatterproof.victims.vision import torchvision
+
+    read = (torchvision.datasets.CIFAR100(root, train=part) for part in (True, False))
+    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets)) for part in read)
+    return _Raw("cifar100", train, test, f"{_sha256(folder / 'train')}, {_sha256(folder / 'test')}")
+
+
+def save_dataset(dataset: Dataset, path: Path | str) -> None:
+    """Write one safetensors file, whole or not at all, the same bytes for the same dataset. Raises: OSError."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        tensors |= {f"{name}_images": split.images.contiguous(), f"{name}_labels": split.labels.contiguous()}
+    keys = ("name", "classes", "mean", "std", "source", "split_seed")
+    described = {key: getattr(dataset, key) for key in keys}
+    with atomic(path) as temporary:  # one metadata key: safetensors writes several in a random order
+        save_file(tensors, temporary, metadata={"dataset": json.dumps(described)})
+
+
+def load_dataset(path: Path | str) -> Dataset:
+    """Read what `save_dataset` wrote. Raises: DatasetError if it isn't such a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["dataset"])
+            tensors = {name: [file.get_tensor(f"{name}_{key}") for key in ("images", "labels")] for name in SPLITS}
+        splits = {name: Split(*pair) for name, pair in tensors.items()}
+        meta |= splits | {"mean": tuple(meta["mean"]), "std": tuple(meta["std"])}
+        dataset = Dataset(**meta)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: expected a dataset that Scatterproof saved ({error!r})") from None
+    for name, split in splits.items():
+        shape = split.images.shape
+        kinds = (split.images.dtype, split.labels.dtype, split.labels.ndim)
+        if kinds != (torch.uint8, torch.int64, 1) or len(shape) != 4 or shape[:2] != (len(split), len(dataset.mean)):
+            raise DatasetError(f"{path}: {name}: expected uint8 images [N,C,H,W] and int64 labels [N]")
+    return dataset
+
+
+def to_input(images: torch.Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Turn images, uint8 [N,C,H,W], into a network's input, float32 [N,3,size,size], on their device.
+
+    They are scaled to 0..1, normalised, resized bilinearly (also 32 to 28: nothing is cropped; antialiased when
+    shrinking), and one channel is repeated to three. Raises: ValueError if `mean` or `std` isn't one value per channel.
+    """
+    channels = images.shape[1]
+    if len(mean) != channels or len(std) != channels or channels not in (1, 3):
+        raise ValueError(f"images of {channels} channels with mean {mean} and std {std}, expected 1 or 3 of each")
+    shift, scale = (images.new_tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
+    x = images.float().div_(255).sub_(shift).div_(scale)
+    height, width = x.shape[2:]
+    if (height, width) != (size, size):
+        smaller = size < height or size < width
+        x = functional.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=smaller)
+    return x.repeat(1, 3, 1, 1) if channels == 1 else x

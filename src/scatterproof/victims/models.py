@@ -1,0 +1,184 @@
+"""Networks: the VGG family with a width multiplier, torchvision's classifiers, a user's own; their checkpoints."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
+from scatterproof.victims.vgg import VGG16
+from scatterproof.victims.vision import allow_torchvision
+
+
+def build_model(config: VictimConfig, classes: int) -> nn.Module:
+    """An untrained network that maps float [N, 3, size, size] to logits [N, classes].
+
+    Raises: ModelError where the model does not exist or cannot be built.
+    """
+    if config.model in ("vgg16", "vgg16_bn"):
+        copy_free = config.input_size == 28
+        return VGG16(classes, config.width, config.model == "vgg16_bn", config.dropout, copy_free)
+    source, _, name = config.model.partition(":")
+    if source == "torchvision":
+        from scatterproof.victims.vision import torchvision
+
+        if name not in torchvision.models.list_models(module=torchvision.models):
+            raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'")
+        build = torchvision.models.get_model_builder(name)
+        arguments = {"num_classes": classes} | config.model_args
+    else:
+        build, arguments = _own_function(config), config.model_args
+    try:
+        model = build(**arguments)
+    except Exception as error:  # a user's function may fail in any way it likes
+        raise ModelError(f"victim.model '{config.model}' with {arguments} failed: {_first_line(error)}") from None
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"victim.model '{config.model}' returned {type(model).__name__}, expected an nn.Module")
+    return model
+
+
+def _own_function(config: VictimConfig) -> Any:
+    allow_torchvision()
+    module, _, name = config.model.partition(":")
+    if str(Path.cwd()) not in sys.path:  # a script's own folder is there, the one it was called from is not
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the module raises while it is imported
+        raise ModelError(
+            f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported: {_first_line(error)}"
+        ) from None
+
+
+def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Every dense layer by its path, in the order of the forward pass as far as registration shows it.
+
+    A layer whose weight is computed (weight norm, say) holds no block of it, and is none.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "weight" in module._parameters
+    }
+
+
+def find_layer(model: nn.Module, path: str) -> str:
+    """The path of the dense layer that the study names, `largest` resolved.
+
+    Raises: ModelError where the path is no dense layer.
+    """
+    layers = dense_layers(model)
+    if path == "largest":
+        if not layers:
+            raise ModelError("victim.layer 'largest': the model has no dense layer (nn.Linear)")
+        return max(layers, key=lambda name: layers[name].weight.numel())
+    if path not in layers:
+        try:
+            what = type(model.get_submodule(path)).__name__
+        except AttributeError:
+            what = "nothing"
+        raise ModelError(f"victim.layer '{path}' is {what}, expected a dense layer, one of: {', '.join(layers)}")
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load a state dict into a model of the same architecture.
+
+    Raises: ModelError that names each tensor that is missing, left over, or of another shape.
+    """
+    own = model.state_dict()
+    differences = [f"{name} is missing" for name in own if name not in state]
+    differences += [f"{name} is not in the model" for name in state if name not in own]
+    differences += [
+        f"{name} is {list(state[name].shape)}, the model has {list(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if differences:
+        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+        raise ModelError(f"{source}: checkpoint of another architecture: {shown}")
+    for name, value in own.items():
+        if state[name].dtype != value.dtype:
+            _check_dtype(state[name], value, f"{source}: {name}")
+    model.load_state_dict(state)
+
+
+def _check_dtype(value: torch.Tensor, own: torch.Tensor, where: str) -> None:
+    """Values of another type mean the same in the model's: floats that stay finite, integers that stay equal."""
+    if own.dtype in FLOATS and value.dtype in FLOATS:
+        check_finite(value.to(own.dtype), None, f"{where}, {dtype_name(value.dtype)} as {dtype_name(own.dtype)},")
+        return
+    whole = not (own.is_floating_point() or own.is_complex() or value.is_complex())
+    if not whole or not torch.equal(value.to(own.dtype).to(value.dtype), value):
+        raise ModelError(f"{where} is {dtype_name(value.dtype)}, expected {dtype_name(own.dtype)} as in the model")
+
+
+def load_checkpoint(model: nn.Module, path: str, key: str) -> None:
+    """Load a user's checkpoint into a model of the same architecture. key: of the study. Raises: ModelError."""
+    load_weights(model, read_checkpoint(path, key, model), f"{key} '{path}'")
+
+
+def load_base(model: nn.Module, path: str) -> None:
+    """Load a public model's weights, its last dense layer left out where it has another shape: other classes.
+
+    Raises: ModelError where anything else does not fit.
+    """
+    source = f"victim.base '{path}'"
+    state = read_checkpoint(path, "victim.base", model)
+    layers = dense_layers(model)
+    last = list(layers)[-1] if layers else ""
+    own = model.state_dict()
+    other = {
+        name
+        for name in own
+        if name.rpartition(".")[0] == last and name in state and state[name].shape != own[name].shape
+    }
+    head = {name for name in own if other and name.rpartition(".")[0] == last}
+    load_weights(model, {**state, **{name: own[name] for name in head}}, source)
+
+
+def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Tensor) -> nn.Module:
+    """The network with the user's own weights for this seed, in eval mode, tried on float [N,3,size,size].
+
+    Raises: ModelError, also where the weights can't be those of a trained network.
+    """
+    assert config.checkpoint is not None
+    path = config.checkpoint.replace("{seed}", str(seed))
+    model = build_model(config, classes)
+    layer = find_layer(model, config.layer)
+    load_checkpoint(model, path, "victim.checkpoint")
+    weight = dense_layers(model)[layer].weight.detach().flatten()
+    if len(weight) > 1 and bool((weight == weight[0]).all()):
+        raise ModelError(
+            f"victim.checkpoint '{path}': {layer}.weight is {float(weight[0])} throughout, expected weights that differ"
+        )
+    logits = answer(model.eval(), config, images)
+    if isinstance(logits, torch.Tensor) and not bool(logits.isfinite().all()):
+        raise ModelError(f"victim.checkpoint '{path}': the model answers NaN or infinity, expected finite logits")
+    return model
+
+
+def answer(model: nn.Module, config: VictimConfig, images: torch.Tensor) -> Any:
+    """What the model makes of float [N,3,size,size]. Raises: ModelError."""
+    try:
+        with torch.inference_mode():
+            return model(images)
+    except Exception as error:  # a user's model may fail in any way it likes
+        shape = list(images.shape)
+        raise ModelError(f"victim.model '{config.model}' fails on images {shape}: {_first_line(error)}") from None
+
+
+def load_model(config: VictimConfig, classes: int, path: Path | str) -> nn.Module:
+    """The network with a checkpoint's weights, in eval mode. Raises: ModelError."""
+    model = build_model(config, classes)
+    load_checkpoint(model, str(path), "model")
+    return model.eval()

@@ -1,0 +1,310 @@
+"""The victim: trained here, epoch by epoch with checkpoints, or read from a checkpoint; and its accuracy."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from scatterproof.config.victim import INITIALISATION, TrainConfig, VictimConfig
+from scatterproof.errors import UserError
+from scatterproof.running.device import has_fast_bf16
+from scatterproof.running.files import atomic
+from scatterproof.running.interrupt import stop_if_asked
+from scatterproof.running.seeds import seed_of
+from scatterproof.victims.augment import augment
+from scatterproof.victims.data import Dataset, Split, to_input
+from scatterproof.victims.models import build_model, find_layer, load_base, read_victim
+
+
+class DivergenceError(UserError):
+    """Training left the finite numbers."""
+
+
+class ResumeError(UserError):
+    """A checkpoint of another recipe or device stands where this run would write its own."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of the curve: minutes of training so far, mean training loss, test accuracy."""
+
+    epoch: int
+    minutes: float
+    train_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A victim and how it came about; the curve is empty where it was read from a checkpoint.
+
+    minutes: of training; minutes_before: those of them that went before an interruption.
+    """
+
+    model: nn.Module
+    curve: list[Epoch]
+    minutes: float
+    minutes_before: float = 0.0
+
+
+def obtain_victim(
+    config: VictimConfig, seed: int, dataset: Dataset, device: torch.device, threads: int, checkpoint: Path
+) -> Trained:
+    """Train the victim, resuming from `checkpoint` where it exists, or read the user's own.
+
+    Raises: ModelError, DivergenceError, ResumeError.
+    """
+    if config.kind == "checkpoint":
+        images = to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
+        model = read_victim(config, seed, dataset.classes, images)
+        return Trained(model.to(device), [], 0.0)
+    return train_victim(config, seed, dataset, device, threads, checkpoint)
+
+
+def train_victim(
+    config: VictimConfig,
+    seed: int,
+    dataset: Dataset,
+    device: torch.device,
+    threads: int,
+    checkpoint: Path,
+    key: str = "victim.train",
+) -> Trained:
+    """Train from random weights, or from a public base model.
+
+    Bit-identical for one seed, device and thread count, however often interrupted. key: where the study has the recipe,
+    for what is wrong with it. Raises: DivergenceError, ResumeError, Interrupted.
+    """
+    model = start_of(config, seed, dataset.classes)
+    find_layer(model, config.layer)
+    recipe = config.train
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    steps = -(-len(dataset.victim.labels) // recipe.batch_size)
+    optimizer = _optimizer(model, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
+    identity = training_identity(config, seed, device, threads, dataset)
+    curve = _restore(checkpoint, identity, model, optimizer, schedule)
+    before = curve[-1].minutes if curve else 0.0
+    dataset = _resident(dataset, device)
+    progress = tqdm(
+        range(len(curve), recipe.epochs), initial=len(curve), total=recipe.epochs, unit="epoch", mininterval=5
+    )
+    for epoch in progress:
+        started = time.perf_counter()
+        try:
+            loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch, key)
+        except DivergenceError:
+            checkpoint.unlink(missing_ok=True)  # of a recipe that is about to be changed
+            raise
+        minutes = (time.perf_counter() - started) / 60 + (curve[-1].minutes if curve else 0.0)
+        accuracy, _ = measure(model, dataset, dataset.test, config.input_size, device)
+        curve.append(Epoch(epoch + 1, minutes, loss, accuracy))
+        progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+        _save(checkpoint, identity, model, optimizer, schedule, curve)
+    return Trained(model.eval(), curve, curve[-1].minutes, before)
+
+
+def start_of(config: VictimConfig, seed: int, classes: int) -> nn.Module:
+    """The network as its training starts: random weights, a public base model's laid over them where there is one.
+
+    Raises: ModelError where the base does not fit.
+    """
+    torch.manual_seed(seed_of("weights", seed))
+    model = build_model(config, classes)
+    if config.base not in (None, INITIALISATION):
+        path = config.base.replace("{seed}", str(seed))
+        load_base(model, path)
+    return model
+
+
+def _resident(dataset: Dataset, device: torch.device) -> Dataset:
+    """The dataset with the images that training reads on a GPU that has ample room for them."""
+    if device.type != "cuda":
+        return dataset
+    parts = (dataset.victim, dataset.test)
+    if sum(part.images.nbytes for part in parts) > torch.cuda.mem_get_info(device)[0] / 4:
+        return dataset
+    victim, test = (Split(part.images.to(device), part.labels.to(device)) for part in parts)
+    return replace(dataset, victim=victim, test=test)
+
+
+def measure(
+    model: nn.Module, dataset: Dataset, split: Split, size: int, device: torch.device, chunk: int = 500
+) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of a model on a split, in fp32."""
+    model.eval()
+    right, loss = 0, 0.0
+    with torch.inference_mode():
+        for images, labels in _chunks(split, chunk, device):
+            logits = model(to_input(images, size, dataset.mean, dataset.std)).float()
+            right += int((logits.argmax(1) == labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    return right / len(split.labels), loss / len(split.labels)
+
+
+def _chunks(split: Split, chunk: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for images, labels in zip(split.images.split(chunk), split.labels.split(chunk), strict=True):
+        yield images.to(device), labels.to(device)
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    config: VictimConfig,
+    dataset: Dataset,
+    device: torch.device,
+    seed: int,
+    epoch: int,
+    key: str,
+) -> float:
+    """One pass over the victim's images; every draw depends on (seed, epoch) alone, so a resume repeats it."""
+    recipe = config.train
+    torch.manual_seed(seed_of("epoch", seed, epoch))
+    order = torch.randperm(len(dataset.victim.labels))
+    mixed = _mixed(recipe, device)
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model.train()
+    total = torch.zeros((), device=device)
+    batches = order.to(dataset.victim.images.device).split(recipe.batch_size)
+    for batch in tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, mininterval=5, unit="step"):
+        if len(batch) == 1 and len(batches) > 1:  # batch norm has no variance over one image
+            schedule.step()
+            continue
+        stop_if_asked(f"in epoch {epoch + 1}")
+        images = augment(dataset.victim.images[batch].to(device), recipe.augment)
+        labels = dataset.victim.labels[batch].to(device)
+        inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            logits = model(inputs)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.detach() * len(batch)
+    mean = float(total) / len(order)
+    if not torch.isfinite(total) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise DivergenceError(f"training diverged in epoch {epoch + 1} (loss {mean}): lower {key}.lr, now {recipe.lr}")
+    return mean
+
+
+def _mixed(recipe: TrainConfig, device: torch.device) -> bool:
+    """Whether the forward pass runs in bf16."""
+    return recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
+
+
+def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def _schedule(recipe: TrainConfig, steps: int) -> Callable[[int], float]:
+    """The learning rate's factor at each step; `onecycle` is linear up for 30 %, then linear down."""
+    total = steps * recipe.epochs
+
+    def factor(step: int) -> float:
+        done = step / total
+        if recipe.schedule == "step":
+            passed: int = sum(step >= milestone * steps for milestone in recipe.milestones)
+            return float(recipe.gamma**passed)
+        if recipe.schedule == "cosine":
+            return float((1 + torch.cos(torch.tensor(torch.pi * done)).item()) / 2)
+        if recipe.schedule == "onecycle":
+            return max(1e-3, min(done / 0.3, (1 - done) / 0.7))
+        return 1.0
+
+    return factor
+
+
+def training_identity(config: VictimConfig, seed: int, device: torch.device, threads: int, dataset: Dataset) -> str:
+    """What must be equal for a resumed run to equal an uninterrupted one."""
+    what = {
+        "victim": config.model_dump(exclude={"seeds"}),
+        "seed": seed,
+        "device": device.type,
+        "threads": threads,
+        "bf16": _mixed(config.train, device),
+        "torch": torch.__version__,
+        "dataset": dataset.source,
+        "split": [dataset.split_seed, *dataset.victim.images.shape],
+    }
+    return json.dumps(what, sort_keys=True)
+
+
+def _save(
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    curve: list[Epoch],
+) -> None:
+    state = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.last_epoch,
+        "curve": [asdict(point) for point in curve],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+) -> list[Epoch]:
+    """Load a checkpoint into model, optimizer and schedule, if there is one; the curve so far."""
+    if not path.exists():
+        return []
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["identity"] != identity:
+        raise ResumeError(
+            f"{path} belongs to another run: {_differing(state['identity'], identity)}; delete it to train afresh"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.last_epoch = state["schedule"]
+    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(schedule.last_epoch)
+    return [Epoch(**point) for point in state["curve"]]
+
+
+def _differing(old: str, new: str) -> str:
+    before, after = _flat(json.loads(old)), _flat(json.loads(new))
+    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    return ", ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys)
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def curve_table(curve: list[Epoch]) -> pd.DataFrame:
+    """The curve as a table, one row an epoch; empty where nothing was trained."""
+    return pd.DataFrame([asdict(point) for point in curve], columns=[field.name for field in fields(Epoch)])

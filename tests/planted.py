@@ -1,0 +1,48 @@
+"""A puzzle that a search can solve in seconds: what an attack must solve before its failure on another says anything.
+
+A small network reads scikit-learn's handwritten digits; its second dense layer, 32 x 32, is cut 4 x 4: 16! placements.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from scatterproof.config.study import DatasetConfig
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.running.seeds import seed_of
+from scatterproof.victims.data import Dataset, read_dataset
+
+SIDE, HIDDEN, BLOCK, STEPS = 8, 32, 8, 150
+CONFIG = VictimConfig(model="planted:network", input_size=SIDE, layer="3")
+
+
+def network() -> nn.Module:
+    """Logits [n, 10] of float [n, 3, 8, 8]: two hidden layers, the second of them scattered."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * SIDE * SIDE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, 10),
+    )  # fmt: skip
+
+
+def planted_puzzle(seed: int) -> tuple[Puzzle, Answer, Dataset]:
+    """The puzzle of a victim trained from this seed, with all 297 of the pirate's images and their labels."""
+    dataset = read_dataset(DatasetConfig(kind="digits"))
+    threat = ThreatModel(images=len(dataset.pirate), knows="labels")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("planted", seed))
+        model = network()
+    empty, _ = make_puzzle(model, CONFIG, dataset, threat, BLOCK, ("planted", seed))
+    _train(model, empty.inputs(dataset.victim.images), dataset.victim.labels)
+    return *make_puzzle(model.eval(), CONFIG, dataset, threat, BLOCK, ("planted", seed)), dataset
+
+
+def _train(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+    """Whole batches, no randomness."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        loss = F.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
