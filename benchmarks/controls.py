@@ -37,7 +37,7 @@ from scatterproof.attacks.search.hill_climbing import HillClimbing
 from scatterproof.attacks.search.random_search import RandomSearch
 from scatterproof.attacks.search.reinforce import Reinforce
 from scatterproof.blocks import Placement
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator

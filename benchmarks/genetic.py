@@ -35,7 +35,7 @@ from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.permutations import swap_mutation
 from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import Placement
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle

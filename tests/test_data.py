@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
 
 Arrays = dict[str, Any]

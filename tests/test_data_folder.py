@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims.data import DatasetError, read_dataset
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims import download
 from scatterproof.victims.data import DatasetError, read_dataset
 from scatterproof.victims.download import download_cifar100

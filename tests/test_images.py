@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims.data import DatasetError, read_dataset
 from scatterproof.victims.images import read_image
 

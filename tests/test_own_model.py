@@ -11,7 +11,8 @@ import small
 from scatterproof.attacks.base import Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.search.base import Machine
-from scatterproof.config.study import DatasetConfig, read_study
+from scatterproof.config.dataset import DatasetConfig
+from scatterproof.config.study import read_study
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.victims.data import Dataset, read_dataset

@@ -1,6 +1,6 @@
 """Read, split and store the dataset."""
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.running.job import light_job
 from scatterproof.victims.data import read_dataset, save_dataset
 

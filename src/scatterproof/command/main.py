@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scatterproof import __version__
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.forecast import forecast_of, left_words
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scatterproof", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cost = commands.add_parser("cost", help="every attempt's cost, what was wasted and why", description=__doc__)
     which = cost.add_mutually_exclusive_group()

@@ -10,7 +10,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ from scatterproof.evaluation.engine import DTYPES, Engine
 from scatterproof.evaluation.moves import CurrentPlacement, PlainPlacement
 from scatterproof.evaluation.split import features, split_at, whole
 from scatterproof.evaluation.targets import Scores, Targets
+from scatterproof.evaluation.trainable import Trainable, copies
 from scatterproof.puzzle import Puzzle
 from scatterproof.victims.models import dense_layers
 
@@ -158,7 +158,7 @@ class PlacementEvaluator:
         found = self.move_changes(placement)
         return found.add_(found.T.clone())
 
-    def trainable(self, block_at: torch.Tensor) -> "Trainable":
+    def trainable(self, block_at: torch.Tensor) -> Trainable:
         """The one scattered layer with block `block_at[p]` at position p, to be trained on, and what lies around it.
 
         Raises: ValueError where placements cannot be scored in batches.
@@ -284,19 +284,6 @@ class PlacementEvaluator:
             yield functional_call(self._split.tail, replaced, inputs) if replaced else self._split.tail(*inputs)
 
 
-class Trainable(NamedTuple):
-    """A layer to be trained, everything else frozen: `tail(linear(features[0], weight, bias), *features[1:])`.
-
-    weight [outputs, channels], folded over the copies, already times `scale` [outputs], the correction.
-    """
-
-    features: tuple[torch.Tensor, ...]
-    weight: torch.Tensor
-    bias: torch.Tensor
-    scale: torch.Tensor
-    tail: nn.Module
-
-
 class _Corrected(NamedTuple):
     """Per scattered layer: what multiplies each output's sum, and its bias, both [outputs]."""
 
@@ -309,10 +296,3 @@ def _bias(layer: nn.Linear) -> torch.Tensor:
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_features))
     return layer.bias.detach()
-
-
-def copies(features: torch.Tensor) -> int:
-    """How often each input stands in the layer's input [..., inputs], copies side by side: 1 if it does not."""
-    flat = features.reshape(-1, features.shape[-1])
-    boundaries = (flat[:, 1:] != flat[:, :-1]).any(0).nonzero().flatten() + 1
-    return gcd(flat.shape[1], *boundaries.tolist())

@@ -1,0 +1,1 @@
+"""The traffic of a layer that devices serve: the network, and its hijacks."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from scatterproof.config.study import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig
 from scatterproof.running.files import atomic
 from scatterproof.victims.arrays import Split, read_npz, to_split
 from scatterproof.victims.download import DatasetError, download_cifar100

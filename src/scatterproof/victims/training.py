@@ -17,6 +17,7 @@ from scatterproof.config.victim import INITIALISATION, TrainConfig, VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.running.device import has_fast_bf16
 from scatterproof.running.files import atomic
+from scatterproof.running.identity import differing
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.augment import augment
@@ -281,7 +282,7 @@ def _restore(
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["identity"] != identity:
         raise ResumeError(
-            f"{path} belongs to another run: {_differing(state['identity'], identity)}; delete it to train afresh"
+            f"{path} belongs to another run: {differing(state['identity'], identity)}; delete it to train afresh"
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -289,20 +290,6 @@ def _restore(
     for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * factor(schedule.last_epoch)
     return [Epoch(**point) for point in state["curve"]]
-
-
-def _differing(old: str, new: str) -> str:
-    before, after = _flat(json.loads(old)), _flat(json.loads(new))
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
-    return ", ".join(f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in keys)
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def curve_table(curve: list[Epoch]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.targets import Scores
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import atomic
+from scatterproof.running.identity import differing
 from scatterproof.running.interrupt import asked, stop_if_asked
 from scatterproof.running.seeds import torch_generator
 
@@ -262,9 +263,8 @@ def _restore(path: Path, identity: str, search: Search) -> None:
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["identity"] != identity:
-        old, new = json.loads(state["identity"]), json.loads(identity)
-        differing = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in new if old.get(key) != new.get(key)]
-        raise AttackError(f"{path} belongs to another run: {', '.join(differing)}; delete it to search afresh")
+        what = differing(state["identity"], identity)
+        raise AttackError(f"{path} belongs to another run: {what}; delete it to search afresh")
     for name in KEPT:
         setattr(search, name, state[name])
     if search.best is not None:

@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from scatterproof.attacks.training.fitting import Tensors
-from scatterproof.evaluation.evaluator import copies
 from scatterproof.evaluation.split import SplitModel, features, split_at, whole
+from scatterproof.evaluation.trainable import copies
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.models import build_model, dense_layers

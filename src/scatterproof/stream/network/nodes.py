@@ -1,7 +1,7 @@
 """The processes of the runtime: one starts all others and watches them; devices, sources, reducers. No torch.
 
 `python -m scatterproof.stream.network.nodes` reads the plan from its standard input, which stays open as long as the
-runtime's owner lives. It imports numpy and ZeroMQ once and forks the others, so that 64 devices start in about a second.
+runtime's owner lives. It imports numpy and ZeroMQ once and forks the others, so that 64 devices start in a second.
 Every process ends when that pipe does, however the owner died, and when its parent does; one that can't is killed.
 """
 
