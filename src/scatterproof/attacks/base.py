@@ -76,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True)
 class DirectAttack(ABC):
-    """An attack that computes. What it needs stands in `attack_grid.KNOWLEDGE` under its name."""
+    """An attack that computes. What it needs stands in `config.attacks.KNOWLEDGE` under its name."""
 
     name: ClassVar[str]
     reads: ClassVar[tuple[Known, ...]]  # what of its images it makes use of: `none` stands for the images alone
