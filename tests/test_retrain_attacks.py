@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import planted
 import small
-from scatterproof.attacks import DIRECT, planted
+from scatterproof.attacks import DIRECT
 from scatterproof.attacks.base import Copy, DirectAttack, Run
 from scatterproof.attacks.runner import make_direct
 from scatterproof.attacks.search.base import AttackError, Machine

@@ -115,8 +115,8 @@ def _marked(rows: list[dict[str, Any]], controls: Path) -> list[dict[str, Any]]:
     """The rows with each attack marked by its controls; as they are while the study has none yet."""
     if not controls.exists():
         return rows
-    from scatterproof.control_results import marked_all
-    from scatterproof.tables import read_table
+    from scatterproof.analysis.control_results import marked_all
+    from scatterproof.running.files import read_table
 
     known = read_table(str(controls))
     return [
