@@ -6,7 +6,7 @@ import os
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from scatterproof.config.attacks import NO_HYPERPARAMETERS, attack_jobs, attacks_on
+from scatterproof.config.attacks import attack_jobs, attack_settings_json, attacks_on
 from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.running.files import check_writable

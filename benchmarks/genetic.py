@@ -30,7 +30,7 @@ from pymoo.operators.mutation.inversion import InversionMutation
 from pymoo.optimize import minimize
 from scipy import stats
 
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine
 from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.permutations import swap_mutation
 from scatterproof.attacks.search.space import PlacementSpace

@@ -61,7 +61,7 @@ rule attack_puzzle:
     params:
         records=f"{RESULTS}/records",
         attacks=lambda wildcards: json.dumps(ATTACK_JOBS[int(wildcards.slice)]),
-        config=STUDY.attacks.model_dump_json(exclude=NO_HYPERPARAMETERS),
+        config=attack_settings_json(STUDY.attacks),
         seed=STUDY.seed,
         device=STUDY.run.device,
         memory_mb=STUDY.run.mem_mb // 2,

@@ -55,7 +55,7 @@ rule attack_fineness:
         gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
-        config=STUDY.attacks.model_dump_json(exclude=NO_HYPERPARAMETERS),
+        config=attack_settings_json(STUDY.attacks),
         seed=STUDY.seed,
         device=STUDY.run.device,
         memory_mb=STUDY.run.mem_mb // 2,

@@ -97,6 +97,7 @@ rule score_search:
     params:
         records=f"{RESULTS}/records",
         study=STUDY.study,
+        runs=lambda wildcards: runs_json(SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
         memory_mb=STUDY.run.mem_mb // 2,
         device=STUDY.run.device,
     message:

@@ -64,6 +64,7 @@ rule hijack_stream:
         records=f"{RESULTS}/records",
         cells=lambda wildcards: cells_json(stream_slice(wildcards)),
         held=[0.0, *STREAM_THREATS],
+        fingerprint=STUDY.attacks.fingerprint.model_dump_json(),
         device=STUDY.run.device,
     message:
         "hijacking the stream of {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
@@ -131,6 +132,7 @@ rule control_stream:
         threats=[threat.model_dump_json() for threat in STREAM_THREATS.values()],
         block_size=MAIN_SIZE,
         shuffles=STUDY.stream.control_shuffles,
+        fingerprint=STUDY.attacks.fingerprint.model_dump_json(),
         seed=STUDY.seed,
         device=STUDY.run.device,
     message:

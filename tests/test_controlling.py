@@ -5,8 +5,7 @@ import torch
 from scipy import stats
 
 import small
-from scatterproof.attacks.base import Copy, Placed
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Copy, Machine, Placed
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.evaluation.evaluator import PlacementEvaluator

@@ -10,15 +10,14 @@ import torch
 
 import small
 from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import Copy, DirectAttack, Placed, Reached, Run, Snapshot
-from scatterproof.attacks.search.base import AttackError, Machine
-from scatterproof.config.attacks import KNOWLEDGE, AttacksConfig, hyperparameters
+from scatterproof.attacks.base import AttackError, Copy, DirectAttack, Machine, Placed, Reached, Run, Snapshot
+from scatterproof.config.attacks import NEEDS, AttacksConfig, hyperparameters
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.judge import copied
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
-IMAGES = max(24, *(knowledge.images for knowledge in KNOWLEDGE.values()))
+IMAGES = max(24, *(knowledge.images for knowledge in NEEDS.values()))
 # Smaller than their defaults, so that a tiny puzzle takes no longer than it must.
 TINY: dict[str, dict[str, Any]] = {
     "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": (0.01,)},
@@ -34,7 +33,7 @@ each_attack = pytest.mark.parametrize("name", DIRECT)
 
 def threat(name: str, share: float = 1.0) -> ThreatModel:
     """What grants the attack all that it needs."""
-    knowledge = KNOWLEDGE[name]
+    knowledge = NEEDS[name]
     return ThreatModel(
         share=share, scatter=knowledge.scatter[0], images=IMAGES, knows=knowledge.knows[-1], base_model=True
     )  # fmt: skip
@@ -64,7 +63,7 @@ def tensors(reached: Reached) -> dict[str, torch.Tensor]:
 
 
 def test_every_attack_says_what_it_needs() -> None:
-    assert set(DIRECT) == set(KNOWLEDGE)
+    assert set(DIRECT) == set(NEEDS)
     assert all(name == kind.name for name, kind in DIRECT.items())
 
 
@@ -104,7 +103,7 @@ def test_the_same_puzzle_gives_the_same_bits(name: str) -> None:
 
 def lacking(name: str) -> Iterator[ThreatModel]:
     """For each thing that the attack needs a threat that grants all but that."""
-    knowledge, full = KNOWLEDGE[name], threat(name)
+    knowledge, full = NEEDS[name], threat(name)
     if knowledge.images:
         yield full.model_copy(update={"images": knowledge.images - 1})
     if "none" not in knowledge.knows:
@@ -130,7 +129,7 @@ def test_withheld_attacks_never_see_the_blocks(name: str) -> None:
     other = replace(held, blocks=held.blocks[torch.randperm(len(held.blocks), generator=generator)] * 0.5)
     last, before = make(name).run(other, HERE)[-1].reached, ran(name)[-1].reached
     same = all(torch.equal(value, tensors(before)[key]) for key, value in tensors(last).items())
-    assert same == (KNOWLEDGE[name].role != "blocks")
+    assert same == (NEEDS[name].role != "blocks")
 
 
 @each_attack

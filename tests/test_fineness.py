@@ -12,9 +12,8 @@ import torch
 import report_tables as made_up
 import small
 from scatterproof.analysis.tables import FINENESS_COLUMNS, fineness_table
-from scatterproof.attacks.base import Run
+from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
-from scatterproof.attacks.search.base import Machine
 from scatterproof.check import CheckError, check_study
 from scatterproof.config.fineness import FinenessConfig
 from scatterproof.config.study import PruneConfig, Study, StudyError, parse_study

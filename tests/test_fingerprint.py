@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small
-from scatterproof.attacks.base import Copy, Placed, Run, Snapshot
+from scatterproof.attacks.base import AttackError, Copy, Machine, Placed, Run, Snapshot
 from scatterproof.attacks.fingerprint import attack as fingerprint
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings, made_up_images
 from scatterproof.attacks.fingerprint.evidence import group_evidence, unit_evidence
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
-from scatterproof.attacks.search.base import AttackError, Machine
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.attacks import Knowledge
 from scatterproof.judging.judge import placed

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 import small
-from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.base import Machine, Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
-from scatterproof.attacks.search.base import Machine
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.study import read_study
 from scatterproof.config.victim import TrainConfig, VictimConfig

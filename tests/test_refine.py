@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 import small
 from planted import planted_puzzle
-from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.base import Machine, Placed, Run
 from scatterproof.attacks.held_out import clearly_lower, image_losses, scorers, supported
 from scatterproof.attacks.prior import Prior, matched
 from scatterproof.attacks.proposals import best_cycles
 from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.relax import Relax, sinkhorn
-from scatterproof.attacks.search.base import Machine
 from scatterproof.blocks import invert, placements_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.evaluation.evaluator import PlacementEvaluator

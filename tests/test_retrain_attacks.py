@@ -9,19 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scatterproof.attacks.training.retrain import Blocks, Layer, assembled
 from torch import nn
 
 import planted
 import small
 from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import Copy, DirectAttack, Run
+from scatterproof.attacks.base import AttackError, Copy, DirectAttack, Machine, Run
 from scatterproof.attacks.runner import make_direct
-from scatterproof.attacks.search.base import AttackError, Machine
 from scatterproof.attacks.training import fitting
 from scatterproof.attacks.training.cached import cache as cached
 from scatterproof.attacks.training.fitting import Fit, Start
-from scatterproof.attacks.training.retrain import Blocks, Layer, assembled
-from scatterproof.config.attacks import KNOWLEDGE, AttackGrid, AttacksConfig, attacks_on
+from scatterproof.config.attacks import NEEDS, AttackGrid, AttacksConfig, attacks_on
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
@@ -42,7 +41,7 @@ LIGHT: dict[str, dict[str, Any]] = {
     "blocks": {"updates": 120},
     "surrogate": {"updates": 160, "models": ({"width": 1.0}, {"model": "small:narrow"}), "train": {"lr": 0.05}},
 }
-WITHHELD = [name for name in LIGHT if KNOWLEDGE[name].role == "withheld"]
+WITHHELD = [name for name in LIGHT if NEEDS[name].role == "withheld"]
 
 
 def light(name: str, **keys: Any) -> DirectAttack:

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
+from scatterproof.attacks.search.runner import make_attack, search
+from scatterproof.attacks.search.store import load_results, save_results, score_results
 
 import small
 from scatterproof.analysis.tables import COST_COLUMNS, search_table, trajectory_table
 from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.search.base import Attack, AttackError, AttackResult, Machine
-from scatterproof.attacks.search.runner import make_attack, search
-from scatterproof.attacks.search.store import load_results, save_results, score_results
 from scatterproof.config.search import (
     AttackName,
     PlateauConfig,

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import small
-from scatterproof.attacks.base import Placed, Run
+from scatterproof.attacks.base import AttackError, Machine, Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings, in_order
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of, shared_out
-from scatterproof.attacks.search.base import AttackError, Machine
 from scatterproof.blocks import Layout
 from scatterproof.judging.control_victims import with_random_layers
 from scatterproof.judging.controls import planted, right_places, wilson

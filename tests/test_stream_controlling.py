@@ -11,8 +11,7 @@ from torch import nn
 import small
 from scatterproof.analysis.tables import ATTACK_COLUMNS
 from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
-from scatterproof.attacks.base import Placed
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine, Placed
 from scatterproof.config.stream import Obfuscation, StreamCell, StreamConfig, held_services, service_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.control_victims import with_random_layers

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from scatterproof.attacks.base import Run
-from scatterproof.attacks.search.base import AttackError, Machine
+from scatterproof.attacks.base import AttackError, Machine, Run
 from scatterproof.config.stream import Obfuscation
 from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups
 from scatterproof.judging.judge import placed

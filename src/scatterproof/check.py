@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.attacks.search.base import AttackError
-from scatterproof.attacks.search.runner import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.config.attacks import attacks_on
 from scatterproof.config.fineness import LEAST_BLOCKS
-from scatterproof.config.search import search_runs, threats
+from scatterproof.config.search import threats
 from scatterproof.config.stream import stream_threats
 from scatterproof.config.study import Study
 from scatterproof.config.victim import INITIALISATION, VictimConfig
@@ -38,11 +36,6 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
                 f"{key} is {count}, but the pirate has {len(dataset.pirate.labels)} images: "
                 "lower it, or raise dataset.pirate"
             )
-    for run in search_runs(study.search):
-        try:
-            make_attack(study.search, run)
-        except AttackError as error:
-            raise CheckError(f"search.{error}") from None
     victims = [study.victim_config(name) for name in study.names]
     missing = missing_classes(dataset.victim, dataset.classes)
     if missing and any(config.kind == "train" for config in victims):

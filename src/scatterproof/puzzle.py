@@ -5,9 +5,11 @@ the blocks held in a shuffled order, the pirate's images, and labels or logits c
 another file. The shuffle's generator is derived from the study's and victim's seed alone, never from an attack's.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,17 @@ class Puzzle:
         """uint8 images as the network takes them."""
         return to_input(images, self.config.input_size, self.mean, self.std)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that the pirate holds; equal for equal puzzles."""
+        digest = hashlib.blake2b(f"{self.config.model_dump_json()} {self.classes}".encode(), digest_size=16)
+        given = (self.blocks, self.shapes, self.images, self.labels, self.logits)
+        named = (part[name] for part in (self.state, self.base or {}) for name in sorted(part))
+        for tensor in (*given, *named):
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write atomically as one safetensors file."""
         tensors = {f"state/{name}": value for name, value in self.state.items()}
@@ -106,6 +119,13 @@ class Puzzle:
             threat=ThreatModel.model_validate(meta["threat"]),
             base=base or None,
         )
+
+
+def with_images(puzzle: Puzzle, count: int) -> Puzzle:
+    """The same puzzle with the first so many of its images."""
+    first = slice(count)
+    labels, logits = (None if each is None else each[first] for each in (puzzle.labels, puzzle.logits))
+    return replace(puzzle, images=puzzle.images[first], labels=labels, logits=logits)
 
 
 @dataclass(frozen=True)

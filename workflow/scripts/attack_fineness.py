@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from scatterproof.attacks.base import Machine
 from scatterproof.attacks.runner import attack
-from scatterproof.attacks.search.base import Machine
 from scatterproof.attacks.store import save_found
-from scatterproof.config.attacks import AttacksConfig
+from scatterproof.config.attacks import AttackSettings
 from scatterproof.config.fineness import ATTACK
 from scatterproof.judging.fineness import in_folder
 from scatterproof.puzzle import Puzzle
@@ -13,7 +13,7 @@ from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 with compute_job(snakemake, "fineness", params.device, True, [ATTACK]) as job:
-    config = AttacksConfig.model_validate_json(params.config)
+    config = AttackSettings.model_validate_json(params.config)
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
     output = Path(snakemake.output[0])
     found = {}

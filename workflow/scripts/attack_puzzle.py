@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
+from scatterproof.attacks.base import Machine
 from scatterproof.attacks.runner import attack
-from scatterproof.attacks.search.base import Machine
 from scatterproof.attacks.store import save_found
-from scatterproof.config.attacks import AttacksConfig
+from scatterproof.config.attacks import AttackSettings
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.job import compute_job
 
@@ -14,7 +14,7 @@ params, wildcards = snakemake.params, snakemake.wildcards
 names = json.loads(params.attacks)
 distinct = sorted({name for each in names.values() for name in each})
 with compute_job(snakemake, "attacks", params.device, True, distinct) as job:
-    config = AttacksConfig.model_validate_json(params.config)
+    config = AttackSettings.model_validate_json(params.config)
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
     output = Path(snakemake.output[0])
     key = (params.seed, wildcards.victim, int(wildcards.seed))

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from scatterproof.analysis.verdict import CONTROL_COLUMNS
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.victim import VictimConfig
 from scatterproof.judging.controls import Controls, controlled

@@ -3,7 +3,9 @@
 import pandas as pd
 
 from scatterproof.analysis.verdict import CONTROL_COLUMNS
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.stream import cells_of_json
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
@@ -19,7 +21,8 @@ with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
     victim = load_model(about, dataset.classes, inputs.model)
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     machine = Machine(job.device, snakemake.threads)
-    controls = StreamControls(victim, about, dataset, params.block_size, params.shuffles, key, machine)
+    fingerprint = Fingerprint(FingerprintSettings.model_validate_json(params.fingerprint))
+    controls = StreamControls(victim, about, dataset, params.block_size, params.shuffles, key, machine, fingerprint)
     threats = {threat.share: threat for threat in map(ThreatModel.model_validate_json, params.threats)}
     rows = [row for cell in cells_of_json(params.services) for row in controls.rows(cell, threats[cell.held])]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}

@@ -3,7 +3,9 @@
 import time
 from pathlib import Path
 
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.stream import cells_of_json
 from scatterproof.judging.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
 from scatterproof.puzzle import Puzzle
@@ -14,6 +16,8 @@ with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
     puzzles = {held: Puzzle.load(Path(path)) for held, path in zip(params.held, inputs.puzzles, strict=True)}
     machine = Machine(job.device, snakemake.threads)
     started = time.monotonic()
-    found = list(hijack_cells(cells_of_json(params.cells), puzzles, load_arrays(Path(inputs.traffic)), machine))
+    fingerprint = Fingerprint(FingerprintSettings.model_validate_json(params.fingerprint))
+    traffic = load_arrays(Path(inputs.traffic))
+    found = list(hijack_cells(cells_of_json(params.cells), puzzles, traffic, machine, fingerprint))
     job.meter.attacks["hijack"] = (time.monotonic() - started) / 60
     save_arrays(Path(snakemake.output[0]), found_arrays(found))

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from scatterproof.analysis.tables import search_table
-from scatterproof.attacks.search.store import load_results, score_results
+from scatterproof.attacks.store import load_found
+from scatterproof.config.search import runs_from_json
 from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.search_scores import search_rows
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import compute_job
@@ -14,7 +16,7 @@ params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.inp
 with compute_job(snakemake, "search", params.device) as job:
     puzzle, test = Puzzle.load(Path(inputs.puzzle)), load_dataset(inputs.dataset).test
     evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
-    rows = score_results(evaluator, load_results(Path(inputs.found)))
+    rows = search_rows(evaluator, runs_from_json(params.runs), load_found(Path(inputs.found)))
     about = {
         "study": params.study,
         "victim_seed": int(wildcards.seed),

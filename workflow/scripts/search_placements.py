@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scatterproof.attacks.search.base import Machine
-from scatterproof.attacks.search.runner import search
-from scatterproof.attacks.search.store import save_results
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.runner import search
+from scatterproof.attacks.store import save_found
 from scatterproof.config.search import SearchConfig, runs_from_json
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.job import compute_job
@@ -18,4 +18,4 @@ with compute_job(snakemake, "search", params.device, True, sorted({run.attack fo
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     puzzle = Puzzle.load(Path(snakemake.input[0]))
-    save_results(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))
+    save_found(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))

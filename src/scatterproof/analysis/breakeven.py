@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from scatterproof.analysis.statistics import bootstrap_means, kinds, percentile_interval
 from scatterproof.analysis.tables import COST_COLUMNS, HEAD
-from scatterproof.config.attacks import KNOWLEDGE
+from scatterproof.config.attacks import NEEDS
 from scatterproof.config.retraining import OWN
 
 LEVELS = (0.25, 0.5, 0.75, 0.9, 0.95)
@@ -95,7 +95,7 @@ def training_runs(retraining: pd.DataFrame) -> pd.DataFrame:
 
 def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
     """Every point of every attack on the blocks, likewise; where it evaluates no placements, its steps are counted."""
-    withheld = [name for name in KNOWLEDGE if KNOWLEDGE[name].role == "withheld"]
+    withheld = [name for name in NEEDS if NEEDS[name].role == "withheld"]
     if trajectory is None or trajectory["attack"].isin(withheld).all():
         return pd.DataFrame(columns=[*HEAD, *KIND, "run", "step", "minutes", "accuracy"])
     found = kinds(trajectory[~trajectory["attack"].isin(withheld)])

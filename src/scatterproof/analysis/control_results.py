@@ -7,7 +7,7 @@ finds what is not there. Neither is chosen as the best, and wherever one is name
 import numpy as np
 import pandas as pd
 
-from scatterproof.config.attacks import KNOWLEDGE, taught_by
+from scatterproof.config.attacks import NEEDS, taught_by
 from scatterproof.config.stream import WITH_STREAM, service_of
 from scatterproof.config.threat import knows_of
 
@@ -40,7 +40,7 @@ def state_of(attack: str, controls: pd.DataFrame) -> str:
 
 def reads_blocks(attack: str) -> bool:
     """Whether an attack is of the kind that needs controls; searches and hijacks are."""
-    return KNOWLEDGE[attack].role == "blocks" if attack in KNOWLEDGE else attack != CEILING
+    return NEEDS[attack].role == "blocks" if attack in NEEDS else attack != CEILING
 
 
 def with_controls(table: pd.DataFrame, controls: pd.DataFrame, attack: str = "attack") -> pd.DataFrame:

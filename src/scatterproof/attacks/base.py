@@ -1,29 +1,48 @@
-"""Attacks that compute a copy of the model rather than search for one: what each must know, what it reaches and when.
+"""What every attack shares: settings, what it is given, what it reaches and when, and what a finished run is known by.
 
-An attack is a frozen dataclass of hyperparameters. It is given the puzzle and where it runs, and yields what it has
-reached as it goes. A finished attack is kept in the run's folder; what takes longer than minutes keeps checkpoints
-there of its own. A run that was killed ends, on a CPU, the same to the bit.
+An attack is made of its settings and of the attacks that it calls. It is given the puzzle and where it runs, and yields
+what it has reached as it goes. A finished attack is kept in the run's folder; what takes longer than minutes keeps
+checkpoints there of its own. A run that was killed ends, on a CPU, the same to the bit.
 """
 
 import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from scatterproof.attacks.search.base import AttackError, Machine
-from scatterproof.config.attacks import KNOWLEDGE, Knowledge, Known
+from scatterproof.blocks import Placement
+from scatterproof.config.settings.base import Known, Needs, Settings
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.errors import UserError
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 
+S = TypeVar("S", bound=Settings)
+A = TypeVar("A", bound="Attack[Any]")
+
 KEPT_CANDIDATES = 16  # positions of each block whose beliefs are kept, the likeliest
+
+
+class AttackError(UserError):
+    """An attack that this puzzle does not allow."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What may change the rounding: recorded, and a result of another one is not taken up."""
+
+    device: torch.device
+    threads: int
+    precision: str = "fp32"
+    memory_mb: int = 2000
 
 
 @dataclass(frozen=True)
@@ -32,13 +51,17 @@ class Placed:
 
     placement int64 [blocks]; candidates int64 and beliefs float32 [blocks, k]: the likeliest positions of each block
     and their probabilities; what they leave to one is spread over all other positions. Nothing calibrates them.
-    evaluations: placements scored on the pirate's images so far.
+    evaluations: placements scored on the pirate's images so far. Of a search also: fitness, the best one so far,
+    higher is better; generation; and minutes of its own, those before a kill included.
     """
 
     placement: torch.Tensor
     candidates: torch.Tensor
     beliefs: torch.Tensor
     evaluations: int = 0
+    fitness: float | None = None
+    generation: int | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,24 +90,49 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and on which draws an attack runs; work: a folder for its checkpoints, None for none."""
+    """Where and on which draws an attack runs.
+
+    work: a folder for its checkpoints, None for none; start: a placement that is leaked to it; scorer: of placements on
+    the puzzle's images, made before; searches of one puzzle share it.
+    """
 
     machine: Machine
     key: tuple[int | str, ...] = ()
     work: Path | None = None
+    start: Placement | None = None
+    scorer: PlacementEvaluator | None = None
 
 
-@dataclass(frozen=True)
-class DirectAttack(ABC):
-    """An attack that computes. What it needs stands in `config.attacks.KNOWLEDGE` under its name."""
+class Attack(ABC, Generic[S]):
+    """An attack of the name under which its settings stand in `config.attacks.AttackSettings`.
+
+    Settings: the class of these; calls: the attacks that it calls; reads: what of its images it makes use of, `none`
+    stands for the images alone.
+    """
 
     name: ClassVar[str]
-    reads: ClassVar[tuple[Known, ...]]  # what of its images it makes use of: `none` stands for the images alone
+    Settings: ClassVar[type[Any]]
+    calls: ClassVar[tuple[type["Attack[Any]"], ...]] = ()
+    reads: ClassVar[tuple[Known, ...]]
+
+    def __init__(self, settings: S | None = None, called: Iterable["Attack[Any]"] = (), **changes: Any) -> None:
+        """settings: or, in short, those that differ from the defaults; called: attacks with other settings than those.
+
+        Raises: pydantic.ValidationError where a setting is out of range.
+        """
+        self.settings: S = self.Settings(**changes) if settings is None else settings
+        given = {type(each): each for each in called}
+        self.called = {kind: given[kind] if kind in given else kind() for kind in self.calls}
+
+    def calling(self, kind: type[A]) -> A:
+        """The attack of this kind that this one calls."""
+        called: A = self.called[kind]  # type: ignore[assignment]
+        return called
 
     @property
-    def knowledge(self) -> Knowledge:
+    def needs(self) -> Needs:
         """What a threat must grant."""
-        return KNOWLEDGE[self.name]
+        return self.settings.needs
 
     @abstractmethod
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Reached]:
@@ -92,25 +140,27 @@ class DirectAttack(ABC):
 
     def check(self, threat: ThreatModel) -> None:
         """Raises: AttackError where the threat grants less than the attack needs."""
-        missing = self.knowledge.missing(threat)
+        missing = self.needs.missing(threat)
         if missing:
             raise AttackError(f"{self.name} needs {missing}")
 
     def run(self, puzzle: Puzzle, run: Run) -> list[Snapshot]:
         """Every step with the minutes until then, all that the attack does included. Raises: AttackError."""
         self.check(puzzle.threat)
-        if self.knowledge.role == "withheld":
+        if self.needs.role == "withheld":
             puzzle = without_blocks(puzzle)
-        found: list[Snapshot] = []
+        snapshots: list[Snapshot] = []
         started = time.perf_counter()
         for reached in self.steps(puzzle, run):
             minutes = (time.perf_counter() - started) / 60
             if isinstance(reached, Copy):
                 minutes, reached = minutes + reached.earlier, replace(reached, earlier=0.0)
-            found.append(Snapshot(minutes, reached))
-            print(f"{self.name}: step {len(found)}, {minutes * 60:.1f} s{_certainty(reached)}")
-            stop_if_asked(f"in step {len(found)}")
-        return found
+            elif reached.minutes is not None:
+                minutes, reached = reached.minutes, replace(reached, minutes=None)
+            snapshots.append(Snapshot(minutes, reached))
+            print(f"{self.name}: step {len(snapshots)}, {minutes * 60:.1f} s{_certainty(reached)}")
+            stop_if_asked(f"in step {len(snapshots)}")
+        return snapshots
 
     @classmethod
     def used(cls, threat: ThreatModel) -> Known | None:
@@ -119,28 +169,33 @@ class DirectAttack(ABC):
             return threat.knows
         return "none" if "none" in cls.reads else None
 
+    def described(self) -> dict[str, Any]:
+        """The attack's settings, with those of every attack that it calls."""
+        called = {each.name: each.described() for each in self.called.values()}
+        return self.settings.model_dump(mode="json") | ({"calls": called} if called else {})
+
     def identity(self, puzzle: Puzzle, run: Run) -> str:
-        """What must be equal for a finished run to be that of the same attack on the same puzzle."""
-        digest = hashlib.blake2b(digest_size=16)
-        for tensor in (puzzle.blocks, puzzle.shapes, puzzle.images, puzzle.labels, puzzle.logits):
-            if tensor is not None:
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        for name in sorted(puzzle.state):
-            digest.update(puzzle.state[name].cpu().contiguous().numpy().tobytes())
-        for name in sorted(puzzle.base or {}):
-            digest.update((puzzle.base or {})[name].cpu().contiguous().numpy().tobytes())
+        """What must be equal for a finished run, or one under way, to be that of the same attack on the same puzzle."""
+        start = run.start and hashlib.blake2b(run.start.positions.cpu().numpy().tobytes(), digest_size=16).hexdigest()
         what = {
             "attack": self.name,
-            **asdict(self),
+            "settings": self.described(),
             "threat": puzzle.threat.name,
             "key": list(run.key),
+            "start": start,
             "device": run.machine.device.type,
             "threads": run.machine.threads,
+            "precision": run.machine.precision,
             "memory_mb": run.machine.memory_mb,
             "torch": torch.__version__,
-            "puzzle": digest.hexdigest(),
+            "puzzle": puzzle.digest,
         }
         return json.dumps(what, sort_keys=True)
+
+    def file_name(self, puzzle: Puzzle, run: Run) -> str:
+        """Of the run's files, without what they end on: the attack's name and its identity's digest."""
+        digest = hashlib.blake2b(self.identity(puzzle, run).encode(), digest_size=8).hexdigest()
+        return f"{self.name}.{digest}"
 
 
 def without_blocks(puzzle: Puzzle) -> Puzzle:

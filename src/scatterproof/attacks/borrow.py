@@ -1,20 +1,19 @@
 """The pirate that puts the public base model's layer where the victim's was withheld: what `prior` must beat."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
-from scatterproof.attacks.base import Copy, DirectAttack, Reached, Run
-from scatterproof.attacks.search.base import AttackError
-from scatterproof.config.attacks import Known
+from scatterproof.attacks.base import Attack, AttackError, Copy, Reached, Run
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.training import BorrowSettings
 from scatterproof.puzzle import Puzzle
 
 
-@dataclass(frozen=True)
-class Borrow(DirectAttack):
+class Borrow(Attack[BorrowSettings]):
     """The network as the puzzle gives it, every scattered weight the base model's."""
 
     name: ClassVar[str] = "borrow"
+    Settings = BorrowSettings
     reads: ClassVar[tuple[Known, ...]] = ()
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Reached]:

@@ -8,29 +8,29 @@ places half of the blocks by itself, this places nearly all.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
 
-from scatterproof.attacks.base import KEPT_CANDIDATES, DirectAttack, Placed, Run
+from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, AttackError, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings
-from scatterproof.attacks.search.base import AttackError
-from scatterproof.config.attacks import Known
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.blocks import PriorSettings
 from scatterproof.puzzle import Puzzle
 
 CANDIDATES = 6_000_000  # blocks times positions held: all, up to a few thousand blocks
 CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Prior(DirectAttack):
+class Prior(Attack[PriorSettings]):
     """Assignment to the base, then the guided fingerprint. Needs no images: without them it makes some up."""
 
     name: ClassVar[str] = "prior"
+    Settings = PriorSettings
+    calls = (Fingerprint,)
     reads: ClassVar[tuple[Known, ...]] = ("none",)
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
@@ -46,7 +46,7 @@ class Prior(DirectAttack):
         there = base[first.placement.to(device)]
         share = float((blocks.flatten(1) * there).sum(dtype=torch.float64) / there.square().sum(dtype=torch.float64))
         around = find_surroundings(puzzle, name, device)
-        yield from Fingerprint().placements(blocks, shapes, around, max(share, 0.0) * base)
+        yield from self.calling(Fingerprint).placements(blocks, shapes, around, max(share, 0.0) * base)
 
 
 def matched(flat: torch.Tensor, base: torch.Tensor, shapes: torch.Tensor, places: torch.Tensor) -> Placed:

@@ -16,12 +16,12 @@ blocks are corrected for as the judge does, by each row's share held; a block ma
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
-from scatterproof.attacks.base import DirectAttack, Placed, Run
+from scatterproof.attacks.base import Attack, Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings
 from scatterproof.attacks.guide import trained_change, trained_losses
@@ -29,7 +29,8 @@ from scatterproof.attacks.held_out import clearly_lower, image_losses, scorers, 
 from scatterproof.attacks.proposals import best_cycles, best_swaps
 from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import invert, placements_of
-from scatterproof.config.attacks import Known
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.blocks import RefineSettings
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.moves import moved
 from scatterproof.puzzle import Puzzle
@@ -40,8 +41,7 @@ FINGERPRINTED = 300  # images: more of them cost it time and tell it little
 MOVED = 0.5  # of a moved block's belief goes to its new place
 
 
-@dataclass(frozen=True)
-class Refine(DirectAttack):
+class Refine(Attack[RefineSettings]):
     """Swaps and cycles of three from a fingerprint.
 
     held_out: the share of the images that the stop is decided on; rates: of the guide's training, each tried;
@@ -50,20 +50,15 @@ class Refine(DirectAttack):
     """
 
     name: ClassVar[str] = "refine"
+    Settings = RefineSettings
+    calls = (Fingerprint,)
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
-
-    held_out: float = 0.3
-    rates: Sequence[float] = (0.003, 0.01, 0.03)
-    steps_trained: int = 100
-    proposals: int = 256
-    sweeps: int = 40
-    patience: int = 3
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The fingerprint's placement, where needed the guided one, then the best so far after 1, 2, 4, ... sweeps."""
-        start = Fingerprint().placed(_fewer(puzzle), run.machine.device)
+        start = self.calling(Fingerprint).placed(_fewer(puzzle), run.machine.device)
         yield start
-        learn, held = scorers(puzzle, run, self.name, self.held_out)
+        learn, held = scorers(puzzle, run, self.name, self.settings.held_out)
         if learn.engine is None:
             print("refine: the network can't be cut at the layer, the fingerprint's placement stays")
             return
@@ -82,7 +77,10 @@ class Refine(DirectAttack):
         generator = torch_generator("attack", self.name, *run.key, "guide")
         space = PlacementSpace(puzzle, torch.device("cpu"))
         anywhere = space.placements(space.random(1, generator)[0])
-        changes = [trained_change(learn, anywhere, self.steps_trained, rate, generator) for rate in self.rates]
+        changes = [
+            trained_change(learn, anywhere, self.settings.steps_trained, rate, generator)
+            for rate in self.settings.rates
+        ]
         losses = [trained_losses(held, anywhere, change) for change in changes]
         return changes, min(losses, key=lambda one: float(one.mean()))
 
@@ -94,7 +92,7 @@ class Refine(DirectAttack):
         blocks, shapes = puzzle.blocks.to(device), puzzle.shapes.to(device)
         found = []
         for guide in guides:
-            steps = Fingerprint().placements(blocks, shapes, around, guide)
+            steps = self.calling(Fingerprint).placements(blocks, shapes, around, guide)
             found.append((float(image_losses(held, next(steps).placement).mean()), steps))
         *_, last = min(found, key=lambda one: one[0])[1]
         return last
@@ -105,15 +103,15 @@ class Refine(DirectAttack):
         """Moves from a placement of every block. first: the fingerprint's held-out losses."""
         placement = best = start.placement
         least = image_losses(held, placement)
-        evaluations, waited = len(self.rates) + 3, 0
-        for sweep in range(1, self.sweeps + 1):
+        evaluations, waited = len(self.settings.rates) + 3, 0
+        for sweep in range(1, self.settings.sweeps + 1):
             placement, scored = self._sweep(learn, placement)
             losses = image_losses(held, placement)
             evaluations += scored + 1
             waited += 1
             if supported(held, losses, least, first):
                 best, least, waited = placement, losses, 0
-            over = waited >= self.patience or scored == 0 or sweep == self.sweeps
+            over = waited >= self.settings.patience or scored == 0 or sweep == self.settings.sweeps
             if over or sweep & (sweep - 1) == 0:
                 yield _placed(best, start, evaluations)
             if over:
@@ -124,7 +122,10 @@ class Refine(DirectAttack):
         """The placement after the moves of one sweep, and how many placements were scored; none where nothing gains."""
         at = learn.at(placement)
         block_at = invert(placement.to(learn.device), learn.layout.positions)
-        swaps, cycles = best_swaps(learn, placement, self.proposals), best_cycles(learn, placement, self.proposals)
+        swaps, cycles = (
+            best_swaps(learn, placement, self.settings.proposals),
+            best_cycles(learn, placement, self.settings.proposals),
+        )
         losses = torch.cat([at.score(moves).loss for moves in (swaps, cycles) if len(moves)])
         now = learn.score_population(placement[None]).loss
         good = (losses < now).nonzero().flatten()

@@ -10,18 +10,18 @@ Rows are corrected for missing blocks by the share that the mixtures fill.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
-from scatterproof.attacks.base import KEPT_CANDIDATES, DirectAttack, Placed, Run
+from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, AttackError, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.held_out import image_losses, scorers, supported
-from scatterproof.attacks.search.base import AttackError
 from scatterproof.attacks.search.space import PlacementSpace
-from scatterproof.config.attacks import Known
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.blocks import RelaxSettings
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import torch_generator
@@ -32,23 +32,15 @@ UNLIKELY = 1e-4  # the least belief that a logit starts from
 MOST = 10**7  # blocks times positions held
 
 
-@dataclass(frozen=True)
-class Relax(DirectAttack):
+class Relax(Attack[RelaxSettings]):
     """held_out: the share of the images that the choice is made on; steps_taken: of Adam at most; samples: of Gumbel
     noise in a step, and noise: its size; rate: of Adam; hot, cold: the first and the last temperature; start: of the
     logits."""
 
     name: ClassVar[str] = "relax"
+    Settings = RelaxSettings
+    calls = (Fingerprint,)
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
-
-    held_out: float = 0.3
-    steps_taken: int = 60
-    samples: int = 2
-    rate: float = 0.1
-    hot: float = 1.0
-    cold: float = 0.2
-    noise: float = 0.3
-    start: Literal["fingerprint", "nothing"] = "fingerprint"
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The start, then the best so far at each rounding."""
@@ -57,10 +49,11 @@ class Relax(DirectAttack):
                 f"relax holds a number for each block and position, at most {MOST}: {len(puzzle.blocks)} x "
                 f"{puzzle.layout.positions} are more; expected larger blocks"
             )
+        settings = self.settings
         generator = torch_generator("attack", self.name, *run.key)
         best = self._start(puzzle, run, generator)
         yield best
-        learn, held = scorers(puzzle, run, self.name, self.held_out)
+        learn, held = scorers(puzzle, run, self.name, settings.held_out)
         if learn.engine is None:
             print("relax: the network can't be cut at the layer, the start stays")
             return
@@ -68,25 +61,25 @@ class Relax(DirectAttack):
         logits = self._logits(best, puzzle.layout.positions).to(run.machine.device).requires_grad_()
         shape_of, shape_at = (numbers.to(run.machine.device) for numbers in _shapes(puzzle))
         possible = shape_of[:, None] == shape_at
-        optimizer = torch.optim.Adam([logits], lr=self.rate)
-        for step in range(1, self.steps_taken + 1):
-            temperature = self.hot * (self.cold / self.hot) ** (step / self.steps_taken)
-            mixtures = sinkhorn((logits + self.noise * self._gumbel(logits, generator)) / temperature, possible)
+        optimizer = torch.optim.Adam([logits], lr=settings.rate)
+        for step in range(1, settings.steps_taken + 1):
+            temperature = settings.hot * (settings.cold / settings.hot) ** (step / settings.steps_taken)
+            mixtures = sinkhorn((logits + settings.noise * self._gumbel(logits, generator)) / temperature, possible)
             _, gradient = learn.engine.mixed(mixtures.detach())
             optimizer.zero_grad()
-            mixtures.backward(gradient / self.samples)
+            mixtures.backward(gradient / settings.samples)
             optimizer.step()
-            if step % ROUND_EVERY == 0 or step == self.steps_taken:
+            if step % ROUND_EVERY == 0 or step == settings.steps_taken:
                 rounded = _rounded(logits.detach() / temperature, shape_of, shape_at)
                 losses = image_losses(held, rounded.placement)
                 if supported(held, losses, least, first):
                     least, best = losses, rounded
-                yield replace(best, evaluations=step * self.samples)
+                yield replace(best, evaluations=step * settings.samples)
             stop_if_asked(f"in step {step}")
 
     def _start(self, puzzle: Puzzle, run: Run, generator: torch.Generator) -> Placed:
-        if self.start == "fingerprint":
-            return Fingerprint().placed(puzzle, run.machine.device)
+        if self.settings.start == "fingerprint":
+            return self.calling(Fingerprint).placed(puzzle, run.machine.device)
         space = PlacementSpace(puzzle, torch.device("cpu"))
         placement = space.placements(space.random(1, generator)[0])
         even = torch.full((len(placement), 1), 1 / puzzle.layout.positions)
@@ -94,14 +87,14 @@ class Relax(DirectAttack):
 
     def _logits(self, start: Placed, positions: int) -> torch.Tensor:
         """The start's beliefs as logits [blocks, positions]."""
-        if self.start == "nothing":
+        if self.settings.start == "nothing":
             return torch.zeros(len(start.placement), positions)
         found = torch.full((len(start.placement), positions), UNLIKELY)
         return found.scatter_(1, start.candidates, start.beliefs.clamp(min=UNLIKELY)).log()
 
     def _gumbel(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Gumbel noise [samples, blocks, positions], drawn on the CPU: the same on every device."""
-        uniform = torch.rand(self.samples, *logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+        uniform = torch.rand(self.settings.samples, *logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
         return -(-uniform.log()).log().to(logits.device)
 
 

@@ -1,26 +1,29 @@
-"""The attacks of one job, one after the other; what is finished is not done again."""
+"""The attacks and searches of one job, one after the other; what is finished is not done again."""
 
-import hashlib
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import DirectAttack, Run, Snapshot
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks import ATTACKS
+from scatterproof.attacks.base import Attack, Machine, Run, Snapshot
+from scatterproof.attacks.search.base import scorer_of
 from scatterproof.attacks.store import load_found, save_found
-from scatterproof.config.attacks import AttacksConfig, hyperparameters
-from scatterproof.puzzle import Puzzle
+from scatterproof.config.attacks import AttackSettings
+from scatterproof.config.search import SearchConfig, SearchRun, settings_of
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.puzzle import Puzzle, with_images
 
 
-def make_direct(config: AttacksConfig, name: str) -> DirectAttack:
-    """The attack of that name with the study's hyperparameters."""
-    return DIRECT[name](**hyperparameters(config, name))
+def make_attack(config: AttackSettings, name: str) -> Attack[Any]:
+    """The attack of that name with the study's settings, its own and of those that it calls."""
+    kind = ATTACKS[name]
+    return kind(config.of(name), [make_attack(config, each.name) for each in kind.calls])
 
 
 def attack(
-    config: AttacksConfig,
+    config: AttackSettings,
     names: Sequence[str],
     puzzle: Puzzle,
     key: tuple[int | str, ...],
@@ -33,18 +36,47 @@ def attack(
     In `work` a finished attack leaves its result, named by all that it depends on, and one under way what it needs to
     go on. Raises: AttackError.
     """
-    found: dict[str, list[Snapshot]] = {}
-    for name in names:
-        made = make_direct(config, name)
-        run = Run(machine, (*key, name), work)
-        digest = hashlib.blake2b(made.identity(puzzle, run).encode(), digest_size=8).hexdigest()
-        finished = work / f"{name}.{digest}.safetensors"
-        spent[name] = spent.get(name) or 0.0  # a job's record begins with None
-        if not finished.exists():
-            started = time.monotonic()
-            try:
-                save_found(finished, {name: made.run(puzzle, run)})
-            finally:
-                spent[name] += (time.monotonic() - started) / 60
-        found |= load_found(finished)
-    return found
+    return {
+        name: finished(make_attack(config, name), puzzle, Run(machine, (*key, name), work), spent) for name in names
+    }
+
+
+def search(
+    config: SearchConfig,
+    runs: Sequence[SearchRun],
+    puzzle: Puzzle,
+    key: tuple[int | str, ...],
+    machine: Machine,
+    work: Path,
+    spent: dict[str, Any],
+) -> dict[str, list[Snapshot]]:
+    """The same for searches, each on so many of the images; by the runs' names, in rising order of images."""
+
+    @lru_cache(maxsize=1)  # so that one scorer at a time is held
+    def fewer(images: int) -> tuple[Puzzle, PlacementEvaluator]:
+        part = with_images(puzzle, images)
+        return part, scorer_of(part, machine)
+
+    reached = {}
+    for run in sorted(runs, key=lambda run: run.images):
+        part, scorer = fewer(run.images)
+        made = ATTACKS[run.attack](settings_of(config, run))
+        seed = (*key, run.fitness, run.population, run.images, run.seed)
+        reached[run.name] = finished(made, part, Run(machine, seed, work, scorer=scorer), spent)
+    return reached
+
+
+def finished(made: Attack[Any], puzzle: Puzzle, run: Run, spent: dict[str, Any]) -> list[Snapshot]:
+    """What an attack reaches, from its result in the run's folder where it has one."""
+    assert run.work is not None
+    name = made.file_name(puzzle, run)
+    result = run.work / f"{name}.safetensors"
+    spent[made.name] = spent.get(made.name) or 0.0  # a job's record begins with None
+    if not result.exists():
+        started = time.monotonic()
+        try:
+            save_found(result, {made.name: made.run(puzzle, run)})
+        finally:
+            spent[made.name] += (time.monotonic() - started) / 60
+        (run.work / f"{name}.pt").unlink(missing_ok=True)  # its checkpoint
+    return load_found(result)[made.name]

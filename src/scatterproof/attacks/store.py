@@ -16,6 +16,9 @@ from scatterproof.running.files import atomic
 Found = Mapping[str, Sequence[Snapshot]]  # by attack, or by threat and attack: `THREAT/ATTACK`
 
 
+PLACED = ("evaluations", "fitness", "generation")
+
+
 def save_found(path: Path, found: Found) -> None:
     """Write atomically what each attack, by name, had reached when."""
     tensors: dict[str, torch.Tensor] = {}
@@ -55,14 +58,14 @@ def _parts(reached: Reached) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         "candidates": reached.candidates.to(torch.int32),
         "beliefs": reached.beliefs,
     }
-    return parts, {"evaluations": reached.evaluations}
+    return parts, {name: getattr(reached, name) for name in PLACED}
 
 
 def _reached(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Reached:
     if "config" in facts:
         return Copy(tensors, facts["config"] and VictimConfig.model_validate(facts["config"]))
     placement, candidates, beliefs = (tensors[key] for key in ("placement", "candidates", "beliefs"))
-    return Placed(placement.long(), candidates.long(), beliefs, facts["evaluations"])
+    return Placed(placement.long(), candidates.long(), beliefs, **{name: facts[name] for name in PLACED})
 
 
 def under(found: Found, threat: str) -> dict[str, Sequence[Snapshot]]:

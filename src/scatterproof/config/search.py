@@ -6,19 +6,38 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from scatterproof.config.base import Count, PositiveShare, Share, Strict
+from scatterproof.config.base import Count, PositiveShare, Strict
+from scatterproof.config.settings.search import (
+    AnnealMoves,
+    AnnealSettings,
+    ClimbMoves,
+    ClimbSettings,
+    Fitness,
+    GeneticMoves,
+    GeneticSettings,
+    RandomSettings,
+    ReinforceMoves,
+    ReinforceSettings,
+    SearchSettings,
+)
 from scatterproof.config.threat import ThreatModel
 
-AttackName = Literal["random", "hill_climbing", "annealing", "genetic", "reinforce"]
-Fitness = Literal["accuracy", "loss"]
+SearchName = Literal["random", "hill_climbing", "annealing", "genetic", "reinforce"]
+SETTINGS: Mapping[str, type[SearchSettings]] = {
+    "random": RandomSettings,
+    "hill_climbing": ClimbSettings,
+    "annealing": AnnealSettings,
+    "genetic": GeneticSettings,
+    "reinforce": ReinforceSettings,
+}
 
 
 class SearchGrid(Strict):
     """Attacks x fitness x images x share kept x seeds; and x populations for the genetic search."""
 
-    attacks: list[AttackName] = Field(["genetic"], min_length=1, description="searches to run")
+    attacks: list[SearchName] = Field(["genetic"], min_length=1, description="searches to run")
     fitness: list[Fitness] = Field(
         ["accuracy"], min_length=1, description="what a search climbs: accuracy, or minus the cross-entropy"
     )
@@ -35,74 +54,16 @@ class SearchGrid(Strict):
         return self
 
 
-class GeneticConfig(Strict):
-    """Genetic search over permutations."""
-
-    crossover: Literal["order", "partially_mapped", "cycle"] = Field(
-        "cycle", description="`cycle` and `partially_mapped` keep most absolute positions, `order` is made for tours"
-    )
-    crossover_rate: Share = Field(0.9, description="share of the pairs that are crossed; the rest are copied")
-    mutation: Literal["swap", "inversion", "scramble"] = Field("swap", description="mutation of permutations")
-    mutation_rate: Share = Field(0.9, description="share of the children that are mutated, once each")
-    tournament: int = Field(2, ge=1, description="individuals that compete to be a parent")
-    elite: Share = Field(0.1, description="share of the parents, the best, that compete with the children")
-
-
-class ClimbConfig(Strict):
-    """Hill climbing."""
-
-    batch: int = Field(100, ge=1, description="exchanges of a generation")
-    at_once: int = Field(10, ge=1, description="exchanges scored on one placement, of which the best may be made")
-    proposals: Literal["random", "gradient"] = Field(
-        "random", description="`gradient`: the exchanges that promise most to first order, from one backward pass"
-    )
-
-
-class AnnealConfig(Strict):
-    """Simulated annealing."""
-
-    batch: int = Field(100, ge=1, description="exchanges of a generation")
-    at_once: int = Field(4, ge=1, description="exchanges scored on one placement, taken in order until one is accepted")
-    hot: float = Field(0.5, gt=0, description="first temperature, times the spread of random exchanges' changes")
-    cold: float = Field(0.005, gt=0, description="last temperature, likewise")
-
-
-class ReinforceConfig(Strict):
-    """PPO on the exchange of two blocks."""
-
-    steps: int = Field(256, ge=2, description="exchanges between two updates of the policy")
-    walks: int = Field(16, ge=1, description="walks that share a rollout; they divide `steps`")
-    episode: int = Field(8, ge=1, description="exchanges after which a walk starts again")
-    restart: Literal["best", "start"] = Field(
-        "best", description="from the best placement found so far, or from the run's start"
-    )
-    patience: int = Field(8, ge=1, description="rollouts without a new best after which policy and walks begin anew")
-    learning_rate: float = Field(3e-3, ge=0, description="of Adam; 0 is a policy that never learns")
-    epochs: int = Field(10, ge=1, description="passes over a rollout")
-    minibatch: int = Field(128, ge=2, description="exchanges per update; they divide `steps`")
-    entropy: float = Field(0.01, ge=0, description="weight of the entropy bonus")
-    discount: Share = Field(0.9, description="what the next reward is worth now")
-
-    @model_validator(mode="after")
-    def _parts_divide_the_rollout(self) -> "ReinforceConfig":
-        if self.steps % self.walks or self.steps % self.minibatch:
-            raise ValueError(
-                f"search.reinforce.steps {self.steps}: expected a multiple of walks {self.walks} and minibatch "
-                f"{self.minibatch}"
-            )
-        return self
-
-
 class SearchConfig(Strict):
     """P2: heuristic searches over placements, each granted labelled images and the same evaluations."""
 
     grids: list[SearchGrid] = Field([], description="what is run; empty: no searches")
     victims: list[str] = Field(["victim"], min_length=1, description="victims searched: `victim`, or controls")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
-    genetic: GeneticConfig = Field(GeneticConfig(), description="hyperparameters")
-    hill_climbing: ClimbConfig = Field(ClimbConfig(), description="hyperparameters")
-    annealing: AnnealConfig = Field(AnnealConfig(), description="hyperparameters")
-    reinforce: ReinforceConfig = Field(ReinforceConfig(), description="hyperparameters")
+    genetic: GeneticMoves = Field(GeneticMoves(), description="settings")
+    hill_climbing: ClimbMoves = Field(ClimbMoves(), description="settings")
+    annealing: AnnealMoves = Field(AnnealMoves(), description="settings")
+    reinforce: ReinforceMoves = Field(ReinforceMoves(), description="settings")
     precision: Literal["fp32", "bf16", "tf32"] = Field("fp32", description="arithmetic of fitness; tf32 needs CUDA")
     runs_per_job: int = Field(10, ge=1, description="searches per job; a killed one goes on from its checkpoint")
 
@@ -113,6 +74,16 @@ class SearchConfig(Strict):
         keeps = {keep for grid in self.grids for keep in grid.keep}
         if len({f"{keep:g}" for keep in keeps}) != len(keeps):
             raise ValueError(f"search.grids: keep {sorted(keeps)}: two shares are equal to six digits")
+        return self
+
+    @model_validator(mode="after")
+    def _runs_can_be_made(self) -> "SearchConfig":
+        for run in search_runs(self):
+            try:
+                settings_of(self, run)
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"search.{run.attack}.{problem}") from None
         return self
 
     @property
@@ -147,6 +118,12 @@ class SearchRun:
     keep: float
     seed: int
     evaluations: int
+
+    @property
+    def name(self) -> str:
+        """Of the run in the file of its job's results."""
+        population = f"-p{self.population}" if self.population else ""
+        return f"{self.attack}-{self.fitness}{population}-i{self.images}-k{self.keep:g}-s{self.seed}-{self.evaluations}"
 
 
 def search_runs(config: SearchConfig) -> list[SearchRun]:
@@ -203,14 +180,10 @@ def runs_from_json(text: str) -> list[SearchRun]:
     return [SearchRun(**each) for each in json.loads(text)]
 
 
-def hyperparameters(config: SearchConfig, run: SearchRun) -> Mapping[str, Any]:
-    """The fields of the run's attack that the study sets."""
-    found: dict[str, Any] = {"images": run.images, "fitness": run.fitness}
+def settings_of(config: SearchConfig, run: SearchRun) -> SearchSettings:
+    """The settings of the run's attack: the study's, and what the grid varies. Raises: ValidationError."""
+    moves: Strict | None = getattr(config, run.attack, None)
+    varied: dict[str, Any] = {"fitness": run.fitness, "evaluations": run.evaluations}
     if run.attack == "genetic":
-        own = config.genetic.model_dump()
-        own["elite"] = round(own["elite"] * run.population)
-        return found | own | {"population": run.population}
-    if run.attack == "random":
-        return found
-    section: Strict = getattr(config, run.attack)
-    return found | section.model_dump()
+        varied["population"] = run.population
+    return SETTINGS[run.attack].model_validate((moves.model_dump() if moves else {}) | varied)

@@ -27,11 +27,10 @@ import torch
 from torch import nn
 
 from scatterproof.analysis.verdict import MARGIN, interval
-from scatterproof.attacks.base import Copy, Placed, Run
+from scatterproof.attacks.base import Copy, Machine, Placed, Run
 from scatterproof.attacks.fingerprint.context import find_surroundings, in_order
-from scatterproof.attacks.runner import make_direct
-from scatterproof.attacks.search.base import Machine
-from scatterproof.config.attacks import KNOWLEDGE, AttacksConfig, attacks_on, taught_by
+from scatterproof.attacks.runner import make_attack
+from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught_by
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.judging.control_victims import Key, with_random_layers
@@ -199,7 +198,7 @@ class Controls:
 
     def _reached(self, name: str, puzzle: Puzzle, *more: int | str) -> Placed | Copy:
         run = Run(self.machine, ("control", *self.key, name, *more))
-        return make_direct(self.config, name).run(puzzle, run)[-1].reached
+        return make_attack(self.config, name).run(puzzle, run)[-1].reached
 
 
 def chance(puzzle: Puzzle) -> float:
@@ -244,6 +243,6 @@ def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> lis
             key = name, taught_by(name, threat.knows)
             known = found.get(key)
             more = known is None or (threat.share, threat.images) > (known.share, known.images)
-            if KNOWLEDGE[name].role == "blocks" and more:
+            if NEEDS[name].role == "blocks" and more:
                 found[key] = threat
     return [(name, threat) for (name, _), threat in found.items()]

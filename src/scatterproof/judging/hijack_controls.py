@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scatterproof.analysis.verdict import interval
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine
+from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import Obfuscation, StreamCell, hijack_name
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
@@ -35,7 +36,7 @@ from scatterproof.judging.stream_cells import sizes_of
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle, scattered_layers
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import numpy_generator
-from scatterproof.stream.hijack.attack import Hijack, evidence_of
+from scatterproof.stream.hijack.attack import Hijack, HijackSettings, evidence_of
 from scatterproof.stream.hijack.tap import Traffic, tap
 from scatterproof.stream.network.deployment import Deployment
 from scatterproof.stream.network.flows import Served
@@ -48,7 +49,10 @@ UNRELATED = 0.05  # adjusted Rand index
 
 @dataclass(frozen=True)
 class StreamControls:
-    """The controls of the hijacks on one victim. shuffles: layers and layouts drawn; key: of the draws."""
+    """The controls of the hijacks on one victim.
+
+    shuffles: layers and layouts drawn; key: of the draws; fingerprint: the one that the hijacks call.
+    """
 
     victim: nn.Module
     victim_config: VictimConfig
@@ -57,6 +61,7 @@ class StreamControls:
     shuffles: int
     key: Key
     machine: Machine
+    fingerprint: Fingerprint
 
     def rows(self, cell: StreamCell, threat: ThreatModel) -> Iterator[dict[str, Any]]:
         """Each control of a cell's hijack on its service; threat: the share and images that it grants."""
@@ -95,7 +100,7 @@ class StreamControls:
             deployment = Deployment.dealt(sizes, rng)
             served = misdirected(simulate(deployment, cell.requests, rng), deployment, rng)
             traffic, seen = tap(served, deployment, Obfuscation(), 1.0, rng)
-            scores = score_groups(Hijack(method=cell.hijack).groups(traffic), seen, sizes, np.arange(sizes.count))
+            scores = score_groups(self._hijack(cell).groups(traffic), seen, sizes, np.arange(sizes.count))
             indices.append((scores.column_ari + scores.row_ari) / 2)
             stop_if_asked(f"after shuffle {shuffle + 1}")
         mean, low, high = interval(np.array(indices))
@@ -105,8 +110,11 @@ class StreamControls:
         self, cell: StreamCell, puzzle: Puzzle, answer: Answer, shuffle: int, alike: bool = True
     ) -> tuple[int, int]:
         traffic = self._traffic(cell, answer, shuffle)
-        found = Hijack(method=cell.hijack).placement(traffic, evidence_of(puzzle, self.machine))
+        found = self._hijack(cell).placement(traffic, evidence_of(puzzle, self.machine))
         return right_places(found, puzzle, answer, alike)
+
+    def _hijack(self, cell: StreamCell) -> Hijack:
+        return Hijack(HijackSettings(method=cell.hijack), [self.fingerprint])
 
     def _traffic(self, cell: StreamCell, answer: Answer, shuffle: int) -> Traffic:
         rng = numpy_generator("stream control", cell.service, shuffle, *self.key)

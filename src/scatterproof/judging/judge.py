@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.attacks import DIRECT
+from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
 from scatterproof.attacks.store import Found
-from scatterproof.config.attacks import KNOWLEDGE, Known, Role
+from scatterproof.config.attacks import NEEDS
+from scatterproof.config.settings.base import Known, Role
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.targets import Scores
 from scatterproof.puzzle import Answer, Puzzle, logits_on
@@ -87,7 +88,7 @@ class Judge:
         rows = [
             row
             for name, steps in found.items()
-            for row in self.scored(name, KNOWLEDGE[name].role, DIRECT[name].used(threat), steps)
+            for row in self.scored(name, NEEDS[name].role, ATTACKS[name].used(threat), steps)
         ]
         ceiling = Placed(self.answer.placement.positions, self.answer.placement.positions[:, None], _sure(self.answer))
         whole = {"accuracy": self.own_accuracy, "fidelity": 1.0, "relative_accuracy": 1.0}

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scatterproof.attacks.base import Placed
-from scatterproof.attacks.search.base import Machine
+from scatterproof.attacks.base import Machine, Placed
+from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import StreamCell
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups, score_labels
@@ -23,7 +23,7 @@ from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import atomic
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import numpy_generator
-from scatterproof.stream.hijack.attack import Hijack, evidence_of
+from scatterproof.stream.hijack.attack import Hijack, HijackSettings, evidence_of
 from scatterproof.stream.hijack.grouping import Groups
 from scatterproof.stream.hijack.labelling import BlockEvidence, label_by_traffic, own_groups
 from scatterproof.stream.hijack.tap import Seen, Traffic, tap
@@ -96,15 +96,19 @@ class Found:
 
 
 def hijack_cells(
-    cells: Sequence[StreamCell], puzzles: Mapping[float, Puzzle], traffic: Mapping[str, NDArray[Any]], machine: Machine
+    cells: Sequence[StreamCell],
+    puzzles: Mapping[float, Puzzle],
+    traffic: Mapping[str, NDArray[Any]],
+    machine: Machine,
+    fingerprint: Fingerprint,
 ) -> Iterator[Found]:
-    """Every cell, in order. puzzles: by the share held; traffic: as `tap_cells` gave it."""
+    """Every cell, in order. puzzles: by the share held; traffic: as `tap_cells` gave it; fingerprint: to be called."""
     first_of = {number: numbers[0] for numbers in tap_groups(cells).values() for number in numbers}
     evidence = {held: _timed(puzzle, machine) for held, puzzle in puzzles.items() if held}
     for number, cell in enumerate(cells):
         seen = Traffic.of_arrays(traffic, f"{first_of[number]}.", cell.topology, cell.obfuscation)
         started = time.perf_counter()
-        attack = Hijack(method=cell.hijack)
+        attack = Hijack(HijackSettings(method=cell.hijack), [fingerprint])
         groups = attack.groups(seen)
         reached, own, shared = None, (np.empty(0, np.int64), np.empty(0, np.int64)), 0.0
         if cell.held:

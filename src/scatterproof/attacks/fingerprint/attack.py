@@ -25,19 +25,20 @@ https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn'
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
-from scatterproof.attacks.base import KEPT_CANDIDATES, DirectAttack, Placed, Run
+from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import DENSE
 from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, in_order
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.fingerprint.prediction import Filters
 from scatterproof.blocks import UNPLACED, invert
-from scatterproof.config.attacks import Known
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import torch_generator
@@ -50,8 +51,7 @@ CHANCE = 1.5  # times what blocks of random signs explain: less is taken for not
 DRAWS = 2  # of such signs
 
 
-@dataclass(frozen=True)
-class Fingerprint(DirectAttack):
+class Fingerprint(Attack[FingerprintSettings]):
     """Mean-field reassembly of one layer, or of several scattered together.
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
@@ -62,16 +62,8 @@ class Fingerprint(DirectAttack):
     """
 
     name: ClassVar[str] = "fingerprint"
+    Settings = FingerprintSettings
     reads: ClassVar[tuple[Known, ...]] = ("none",)
-
-    rounds: int = 10
-    candidates: int = 6_000_000
-    input_widths: tuple[float, ...] = (0.003, 0.01, 0.03)
-    output_widths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    settled: float = 0.002
-    doubtful: int = 15
-    restarts: int = 4
-    sweeps: int = 4
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by each block alone, then after each round, then what other tries add; the last counts."""
@@ -102,8 +94,10 @@ class Fingerprint(DirectAttack):
         candidates = torch.zeros(len(blocks), KEPT_CANDIDATES, dtype=torch.int64)
         belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
         weights: dict[str, torch.Tensor] = {}
-        once = replace(self, doubtful=0)  # the sweeps are what starts anew here
-        for _ in range(self.sweeps):
+        once = Fingerprint(
+            self.settings.model_copy(update={"tempered_rounds": 0})
+        )  # the sweeps are what starts anew here
+        for _ in range(self.settings.sweeps):
             before = placement.clone()
             for name in in_order(puzzle, device):
                 mine, first = layer_of == order.index(name), layout.offsets[name]
@@ -137,11 +131,11 @@ class Fingerprint(DirectAttack):
         """
         field = self._field(blocks, shapes, around, guide, told)
         often = len(blocks) * around.grid.count <= dense
-        for found in field.rounds(self.rounds):
+        for found in field.rounds(self.settings.rounds):
             if often:
                 yield field.placed(found)
-        again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.candidates
-        if again and self.doubtful and guide is None and not found.settled:
+        again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
+        if again and self.settings.tempered_rounds and guide is None and not found.settled:
             yield from self._again(field, found, told)
         elif not often:
             yield field.placed(found)
@@ -160,9 +154,9 @@ class Fingerprint(DirectAttack):
         if not self._worth_it(field, explained, told):
             yield best
             return
-        for number in range(1 + self.restarts):
+        for number in range(1 + self.settings.restarts):
             start = found if number == 0 else self._started_anew(field, number, told)
-            *_, ended = field.rounds(self.doubtful, DOUBT, start)
+            *_, ended = field.rounds(self.settings.tempered_rounds, DOUBT, start)
             placed = field.placed(ended)
             reached = field.explained(placed.placement)
             if reached > explained:
@@ -187,7 +181,7 @@ class Fingerprint(DirectAttack):
         blocks = torch.where(signs.bool(), field.blocks, -field.blocks)
         del signs
         nothing = self._field(blocks, field.shapes, field.around, told=told, filters=field.filters)
-        *_, found = nothing.rounds(self.rounds)
+        *_, found = nothing.rounds(self.settings.rounds)
         return nothing.explained(nothing.placed(found).placement)
 
     def _started_anew(self, field: MeanField, number: int, told: tuple[torch.Tensor, torch.Tensor] | None) -> Round:
@@ -195,7 +189,7 @@ class Fingerprint(DirectAttack):
         inputs = field.around.inputs
         order = torch.randperm(len(inputs), generator=torch_generator("fingerprint", number)).to(inputs.device)
         half = replace(field.around, inputs=inputs[order[: -(-len(order) // 2)]])
-        *_, found = self._field(field.blocks, field.shapes, half, told=told).rounds(self.rounds)
+        *_, found = self._field(field.blocks, field.shapes, half, told=told).rounds(self.settings.rounds)
         return found
 
     def _field(
@@ -207,8 +201,10 @@ class Fingerprint(DirectAttack):
         told: tuple[torch.Tensor, torch.Tensor] | None = None,
         filters: Filters | None = None,
     ) -> MeanField:
-        filters = filters or Filters(around, self.input_widths, self.output_widths)
-        return MeanField(blocks, shapes, around, filters, self.candidates, self.settled, guide, told)
+        filters = filters or Filters(around, self.settings.input_widths, self.settings.output_widths)
+        return MeanField(
+            blocks, shapes, around, filters, self.settings.candidates, self.settings.converged, guide, told
+        )
 
 
 def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from scatterproof.attacks.search.base import AttackError
+from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import BlockGrid
 from scatterproof.evaluation.split import reading_weights, split_at
 from scatterproof.puzzle import Puzzle

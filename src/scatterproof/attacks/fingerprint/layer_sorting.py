@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from scatterproof.attacks.search.base import AttackError
+from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import Layout
 
 MOST_LAYERS = 6  # every order of their sizes is tried

@@ -50,7 +50,7 @@ class _Side:
 class Filters:
     """Filters of several widths, given as shares of the largest direction's variance."""
 
-    def __init__(self, around: Surroundings, input_widths: tuple[float, ...], output_widths: tuple[float, ...]) -> None:
+    def __init__(self, around: Surroundings, input_widths: Sequence[float], output_widths: Sequence[float]) -> None:
         self._grid = around.grid
         inputs = around.inputs - around.inputs.mean(0)
         inputs = inputs / max(len(inputs), 1) ** 0.5

@@ -5,41 +5,32 @@ counted (speculative moves: Witte, Chamberlain and Franklin, IEEE TPDS 2(4), 199
 at a time.
 """
 
-from dataclasses import dataclass
-
 import torch
 
-from scatterproof.attacks.search.base import Attack, Search
+from scatterproof.attacks.search.base import Progress, SearchAttack
+from scatterproof.config.settings.search import AnnealSettings
 from scatterproof.evaluation.moves import moved
 
 
-@dataclass(frozen=True)
-class Annealing(Attack):
+class Annealing(SearchAttack[AnnealSettings]):
     """The temperature falls geometrically from `hot` to `cold` times the spread of the first `batch` exchanges'
     fitness changes, over the budget."""
 
     name = "annealing"
-    batch: int = 100
-    at_once: int = 4
-    hot: float = 0.5
-    cold: float = 0.005
+    Settings = AnnealSettings
 
-    @property
-    def per_generation(self) -> int:
-        return self.batch
-
-    def start(self, search: Search) -> None:
+    def start(self, search: Progress) -> None:
         filling = search.first_filling()
         fitness = float(search.score(filling[None])[0])
         spread = self._spread(search, filling, fitness) if search.left > 0 else 0.0
         search.state = {"filling": filling, "fitness": fitness, "spread": spread}
 
-    def step(self, search: Search) -> None:
+    def step(self, search: Progress) -> None:
         filling, fitness = search.state["filling"].to(search.space.device), search.state["fitness"]
         at = search.evaluator.at(search.space.placements(filling))
         done = 0
-        while done < self.batch and search.left > 0:
-            count = min(self.at_once, self.batch - done, search.left)
+        while done < self.settings.batch and search.left > 0:
+            count = min(self.settings.at_once, self.settings.batch - done, search.left)
             temperature = self._temperature(search)
             moves = search.space.random_swaps(filling, count, search.generator)
             threshold = torch.rand(count, generator=search.generator, dtype=torch.float64).log() * temperature
@@ -53,12 +44,12 @@ class Annealing(Attack):
                 at.apply(moves[chosen])
         search.state |= {"filling": filling, "fitness": fitness}
 
-    def _spread(self, search: Search, filling: torch.Tensor, fitness: float) -> float:
+    def _spread(self, search: Progress, filling: torch.Tensor, fitness: float) -> float:
         """Root mean square of the changes by the first `batch` exchanges."""
-        moves = search.space.random_swaps(filling, min(self.batch, search.left), search.generator)
+        moves = search.space.random_swaps(filling, min(self.settings.batch, search.left), search.generator)
         found = search.offer(search.evaluator.at(search.space.placements(filling)).score(moves), moved(filling, moves))
         return float((found - fitness).square().mean().sqrt())
 
-    def _temperature(self, search: Search) -> float:
+    def _temperature(self, search: Progress) -> float:
         share = search.evaluations / search.budget
-        return float(search.state["spread"] * self.hot * (self.cold / self.hot) ** share)
+        return float(search.state["spread"] * self.settings.hot * (self.settings.cold / self.settings.hot) ** share)

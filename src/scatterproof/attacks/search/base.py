@@ -1,55 +1,43 @@
-"""What every attack shares: what it must know, its budget, its cost, what it had reached when, and its checkpoints.
+"""What all searches share: their budget, their cost, what they had reached when, and their checkpoints.
 
-An attack is a frozen dataclass of hyperparameters with two methods: `start` fills an empty state, `step` goes one
-generation on. All that it remembers lies in `search.state` (tensors, numbers, and lists and dicts of them), so that
-`run` can stop after any generation and go on bit-identically.
+A search is an attack with two methods: `start` fills an empty state, `step` goes one generation on. All that it
+remembers lies in `search.state` (tensors, numbers, and lists and dicts of them), so that it can stop after any
+generation and go on bit-identically.
 """
 
-import hashlib
-import json
 import time
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from tqdm import tqdm
 
+from scatterproof.attacks.base import Attack, Machine, Placed, Run
 from scatterproof.attacks.search.space import PlacementSpace
-from scatterproof.blocks import Placement
-from scatterproof.errors import UserError
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.search import SearchSettings
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.targets import Scores
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import atomic
-from scatterproof.running.identity import differing
 from scatterproof.running.interrupt import asked, stop_if_asked
 from scatterproof.running.seeds import torch_generator
 
 CHECKPOINT_SECONDS = 1.0  # at most one a second: a generation may take milliseconds, its checkpoint's fsync as much
 SNAPSHOTS_PER_DECADE = 4
 
-
-class AttackError(UserError):
-    """An attack that this puzzle does not allow, or a checkpoint of another run."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What may change the rounding: recorded, and a resume under another one is refused."""
-
-    device: torch.device
-    threads: int
-    precision: str = "fp32"
-    memory_mb: int = 2000
+S = TypeVar("S", bound=SearchSettings)
 
 
 @dataclass
-class Search:
-    """One run under way: the means that an attack may use, and what it has reached.
+class Progress:
+    """A search under way: the means that it may use, and what it has reached.
 
-    best [positions] is the best filling so far and best_fitness its fitness, higher is better.
+    best [positions] is the best filling so far and best_fitness its fitness, higher is better; reached: what it had
+    reached at log-spaced costs.
     """
 
     evaluator: PlacementEvaluator
@@ -64,8 +52,7 @@ class Search:
     seconds: float = 0.0
     best: torch.Tensor | None = None
     best_fitness: float = -float("inf")
-    history: list[dict[str, float]] = field(default_factory=list)
-    reached: list[torch.Tensor] = field(default_factory=list)
+    reached: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -93,148 +80,90 @@ class Search:
         """The share of images right, or the mean cross-entropy's negative."""
         return scores.accuracy if self.fitness == "accuracy" else -scores.loss
 
+    def keep(self) -> None:
+        """Note what is reached by now."""
+        assert self.best is not None
+        self.reached.append(
+            {
+                "placement": self.space.placements(self.best).to(torch.int32).cpu(),
+                "generation": self.generation,
+                "evaluations": self.evaluations,
+                "fitness": self.best_fitness,
+                "minutes": self.seconds / 60,
+            }
+        )
 
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack had reached at log-spaced costs.
-
-    placements int64 [snapshots, blocks]; rows: generation, evaluations, minutes, best_fitness of each; history: the
-    same for every generation.
-    """
-
-    placements: torch.Tensor
-    rows: list[dict[str, float]]
-    history: list[dict[str, float]]
+    def placed(self, number: int) -> Placed:
+        """What had been reached by then. A search has no account of how sure it is: all places are as likely."""
+        what = dict(self.reached[number])
+        placement = what.pop("placement").long()
+        even = torch.full((len(placement), 1), 1 / self.space.positions)
+        return Placed(placement, placement[:, None], even, **what)
 
 
-@dataclass(frozen=True)
-class Attack(ABC):
-    """A search over placements on the first `images` of the pirate's images, with their labels."""
+class SearchAttack(Attack[S]):
+    """A search over placements, by the pirate's labelled images."""
 
-    name: ClassVar[str]
-    images: int = 100
-    fitness: Literal["accuracy", "loss"] = "loss"
+    reads: ClassVar[tuple[Known, ...]] = ("labels",)
 
     @abstractmethod
-    def start(self, search: Search) -> None:
+    def start(self, search: Progress) -> None:
         """The first generation, into search.state."""
 
     @abstractmethod
-    def step(self, search: Search) -> None:
+    def step(self, search: Progress) -> None:
         """One generation more."""
 
-    @property
-    @abstractmethod
-    def per_generation(self) -> int:
-        """Evaluations of a generation, as the table's `population`."""
-
-    def check(self, puzzle: Puzzle) -> None:
-        """Raises: AttackError where the puzzle grants less than the attack needs."""
-        if puzzle.labels is None:
-            raise AttackError(f"{self.name} needs labelled images, the threat grants {puzzle.threat.knows}")
-        if not 1 <= self.images <= len(puzzle.labels):
-            raise AttackError(f"{self.name} wants {self.images} images, the pirate holds {len(puzzle.labels)}")
-
-    def run(
-        self,
-        puzzle: Puzzle,
-        budget: int,
-        seed: tuple[int | str, ...],
-        machine: Machine,
-        checkpoint: Path | None = None,
-        start: Placement | None = None,
-        evaluator: PlacementEvaluator | None = None,
-    ) -> AttackResult:
-        """Search for `budget` evaluations, going on from `checkpoint` where it exists.
-
-        `start` is a placement leaked to the pirate; `evaluator` one made before by `make_evaluator`.
-        Raises: AttackError.
-        """
-        self.check(puzzle)
-        search = Search(
-            evaluator=evaluator or self.make_evaluator(puzzle, machine, self.images),
-            space=PlacementSpace(puzzle, machine.device),
-            generator=torch_generator("attack", self.name, *seed),
-            fitness=self.fitness,
-            budget=budget,
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
+        """The best placement at log-spaced costs, going on from the checkpoint in the run's folder, if it has one."""
+        search = Progress(
+            evaluator=run.scorer or scorer_of(puzzle, run.machine),
+            space=PlacementSpace(puzzle, run.machine.device),
+            generator=torch_generator("attack", self.name, *run.key),
+            fitness=self.settings.fitness,
+            budget=self.settings.evaluations,
         )
         search.seconds = search.evaluator.prepare()
-        if start is not None:
-            search.given = search.space.filling(start)
-        identity = self.identity(puzzle, budget, seed, machine, search.given)
+        if run.start is not None:
+            search.given = search.space.filling(run.start)
+        checkpoint = None if run.work is None else run.work / f"{self.file_name(puzzle, run)}.pt"
         if checkpoint is not None:
-            _restore(checkpoint, identity, search)
+            _restore(checkpoint, search)
+        yield from (search.placed(number) for number in range(len(search.reached)))
+        yield from self._generations(search, checkpoint)
+
+    def _generations(self, search: Progress, checkpoint: Path | None) -> Iterator[Placed]:
         saved = time.perf_counter()
-        with tqdm(total=budget, initial=search.evaluations, unit="evaluation", desc=self.name, mininterval=5) as bar:
+        total = self.settings.evaluations
+        with tqdm(total=total, initial=search.evaluations, unit="evaluation", desc=self.name, mininterval=5) as bar:
             while search.left > 0:
+                kept = len(search.reached)
                 self._generation(search)
-                bar.update(min(budget, search.evaluations) - bar.n)
+                bar.update(min(total, search.evaluations) - bar.n)
                 bar.set_postfix(best=f"{search.best_fitness:.4g}", refresh=False)
                 if checkpoint is not None and (asked() or time.perf_counter() - saved > CHECKPOINT_SECONDS):
-                    _save(checkpoint, identity, search)
+                    _save(checkpoint, search)
                     saved = time.perf_counter()
                     stop_if_asked(f"after {search.evaluations} evaluations")
-        return _result(search)
+                if len(search.reached) > kept:
+                    yield search.placed(kept)
 
-    @staticmethod
-    def make_evaluator(puzzle: Puzzle, machine: Machine, images: int) -> PlacementEvaluator:
-        """The evaluator on so many of the pirate's images; attacks on equally many may share it."""
-        assert puzzle.labels is not None
-        return PlacementEvaluator(
-            puzzle,
-            puzzle.images[:images],
-            puzzle.labels[:images],
-            machine.device,
-            precision=machine.precision,
-            memory_mb=machine.memory_mb,
-        )
-
-    def _generation(self, search: Search) -> None:
+    def _generation(self, search: Progress) -> None:
         started = time.perf_counter()
         before = search.evaluations
         self.step(search) if search.generation else self.start(search)
         assert search.evaluations > before and search.best is not None
         search.seconds += time.perf_counter() - started
         search.generation += 1
-        row = {
-            "generation": search.generation,
-            "evaluations": search.evaluations,
-            "minutes": search.seconds / 60,
-            "best_fitness": search.best_fitness,
-        }
-        search.history.append(row)
-        last = search.left <= 0
-        if last or before == 0 or _decade(search.evaluations) > _decade(before):
-            row["snapshot"] = len(search.reached)
-            search.reached.append(search.space.placements(search.best).to(torch.int32).cpu())
+        if search.left <= 0 or before == 0 or _decade(search.evaluations) > _decade(before):
+            search.keep()
 
-    def identity(
-        self,
-        puzzle: Puzzle,
-        budget: int,
-        seed: tuple[int | str, ...],
-        machine: Machine,
-        given: torch.Tensor | None = None,
-    ) -> str:
-        """What must be equal for a resumed run to equal an uninterrupted one."""
-        assert puzzle.labels is not None
-        digest = hashlib.blake2b()
-        for tensor in (puzzle.blocks, puzzle.images[: self.images], puzzle.labels[: self.images], given):
-            if tensor is not None:
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        what = {
-            "attack": self.name,
-            **asdict(self),
-            "budget": budget,
-            "seed": list(seed),
-            "device": machine.device.type,
-            "threads": machine.threads,
-            "precision": machine.precision,
-            "memory_mb": machine.memory_mb,
-            "torch": torch.__version__,
-            "puzzle": digest.hexdigest(),
-        }
-        return json.dumps(what, sort_keys=True)
+
+def scorer_of(puzzle: Puzzle, machine: Machine) -> PlacementEvaluator:
+    """Scores placements on the puzzle's images by their labels; searches of one puzzle may share it."""
+    return PlacementEvaluator(
+        puzzle, puzzle.images, puzzle.labels, machine.device, precision=machine.precision, memory_mb=machine.memory_mb
+    )
 
 
 def _decade(evaluations: int) -> int:
@@ -242,29 +171,21 @@ def _decade(evaluations: int) -> int:
     return int(torch.tensor(float(evaluations)).log10().mul(SNAPSHOTS_PER_DECADE).floor()) if evaluations else -1
 
 
-def _result(search: Search) -> AttackResult:
-    rows = [{key: row[key] for key in row if key != "snapshot"} for row in search.history]
-    kept = [row for row, full in zip(rows, search.history, strict=True) if "snapshot" in full]
-    return AttackResult(torch.stack(search.reached).long(), kept, rows)
+KEPT = ("state", "generation", "evaluations", "seconds", "best", "best_fitness", "reached")
 
 
-KEPT = ("state", "generation", "evaluations", "seconds", "best", "best_fitness", "history", "reached")
-
-
-def _save(path: Path, identity: str, search: Search) -> None:
+def _save(path: Path, search: Progress) -> None:
     state = {name: getattr(search, name) for name in KEPT}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
-        torch.save({"identity": identity, "random": search.generator.get_state(), **state}, temporary)
+        torch.save({"random": search.generator.get_state(), **state}, temporary)
 
 
-def _restore(path: Path, identity: str, search: Search) -> None:
+def _restore(path: Path, search: Progress) -> None:
+    """What had been saved, if anything was: the file's name tells the run."""
     if not path.exists():
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
-        what = differing(state["identity"], identity)
-        raise AttackError(f"{path} belongs to another run: {what}; delete it to search afresh")
     for name in KEPT:
         setattr(search, name, state[name])
     if search.best is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from scatterproof.attacks.search.base import Search
+from scatterproof.attacks.search.base import Progress
 from scatterproof.evaluation.moves import CurrentPlacement, PlainPlacement
 
 Observation = NDArray[np.float32]
@@ -48,7 +48,7 @@ class ExchangeEnv(gymnasium.Env[Observation, Numbers]):
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, search: Search, frontier: Frontier, episode: int, restart: Literal["best", "start"]) -> None:
+    def __init__(self, search: Progress, frontier: Frontier, episode: int, restart: Literal["best", "start"]) -> None:
         space, layout = search.space, search.evaluator.layout
         self._search, self.frontier = search, frontier
         self._episode, self._restart = episode, restart
@@ -136,7 +136,7 @@ class Walks(DummyVecEnv):
     With few images a batch of whole placements is faster than as many deltas, one by one.
     """
 
-    def __init__(self, walks: Sequence[ExchangeEnv], search: Search) -> None:
+    def __init__(self, walks: Sequence[ExchangeEnv], search: Progress) -> None:
         super().__init__([lambda walk=walk: walk for walk in walks])  # type: ignore[misc]
         self._walks, self._search = walks, search
 

@@ -8,84 +8,49 @@ Blocks have absolute positions, as in assignment problems: cycle and partially m
 get further on the planted puzzle than order crossover, which was made for tours and shifts what it does not keep.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 
-from scatterproof.attacks.search.base import Attack, AttackError, Search
+from scatterproof.attacks.search.base import Progress, SearchAttack
 from scatterproof.attacks.search.permutations import CROSSOVERS, MUTATIONS, random_segments
 from scatterproof.attacks.search.space import PlacementSpace
+from scatterproof.config.settings.search import GeneticSettings
 
 
-@dataclass(frozen=True)
-class Genetic(Attack):
-    """The next population is the best `population` of the children and of the `elite` best parents.
+class Genetic(SearchAttack[GeneticSettings]):
+    """The next population is the best `population` of the children and of the best `elite` share of the parents.
 
-    elite = population is the (mu + lambda) survival of pymoo's GA, 0 the generational one, which may lose its best.
+    elite = 1 is the (mu + lambda) survival of pymoo's GA, 0 the generational one, which may lose its best.
     crossover_rate: chance of a pair of parents to be crossed, else they are copied; mutation_rate: chance of a child to
     mutate; tournament: how many compete to be a parent. `spread` exchanges part each individual of the first population
     from a start given.
-
-    Raises: AttackError where a hyperparameter is out of range.
     """
 
     name = "genetic"
-    population: int = 100
-    crossover: Literal["order", "partially_mapped", "cycle"] = "cycle"
-    crossover_rate: float = 0.9
-    mutation: Literal["swap", "inversion", "scramble"] = "swap"
-    mutation_rate: float = 0.9
-    tournament: int = 2
-    elite: int = 10
-    spread: int = 2
+    Settings = GeneticSettings
 
-    def __post_init__(self) -> None:
-        rates = {"crossover_rate": self.crossover_rate, "mutation_rate": self.mutation_rate}
-        operators = {"crossover": (self.crossover, CROSSOVERS), "mutation": (self.mutation, MUTATIONS)}
-        problems = [f"{key} {rate}: expected 0 to 1" for key, rate in rates.items() if not 0 <= rate <= 1]
-        problems += [
-            f"{key} '{name}': expected one of {', '.join(known)}"
-            for key, (name, known) in operators.items()
-            if name not in known
-        ]
-        if self.population < 2:
-            problems.append(f"population {self.population}: expected at least 2")
-        elif not 0 <= self.elite <= self.population:
-            problems.append(f"elite {self.elite}: expected 0 to the population of {self.population}")
-        elif not 1 <= self.tournament <= self.population:
-            problems.append(f"tournament {self.tournament}: expected 1 to the population of {self.population}")
-        if self.spread < 0:
-            problems.append(f"spread {self.spread}: expected at least 0")
-        if problems:
-            raise AttackError(f"{self.name}: {'; '.join(problems)}")
-
-    @property
-    def per_generation(self) -> int:
-        return self.population
-
-    def start(self, search: Search) -> None:
+    def start(self, search: Progress) -> None:
         """Random fillings, or the start given and copies of it that `spread` exchanges have changed."""
-        count = min(self.population, max(1, search.left))
+        count = min(self.settings.population, max(1, search.left))
         if search.given is None:
             fillings = search.space.random(count, search.generator)
         else:
             genome = _Genome(search.space)
             genes = genome.genes(search.given.repeat(count, 1))
-            for _ in range(self.spread):
+            for _ in range(self.settings.spread):
                 self._mutate(genome, genes[1:], "swap", 1.0, search.generator)
             fillings = genome.fillings(genes)
         self._keep(search, fillings, _scored(search, fillings))
 
-    def step(self, search: Search) -> None:
+    def step(self, search: Progress) -> None:
         fillings = search.state["fillings"].to(search.space.device, torch.int64)
         fitness: torch.Tensor = search.state["fitness"]
-        parents = tournaments(fitness, -(-self.population // 2), self.tournament, search.generator)
+        parents = tournaments(fitness, -(-self.settings.population // 2), self.settings.tournament, search.generator)
         chosen = fillings.index_select(0, parents.T.flatten().to(fillings.device))
-        children = self.children(search.space, chosen, search.generator)[: min(self.population, search.left)]
+        children = self.children(search.space, chosen, search.generator)[: min(self.settings.population, search.left)]
         found = _scored(search, children)
-        elite = best(fitness, self.elite)
+        elite = best(fitness, round(self.settings.elite * self.settings.population))
         survivors = torch.cat([fillings[elite.to(fillings.device)], children])
         self._keep(search, survivors, torch.cat([fitness[elite], found]))
 
@@ -97,25 +62,27 @@ class Genetic(Attack):
         genome = _Genome(space)
         genes = genome.genes(parents)
         self._cross(genome, genes, generator)
-        self._mutate(genome, genes, self.mutation, self.mutation_rate, generator)
+        self._mutate(genome, genes, self.settings.mutation, self.settings.mutation_rate, generator)
         return genome.fillings(genes)
 
-    def _keep(self, search: Search, fillings: torch.Tensor, fitness: torch.Tensor) -> None:
+    def _keep(self, search: Progress, fillings: torch.Tensor, fitness: torch.Tensor) -> None:
         """The best `population` of these, into the state."""
-        order = best(fitness, self.population)
+        order = best(fitness, self.settings.population)
         small = torch.int16 if search.space.positions <= torch.iinfo(torch.int16).max else torch.int32
         search.state = {"fillings": fillings[order.to(fillings.device)].to(small), "fitness": fitness[order]}
 
     def _cross(self, genome: "_Genome", genes: torch.Tensor, generator: torch.Generator) -> None:
         """Cross copies of parents [2 * pairs, positions] in place: row i with row i + pairs, and the other way."""
         pairs = len(genes) // 2
-        crossed = _chosen(self.crossover_rate, pairs, generator)
+        crossed = _chosen(self.settings.crossover_rate, pairs, generator)
         rows = torch.cat([crossed, crossed + pairs]).to(genes.device)
         mates = rows.roll(len(crossed))
         for part in genome.parts:
             here = genes[:, part]
             segments = random_segments(len(crossed), here.shape[1], generator).repeat(2, 1)
-            children = CROSSOVERS[self.crossover](here.index_select(0, rows), here.index_select(0, mates), segments)
+            children = CROSSOVERS[self.settings.crossover](
+                here.index_select(0, rows), here.index_select(0, mates), segments
+            )
             here.index_copy_(0, rows, children)
 
     @staticmethod
@@ -151,7 +118,7 @@ def best(fitness: torch.Tensor, count: int) -> torch.Tensor:
     return fitness.argsort(descending=True, stable=True)[:count]
 
 
-def _scored(search: Search, fillings: torch.Tensor) -> torch.Tensor:
+def _scored(search: Progress, fillings: torch.Tensor) -> torch.Tensor:
     """Fitness float64 [n] on the CPU; no number counts as the worst."""
     return search.score(fillings).cpu().nan_to_num(nan=-torch.inf)
 

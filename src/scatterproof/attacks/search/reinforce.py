@@ -8,13 +8,13 @@ steps is an evaluation of the attack's budget.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from scatterproof.attacks.search.base import Attack, AttackError, Search
+from scatterproof.attacks.search.base import Progress, SearchAttack
+from scatterproof.config.settings.search import ReinforceSettings
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from scatterproof.attacks.search.exchange_env import ExchangeEnv
 
 
-@dataclass(frozen=True)
-class Reinforce(Attack):
+class Reinforce(SearchAttack[ReinforceSettings]):
     """A generation is a rollout of `steps` exchanges, shared by `walks` walks, and `epochs` passes of PPO over it.
 
     episode, restart: as ExchangeEnv has them; minibatch: steps of the rollout per update; entropy: the bonus for
@@ -34,58 +33,24 @@ class Reinforce(Attack):
     """
 
     name = "reinforce"
-    steps: int = 256
-    walks: int = 16
-    episode: int = 8
-    restart: Literal["best", "start"] = "best"
-    learning_rate: float = 3e-3
-    epochs: int = 10
-    minibatch: int = 128
-    entropy: float = 0.01
-    discount: float = 0.9
-    hidden: tuple[int, ...] = (64, 64)
-    patience: int = 8
+    Settings = ReinforceSettings
 
-    def __post_init__(self) -> None:
-        """Raises: AttackError."""
-        counts = {"steps": self.steps, "walks": self.walks, "episode": self.episode, "epochs": self.epochs}
-        counts |= {"minibatch": self.minibatch, "patience": self.patience, "hidden": min(self.hidden, default=1)}
-        for name, count in counts.items():
-            if count < 1:
-                raise AttackError(f"{self.name}: {name} {count}, expected at least 1")
-        if self.minibatch < 2 or self.steps % self.walks or self.steps % self.minibatch:
-            raise AttackError(
-                f"{self.name}: {self.steps} steps, expected a multiple of walks {self.walks} and of "
-                f"minibatch {self.minibatch}, which is at least 2"
-            )
-        if self.restart not in ("best", "start"):
-            raise AttackError(f"{self.name}: restart '{self.restart}', expected best or start")
-        if not 0 <= self.discount <= 1:
-            raise AttackError(f"{self.name}: discount {self.discount:g}, expected 0 to 1")
-        for name, value in {"learning_rate": self.learning_rate, "entropy": self.entropy}.items():
-            if not 0 <= value < float("inf"):
-                raise AttackError(f"{self.name}: {name} {value:g}, expected at least 0")
-
-    @property
-    def per_generation(self) -> int:
-        return self.steps
-
-    def start(self, search: Search) -> None:
+    def start(self, search: Progress) -> None:
         from scatterproof.attacks.search.exchange_env import Frontier
 
         filling = search.first_filling()
         fitness = float(search.score(filling[None])[0])
-        walks = [{"filling": filling, "fitness": fitness, "steps": 0} for _ in range(self.walks)]
+        walks = [{"filling": filling, "fitness": fitness, "steps": 0} for _ in range(self.settings.walks)]
         search.state = {"frontier": vars(Frontier.at(filling, fitness)), "walks": walks, "stale": 0}
 
-    def step(self, search: Search) -> None:
+    def step(self, search: Progress) -> None:
         """One rollout and update. All is made anew from the state, so that an interruption changes nothing."""
         stale, before = search.state["stale"], search.state["frontier"]["best_fitness"]
-        if stale >= self.patience:
+        if stale >= self.settings.patience:
             return self.start(search)
         with _own_random(search):
             model, walks = self._model(search)
-            model.learn(self.steps, callback=lambda found, _: search.left > 0, reset_num_timesteps=False)
+            model.learn(self.settings.steps, callback=lambda found, _: search.left > 0, reset_num_timesteps=False)
         frontier = walks[0].frontier
         search.state = {
             "frontier": vars(frontier),
@@ -96,7 +61,7 @@ class Reinforce(Attack):
         }
         return None
 
-    def _model(self, search: Search) -> tuple["PPO", list["ExchangeEnv"]]:
+    def _model(self, search: Progress) -> tuple["PPO", list["ExchangeEnv"]]:
         """PPO and its walks where the state says that they are."""
         from stable_baselines3 import PPO
         from stable_baselines3.common.logger import Logger
@@ -105,7 +70,10 @@ class Reinforce(Attack):
 
         state = search.state
         frontier = Frontier(**state["frontier"])
-        walks = [ExchangeEnv(search, frontier, self.episode, self.restart) for _ in range(self.walks)]
+        walks = [
+            ExchangeEnv(search, frontier, self.settings.episode, self.settings.restart)
+            for _ in range(self.settings.walks)
+        ]
         for env, walk in zip(walks, state["walks"], strict=True):
             env.begin(**walk)
         with warnings.catch_warnings():
@@ -113,13 +81,13 @@ class Reinforce(Attack):
             model = PPO(
                 "MlpPolicy",
                 Walks(walks, search),
-                learning_rate=self.learning_rate,
-                n_steps=self.steps // self.walks,
-                batch_size=self.minibatch,
-                n_epochs=self.epochs,
-                gamma=self.discount,
-                ent_coef=self.entropy,
-                policy_kwargs={"net_arch": list(self.hidden)},
+                learning_rate=self.settings.learning_rate,
+                n_steps=self.settings.steps // self.settings.walks,
+                batch_size=self.settings.minibatch,
+                n_epochs=self.settings.epochs,
+                gamma=self.settings.discount,
+                ent_coef=self.settings.entropy,
+                policy_kwargs={"net_arch": list(self.settings.hidden)},
                 device=search.space.device,
             )
         model.set_logger(Logger(None, []))  # its default makes a folder
@@ -132,7 +100,7 @@ class Reinforce(Attack):
 
 
 @contextmanager
-def _own_random(search: Search) -> Iterator[None]:
+def _own_random(search: Progress) -> Iterator[None]:
     """Stable-Baselines3 draws from the global generators: seed them from the search's, and put them back after."""
     seed = int(torch.randint(2**31, (), generator=search.generator))
     before = np.random.get_state()  # noqa: NPY002

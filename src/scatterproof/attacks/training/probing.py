@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.attacks.search.base import AttackError
+from scatterproof.attacks.base import AttackError
 from scatterproof.config.victim import VictimConfig
 from scatterproof.evaluation.split import split_at
 from scatterproof.puzzle import Puzzle

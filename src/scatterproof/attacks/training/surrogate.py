@@ -6,16 +6,17 @@ own architecture, so several are trained, and the best on images held out counts
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from scatterproof.attacks.base import Copy, DirectAttack, Run
+from scatterproof.attacks.base import Attack, Copy, Run
 from scatterproof.attacks.training.cached import targets
 from scatterproof.attacks.training.fitting import split
-from scatterproof.config.attacks import Known
+from scatterproof.config.settings.base import Known
+from scatterproof.config.settings.training import SurrogateSettings
 from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import seed_of
@@ -25,8 +26,7 @@ from scatterproof.victims.training import Trained, measure, train_victim
 EPOCHS = 4  # at least so many, each of as many passes over few images as it takes: a checkpoint is written after each
 
 
-@dataclass(frozen=True)
-class Surrogate(DirectAttack):
+class Surrogate(Attack[SurrogateSettings]):
     """The best of several surrogates by accuracy on images held out.
 
     models: keys of the victim's configuration that differ, such as its `width`, one surrogate each; updates: at least;
@@ -34,12 +34,8 @@ class Surrogate(DirectAttack):
     """
 
     name: ClassVar[str] = "surrogate"
+    Settings = SurrogateSettings
     reads: ClassVar[tuple[Known, ...]] = ("labels", "logits")
-
-    models: tuple[Mapping[str, Any], ...] = ({"model": "vgg16_bn"},)
-    updates: int = 400
-    train: Mapping[str, Any] = field(default_factory=dict)
-    held_out: float = 0.1
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
         """The best, once all are trained: the pirate pays for each. Raises: DivergenceError."""
@@ -57,23 +53,25 @@ class Surrogate(DirectAttack):
 
     def configs(self, puzzle: Puzzle) -> list[VictimConfig]:
         """The surrogates, each trained for at least so many updates, and for as many epochs as that is."""
-        images = len(puzzle.images) - max(1, round(self.held_out * len(puzzle.images)))
-        recipe = puzzle.config.train.model_copy(update=dict(self.train))
-        epochs = max(EPOCHS, round(self.updates * recipe.batch_size / images / self.passes(images, recipe.batch_size)))
+        images = len(puzzle.images) - max(1, round(self.settings.held_out * len(puzzle.images)))
+        recipe = puzzle.config.train.model_copy(update=dict(self.settings.train))
+        epochs = max(
+            EPOCHS, round(self.settings.updates * recipe.batch_size / images / self.passes(images, recipe.batch_size))
+        )
         train = recipe.model_copy(update={"epochs": epochs})
         same = {"model_args": {}, "layer": "largest", "train": train}
-        return [puzzle.config.model_copy(update=same | dict(keys)) for keys in self.models]
+        return [puzzle.config.model_copy(update=same | each.keys) for each in self.settings.models]
 
     def passes(self, images: int, batch: int) -> int:
         """Over the images in one epoch: many where they are few, so that an epoch is worth its checkpoint."""
-        return max(1, round(self.updates * batch / EPOCHS / images))
+        return max(1, round(self.settings.updates * batch / EPOCHS / images))
 
     def dataset(self, puzzle: Puzzle, run: Run) -> Dataset:
         """The pirate's images: those trained on as the `victim`'s, those held out as `test`, all else empty."""
-        train, held = split(len(puzzle.images), self.held_out, ("attack", self.name, *run.key))
+        train, held = split(len(puzzle.images), self.settings.held_out, ("attack", self.name, *run.key))
         taught = targets(puzzle)
         hard = taught if taught.ndim == 1 else taught.argmax(1)
-        recipe = puzzle.config.train.model_copy(update=dict(self.train))
+        recipe = puzzle.config.train.model_copy(update=dict(self.settings.train))
         train = train.repeat(self.passes(len(train), recipe.batch_size))
         return Dataset(
             name="pirate",

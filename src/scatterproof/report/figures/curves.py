@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.statistics import curve
-from scatterproof.config.attacks import NOTHING, TAUGHT
+from scatterproof.config.attacks import NOTHING
+from scatterproof.config.settings.base import TAUGHT
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
 from scatterproof.report.sections.attacks import final
 from scatterproof.report.sections.leaderboard import REPORTED

@@ -11,7 +11,7 @@ from scatterproof.analysis.breakeven import SOURCES, candidates
 from scatterproof.analysis.control_results import FAILED, marked, with_controls
 from scatterproof.analysis.crossing import crossing, envelope, mean_curves
 from scatterproof.analysis.statistics import WITHIN
-from scatterproof.config.attacks import KNOWLEDGE
+from scatterproof.config.attacks import NEEDS
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
 from scatterproof.report.sections.searches import ATTACKS
 from scatterproof.report.words import setting, victim_label
@@ -108,7 +108,7 @@ def _furthest(attacks: pd.DataFrame) -> pd.DataFrame:
 
 def _styles(attacks: pd.DataFrame) -> Iterator[tuple[tuple[str, str], str, str, str]]:
     """((attack, what its controls say), label, colour, marker) of each that occurs, the same in every study."""
-    names = [*(name for name in KNOWLEDGE if KNOWLEDGE[name].role == "blocks"), *ATTACKS]
+    names = [name for name in NEEDS if NEEDS[name].role == "blocks"]
     looks = [(colour, marker) for marker in MARKERS for colour in COLOURS]
     for name, (colour, marker) in zip(names, looks, strict=False):
         for state in sorted(set(attacks[attacks["name"] == name]["control"])):

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
-from scatterproof.attacks.base import DirectAttack, Placed, Run
+from pydantic import Field
+
+from scatterproof.attacks.base import Attack, AttackError, Machine, Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings
-from scatterproof.attacks.search.base import AttackError, Machine
-from scatterproof.config.attacks import Knowledge, Known
+from scatterproof.config.settings.base import Known, Settings
 from scatterproof.config.stream import HijackName
 from scatterproof.puzzle import Puzzle
 from scatterproof.stream.hijack.grouping import Groups, adaptive_groups, naive_groups
@@ -57,25 +58,24 @@ def evidence_of(puzzle: Puzzle, machine: Machine) -> BlockEvidence:
     return BlockEvidence.of(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
 
 
-@dataclass(frozen=True)
-class Hijack(DirectAttack):
-    """method: how the traffic is grouped, and, for `matching`, labelled; rounds: how often, at
-    most, groups are labelled anew by what the others predict."""
+class HijackSettings(Settings):
+    """A stream hijack. It needs one scattered layer; the traffic comes with the puzzle."""
 
-    name: ClassVar[str] = "hijack"
+    method: HijackName = Field("adaptive", description="how the traffic is grouped and, for `matching`, labelled")
+    rounds: int = Field(15, ge=0, description="how often, at most, groups are labelled anew by what the others predict")
+
+
+class Hijack(Attack[HijackSettings]):
+    """Groups by the traffic, placed by the blocks held."""
+
+    name = "hijack"
+    Settings = HijackSettings
+    calls = (Fingerprint,)
     reads: ClassVar[tuple[Known, ...]] = ("none",)
-
-    method: HijackName = "adaptive"
-    rounds: int = 15
-
-    @property
-    def knowledge(self) -> Knowledge:
-        """One scattered layer; the traffic comes with the puzzle."""
-        return Knowledge()
 
     def groups(self, traffic: Traffic) -> Groups:
         """Which messages of the last request belong to one column and one row."""
-        return GROUPING[self.method](traffic)
+        return GROUPING[self.settings.method](traffic)
 
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The placement by the groups' own evidence, then after each round. Raises: AttackError without traffic."""
@@ -87,34 +87,33 @@ class Hijack(DirectAttack):
         for labels in self.labels(traffic, evidence, groups):
             yield place(evidence, labels)
         if not labels.complete:
-            yield together(evidence, labels)
+            yield self.together(evidence, labels)
 
     def placement(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Placed:
         """The last step alone, from the blocks' own evidence and, if they are at hand, groups."""
         groups = self.groups(traffic) if groups is None else groups
         evidence = informed(evidence, traffic, groups)
         *_, labels = self.labels(traffic, evidence, groups)
-        return place(evidence, labels) if labels.complete else together(evidence, labels)
+        return place(evidence, labels) if labels.complete else self.together(evidence, labels)
 
     def labels(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups) -> Iterator[Labels]:
         """The columns and rows of the blocks held, by their groups' own evidence, then after each round."""
-        own = own_groups(traffic, groups, len(evidence.flat), self.method != "naive")
-        if self.method == "matching":
+        own = own_groups(traffic, groups, len(evidence.flat), self.settings.method != "naive")
+        if self.settings.method == "matching":
             yield match_columns(evidence, own, next(label_by_blocks(evidence, own, 0)))
             return
-        yield from label_by_blocks(evidence, own, self.rounds)
+        yield from label_by_blocks(evidence, own, self.settings.rounds)
+
+    def together(self, evidence: BlockEvidence, labels: Labels) -> Placed:
+        """The fingerprint's placement, which lets all blocks predict each other, held to what labels there are."""
+        grid = evidence.around.grid
+        blocks = evidence.flat.view(-1, grid.height, grid.width)
+        column, row = bound(evidence, labels)
+        told = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
+        *_, found = self.calling(Fingerprint).placements(blocks, evidence.shapes, evidence.around, dense=0, told=told)
+        return found
 
 
 def informed(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
     """The blocks' evidence and what leaked places say, if any have."""
     return with_leaks(evidence, traffic, groups) if len(traffic.labelled) else evidence
-
-
-def together(evidence: BlockEvidence, labels: Labels) -> Placed:
-    """The fingerprint's placement, which lets all blocks predict each other, held to what labels there are."""
-    grid = evidence.around.grid
-    blocks = evidence.flat.view(-1, grid.height, grid.width)
-    column, row = bound(evidence, labels)
-    told = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
-    *_, found = Fingerprint().placements(blocks, evidence.shapes, evidence.around, dense=0, told=told)
-    return found

@@ -1,0 +1,73 @@
+"""All layers trained on the pirate's images, the missing ones first. See base.py for what it is for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch.func import functional_call
+
+from scatterproof.attacks.base import Copy, Run
+from scatterproof.attacks.training.base import Training, fresh_start, named
+from scatterproof.attacks.training.cached import Cached, cache, targets
+from scatterproof.attacks.training.fitting import Fit, Start, Tensors
+from scatterproof.attacks.training.layer import Layer
+from scatterproof.config.settings.training import FinetuneSettings
+from scatterproof.puzzle import Puzzle
+from scatterproof.victims.augment import augment
+
+
+class Finetune(Training[FinetuneSettings]):
+    """Everything is trained, first the missing layers alone, then all from there: so the known ones are not spoilt by a
+    layer that is still wrong (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
+
+    Images are augmented as the victim's were where labels teach; the victim's logits are of the images as they are.
+    Batch norms keep their statistics.
+    """
+
+    name = "finetune"
+    Settings = FinetuneSettings
+    calls = (Layer,)
+
+    def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
+        """The one step. While choosing, neither stage has seen the images held out."""
+        task = cache(puzzle, run.machine.device)
+        first = self.layer_fit(puzzle, task, run)
+        choice, network = first.choose(), _Whole.of(puzzle, run.machine.device)
+        train, _ = first.split()
+        begun = [task.unfolded(first.trained(choice, part)) for part in (train, torch.arange(len(puzzle.images)))]
+        choosing, everything = (
+            Fit(network, {"layer": Start.at(network.known | named(part))}, self.recipe, self.key(run), finished)
+            for part, finished in zip(begun, (self.finished(puzzle, run), None), strict=True)
+        )
+        found = everything.trained(choosing.choose(), torch.arange(len(puzzle.images)))
+        yield Copy({name: value.cpu() for name, value in found.items()}, earlier=choosing.minutes)
+
+    def layer_fit(self, puzzle: Puzzle, task: Cached, run: Run) -> Fit:
+        """The first stage: `layer`'s trainings with this attack's images held out."""
+        recipe = replace(self.calling(Layer).recipe, held_out=self.settings.held_out)
+        return Fit(task, {"fresh": fresh_start(puzzle, task, self.key(run))}, recipe, self.key(run))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A `fitting.Task` over all parameters of the network; known: those that the pirate holds."""
+
+    puzzle: Puzzle
+    model: torch.nn.Module
+    targets: torch.Tensor
+    known: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, puzzle: Puzzle, device: torch.device) -> "_Whole":
+        model = puzzle.model().to(device).requires_grad_(False)
+        known = {name: value.detach() for name, value in model.named_parameters()}
+        return cls(puzzle, model, targets(puzzle).to(device), known)
+
+    def inputs(self, index: torch.Tensor, train: bool) -> tuple[torch.Tensor, ...]:
+        kind = self.puzzle.config.train.augment if train and self.puzzle.labels is not None else "none"
+        images = augment(self.puzzle.images[index].to(self.targets.device), kind)
+        return (self.puzzle.inputs(images),)
+
+    def logits(self, parameters: Tensors, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        found: torch.Tensor = functional_call(self.model, dict(parameters), inputs)
+        return found

@@ -1,0 +1,1 @@
+"""The settings of the attacks, one class each, with what the attack needs of a threat and its defaults. No torch."""
