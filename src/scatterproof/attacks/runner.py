@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scatterproof.attacks import ATTACKS
-from scatterproof.attacks.base import Attack, Machine, Run, Snapshot
+from scatterproof.attacks.base import Attack, AttackError, Machine, Run, Snapshot
 from scatterproof.attacks.search.base import scorer_of
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.attacks import AttackSettings
@@ -50,7 +50,10 @@ def search(
     work: Path,
     spent: dict[str, Any],
 ) -> dict[str, list[Snapshot]]:
-    """The same for searches, each on so many of the images; by the runs' names, in rising order of images."""
+    """The same for searches, each on so many of the images; by the runs' names, in rising order of images.
+
+    Raises: AttackError.
+    """
 
     @lru_cache(maxsize=1)  # so that one scorer at a time is held
     def fewer(images: int) -> tuple[Puzzle, PlacementEvaluator]:
@@ -59,6 +62,8 @@ def search(
 
     reached = {}
     for run in sorted(runs, key=lambda run: run.images):
+        if run.images > len(puzzle.images):
+            raise AttackError(f"{run.attack} wants {run.images} images, the pirate holds {len(puzzle.images)}")
         part, scorer = fewer(run.images)
         made = ATTACKS[run.attack](settings_of(config, run))
         seed = (*key, run.fitness, run.population, run.images, run.seed)
