@@ -11,6 +11,8 @@ planted   the layer holds what training leaves there, several times as strong: p
           equal on all images are one place); for a network that the attack has made, agreement with the planted one
           on more test images than 90 % of those on which the same blocks agree with it in their places: part of the
           blocks makes another network.
+          A search reads no evidence: it is given a start on the victim's own layer, blocks displaced until half of the
+          accuracy on test images is left, and must bring back 95 % of the victim's.
 random    the layer drawn anew from a secret seed, several times; logits stay the victim's own, since those of the
           network with this layer would tell where its blocks lie. Nothing found: the upper 95 % bound (Wilson 1927,
           https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
@@ -27,13 +29,16 @@ import torch
 from torch import nn
 
 from scatterproof.analysis.verdict import MARGIN, interval
+from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.base import Copy, Machine, Placed, Run
 from scatterproof.attacks.fingerprint.context import find_surroundings, in_order
 from scatterproof.attacks.runner import make_attack
+from scatterproof.attacks.search.base import SearchAttack
+from scatterproof.blocks import Placement
 from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught_by
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.judging.control_victims import Key, with_random_layers
+from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
 from scatterproof.running.interrupt import stop_if_asked
@@ -42,7 +47,7 @@ from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import dense_layers
 
 LEAK, LEAK_OF_SEVERAL = 10.0, 3.0  # times the noise: a control, no experiment
-FOUND, AGREES, CHANCES = 0.99, 0.9, 3
+FOUND, AGREES, RECOVERED, CHANCES = 0.99, 0.9, 0.95, 3
 
 
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
@@ -135,7 +140,8 @@ class Controls:
     def rows(self, name: str, threat: ThreatModel) -> list[dict[str, Any]]:
         """Both controls of an attack under a threat that grants what it needs."""
         real, _ = self._cut(self.victim, threat)
-        found = [self._planted(name, real), self._random(name, real)]
+        searches = issubclass(ATTACKS[name], SearchAttack)
+        found = [self._halved(name, threat) if searches else self._planted(name, real), self._random(name, real)]
         about = {"attack": name, "threat": threat.name, "layer": "+".join(real.layout.grids), "keep": threat.share}
         return [about | row for row in found]
 
@@ -156,6 +162,14 @@ class Controls:
         judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
         agreement, bound = float(judge.score(found).agreement), AGREES * float(judge.known_places.agreement)
         return control_row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
+
+    def _halved(self, name: str, threat: ThreatModel) -> dict[str, Any]:
+        puzzle, answer = self._cut(self.victim, threat)
+        judge = Judge(puzzle, answer, self.victim, self.dataset, self.machine.device)
+        start = displaced(answer, halving_count(judge.evaluator, answer, self.key), self.key)
+        reached = self._reached(name, puzzle, "planted", start=start)
+        share = float(judge.score(reached).accuracy) / float(judge.known_places.accuracy)
+        return control_row("planted", "recovered", 1, share, np.nan, np.nan, RECOVERED, share >= RECOVERED)
 
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0
@@ -196,8 +210,8 @@ class Controls:
         base = self.victim if base is None else base
         return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key, base)
 
-    def _reached(self, name: str, puzzle: Puzzle, *more: int | str) -> Placed | Copy:
-        run = Run(self.machine, ("control", *self.key, name, *more))
+    def _reached(self, name: str, puzzle: Puzzle, *more: int | str, start: Placement | None = None) -> Placed | Copy:
+        run = Run(self.machine, ("control", *self.key, name, *more), start=start)
         return make_attack(self.config, name).run(puzzle, run)[-1].reached
 
 
