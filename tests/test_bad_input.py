@@ -25,7 +25,7 @@ LINE = "scatterproof: error in "
 def changed(keys: dict[str, Any]) -> dict[str, Any]:
     """The tiny study with some keys changed, given as `{"victim.layer": ...}`; without controls."""
     study = deepcopy(TINY)
-    study["controls"] = {}
+    study["further_victims"] = {}
     for path, value in keys.items():
         *sections, key = path.split(".")
         part = study

@@ -37,7 +37,7 @@ from test_stream_report import row as stream_row
 VICTIMS, SIZES, SEEDS = ("victim", "copy_free"), (16, 32), range(5)
 ROLES = {"refine": "blocks", "fingerprint": "blocks", "layer": "withheld", "nothing": "withheld", "whitebox": "ceiling"}
 REACHED = {"refine": 0.93, "fingerprint": 0.6, "layer": 0.92, "nothing": 0.1, "whitebox": 0.95}
-STUDY = Study.model_validate({"study": "made-up", "block_sizes": [16, 32], "controls": {"copy_free": {}}})
+STUDY = Study.model_validate({"study": "made-up", "block_sizes": [16, 32], "further_victims": {"copy_free": {}}})
 
 
 def about(victim: str, seed: int, size: int, keep: float) -> dict[str, Any]:

@@ -29,7 +29,7 @@ STUDY = Study.model_validate(
         "study": "made-up",
         "block_sizes": [16, 8, 32],
         "victim": {"seeds": [0, 1, 2, 3, 4]},
-        "controls": {"copy_free": {}},
+        "further_victims": {"copy_free": {}},
     }
 )
 

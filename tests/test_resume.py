@@ -59,7 +59,7 @@ def test_three_kills_change_nothing(finished: Finished, tmp_path: Path) -> None:
     """One victim and P1 alone: in its training, in its cells, in the gathering of them."""
     study = deepcopy(TINY)
     study["victim"]["seeds"] = [0]
-    study["controls"] = {}
+    study["further_victims"] = {}
     study["block_sizes"] = [16]
     (tmp_path / RESULTS).mkdir(parents=True)
     shutil.copy2(finished.folder / RESULTS / "dataset.safetensors", tmp_path / RESULTS)

@@ -27,7 +27,7 @@ STUDY = Study.model_validate(
             "seeds": [3, 4, 5],
             "train": {"optimizer": "adamw", "lr": 3e-3, "epochs": 5, "batch_size": 16, "schedule": "cosine"},
         },
-        "controls": {"other": {"train": {"lr": 1e-3}}},
+        "further_victims": {"other": {"train": {"lr": 1e-3}}},
         "retraining": {
             "recipes": {"short": {"epochs": 3}, "wild": {"lr": 1e8, "optimizer": "sgd"}},
             "pirate_images": [4, 8],

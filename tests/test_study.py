@@ -67,11 +67,19 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
     ("odd input size", {"victim": {"input_size": 33}}, [["victim.input_size", "33"]]),
     ("seed twice", {"victim": {"seeds": [1, 2, 1]}}, [["victim.seeds", "[1, 2, 1]"]]),
     ("no seed", {"victim": {"seeds": []}}, [["victim.seeds", "[]"]]),
-    ("control with an unknown key", {"controls": {"c": {"widht": 1}}}, [["controls.c.widht", "unknown key"]]),
-    ("control with a bad value", {"controls": {"c": {"width": "wide"}}}, [["controls.c.width", "'wide'"]]),
-    ("control that is no mapping", {"controls": {"c": 28}}, [["controls.c", "28"]]),
-    ("control named as the victim", {"controls": {"victim": {}}}, [["controls.victim", "'victim'"]]),
-    ("bad name of a control", {"controls": {"Copy-Free": {}}}, [["controls.Copy-Free", "'Copy-Free'"]]),
+    (
+        "control with an unknown key",
+        {"further_victims": {"c": {"widht": 1}}},
+        [["further_victims.c.widht", "unknown key"]],
+    ),
+    (
+        "control with a bad value",
+        {"further_victims": {"c": {"width": "wide"}}},
+        [["further_victims.c.width", "'wide'"]],
+    ),
+    ("control that is no mapping", {"further_victims": {"c": 28}}, [["further_victims.c", "28"]]),
+    ("control named as the victim", {"further_victims": {"victim": {}}}, [["further_victims.victim", "'victim'"]]),
+    ("bad name of a control", {"further_victims": {"Copy-Free": {}}}, [["further_victims.Copy-Free", "'Copy-Free'"]]),
     ("bad name of the study", {"study": "a/b"}, [["study", "'a/b'"]]),
     ("negative budget", {"budget": {"gpu_hours": -1}}, [["budget.gpu_hours", "-1", "greater than or equal to 0"]]),
     ("no population", {"search": {"grids": [{"populations": [0]}]}}, [["search.grids.0.populations.0", "0"]]),
@@ -191,3 +199,11 @@ def test_each_threat_has_its_attacks_once_and_without_images_nothing_is_known_of
         known = threat.knows != "none"
         assert attacks == ["fingerprint", "nothing", *(["layer"] if known else [])], "what a verdict is set against"
     assert all(threat.name == name for name, (threat, _) in found.items())
+
+
+def test_the_older_name_of_further_victims_is_read() -> None:
+    keys = {"copy_free": {"input_size": 28}}
+    older, newer = (parse_study({"study": "s", name: keys}, "s.yaml") for name in ("controls", "further_victims"))
+    assert older == newer and newer.names == ["victim", "copy_free"]
+    with pytest.raises(StudyError, match=r"^s.yaml: controls: the older name of further_victims, which is given too"):
+        parse_study({"study": "s", "controls": {}, "further_victims": {}}, "s.yaml")

@@ -268,7 +268,10 @@ def test_attacking_or_retraining_otherwise_trains_no_victim_and_cuts_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"block_sizes": [16, 60, 30]}, {"controls": TINY["controls"] | {"wide": {"width": 1 / 32, "seeds": [0]}}}],
+    [
+        {"block_sizes": [16, 60, 30]},
+        {"further_victims": TINY["further_victims"] | {"wide": {"width": 1 / 32, "seeds": [0]}}},
+    ],
 )
 def test_more_of_a_study_trains_no_victim_again(
     finished: Finished, tmp_path: Path, no_torch: Path, change: dict[str, Any]
@@ -276,7 +279,7 @@ def test_more_of_a_study_trains_no_victim_again(
     workflow.copy(finished.folder, tmp_path)
     status, output = workflow.snakemake(tmp_path, deepcopy(TINY) | change, "-n", path=no_torch)
     assert status == 0, output
-    assert workflow.jobs(output).get("train_victim", 0) == len(change.get("controls", {"copy_free": {}})) - 1
+    assert workflow.jobs(output).get("train_victim", 0) == len(change.get("further_victims", {"copy_free": {}})) - 1
 
 
 def test_no_key_of_the_demo_leaks_into_a_study(tmp_path: Path, no_torch: Path) -> None:
@@ -287,7 +290,7 @@ def test_no_key_of_the_demo_leaks_into_a_study(tmp_path: Path, no_torch: Path) -
 
 
 def test_a_checkpoint_path_may_hold_the_seed(tmp_path: Path, no_torch: Path) -> None:
-    study = deepcopy(TINY) | {"controls": {}}
+    study = deepcopy(TINY) | {"further_victims": {}}
     study["victim"] |= {"kind": "checkpoint", "checkpoint": "mine.{seed}.safetensors"}
     status, output = workflow.snakemake(tmp_path, study, "-n", path=no_torch)
     assert status == 0, output

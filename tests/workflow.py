@@ -46,7 +46,7 @@ TINY: dict[str, Any] = {
         "seeds": [0, 1],
         "train": {"lr": 0.05, "epochs": 2, "schedule": "onecycle", "augment": "none"},
     },
-    "controls": {"copy_free": {"input_size": 28, "seeds": [0], "train": {"epochs": 1}}},
+    "further_victims": {"copy_free": {"input_size": 28, "seeds": [0], "train": {"epochs": 1}}},
     "block_sizes": [16, 60],
     "prune": {"keep": [0.0, 0.3, 1.0], "repeats": 2, "corrections": ["none", "mean"], "images": 8},
     "shuffle": {"keep": [0.5, 1.0], "moved": [1.0], "repeats": 1},

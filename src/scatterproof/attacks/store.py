@@ -11,9 +11,14 @@ from safetensors.torch import save_file
 
 from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
 from scatterproof.config.victim import VictimConfig
+from scatterproof.errors import UserError
 from scatterproof.running.files import atomic
 
 Found = Mapping[str, Sequence[Snapshot]]  # by attack, or by threat and attack: `THREAT/ATTACK`
+
+
+class StoreError(UserError):
+    """A file of results that this version doesn't read."""
 
 
 PLACED = ("evaluations", "fitness", "generation")
@@ -36,9 +41,11 @@ def save_found(path: Path, found: Found) -> None:
 
 
 def load_found(path: Path) -> dict[str, list[Snapshot]]:
-    """Read what `save_found` wrote."""
+    """Read what `save_found` wrote. Raises: StoreError."""
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["scatterproof"])
+        if not isinstance(about, dict):
+            raise StoreError(f"{path} holds searches of an earlier version: delete it, so that they are run anew")
 
         def snapshot(name: str, step: int, facts: dict[str, Any]) -> Snapshot:
             tensors = {key: file.get_tensor(f"{name}.{step}.{key}") for key in facts["names"]}
@@ -65,7 +72,8 @@ def _reached(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Reached
     if "config" in facts:
         return Copy(tensors, facts["config"] and VictimConfig.model_validate(facts["config"]))
     placement, candidates, beliefs = (tensors[key] for key in ("placement", "candidates", "beliefs"))
-    return Placed(placement.long(), candidates.long(), beliefs, **{name: facts[name] for name in PLACED})
+    progress: dict[str, Any] = {name: facts.get(name) for name in PLACED}
+    return Placed(placement.long(), candidates.long(), beliefs, **progress)
 
 
 def under(found: Found, threat: str) -> dict[str, Sequence[Snapshot]]:

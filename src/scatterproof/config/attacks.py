@@ -84,7 +84,7 @@ class AttacksConfig(AttackSettings):
     """Attacks, with the blocks or without, and the verdict on each threat."""
 
     grids: list[AttackGrid] = Field([], description="what is run; empty: no attacks")
-    victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or controls")
+    victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or further ones")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
     block_size: int | None = Field(
         None, ge=1, description="side of the blocks attacked, one of `block_sizes`; default the study's main one"

@@ -18,7 +18,7 @@ class FinenessConfig(Strict):
         "layer is left out for that victim; empty: fineness is not measured",
     )
     images: int = Field(100, ge=0, description="unlabelled images that the pirate holds")
-    victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or controls")
+    victims: list[str] = Field(["victim"], min_length=1, description="victims attacked: `victim`, or further ones")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ class RetrainingConfig(Strict):
         {},
         description="likewise, on the pirate's images alone: few images want more epochs; empty: the victim's own",
     )
-    victims: list[str] = Field(["victim"], min_length=1, description="victims retrained: `victim`, or controls")
+    victims: list[str] = Field(["victim"], min_length=1, description="victims retrained: `victim`, or further ones")
     victim_seeds: int | None = Field(None, ge=1, description="trainings of each kind, one a seed; default all seeds")
     runs_per_job: int = Field(
         1, ge=1, description="trainings per job, within `run.train_minutes`; a killed one goes on from its last epoch"

@@ -58,7 +58,7 @@ class SearchConfig(Strict):
     """P2: heuristic searches over placements, each granted labelled images and the same evaluations."""
 
     grids: list[SearchGrid] = Field([], description="what is run; empty: no searches")
-    victims: list[str] = Field(["victim"], min_length=1, description="victims searched: `victim`, or controls")
+    victims: list[str] = Field(["victim"], min_length=1, description="victims searched: `victim`, or further ones")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
     genetic: GeneticMoves = Field(GeneticMoves(), description="settings")
     hill_climbing: ClimbMoves = Field(ClimbMoves(), description="settings")

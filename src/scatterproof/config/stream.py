@@ -97,7 +97,7 @@ class StreamConfig(Strict):
     """P3 and S3: the layer is served by devices, and the pirate watches their traffic."""
 
     grids: list[StreamGrid] = Field([], description="what is run; empty: no stream")
-    victims: list[str] = Field(["victim"], min_length=1, description="victims served: `victim`, or controls")
+    victims: list[str] = Field(["victim"], min_length=1, description="victims served: `victim`, or further ones")
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
     layouts: int = Field(5, ge=1, description="layouts and traffics drawn for each victim and cell")
     images: int = Field(100, ge=0, description="images that a pirate who holds blocks has")

@@ -81,7 +81,7 @@ class Study(Strict):
     seed: int = Field(0, ge=0, description="seed of every random draw but the victims' own")
     dataset: DatasetConfig = Field(DatasetConfig(), description="the images")
     victim: VictimConfig = Field(VictimConfig(), description="the victim")
-    controls: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], dict[str, Any]] = Field(
+    further_victims: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], dict[str, Any]] = Field(
         {},
         description="further victims by name, each a set of `victim` keys that differ, such as "
         "`copy_free: {input_size: 28}`",
@@ -105,13 +105,22 @@ class Study(Strict):
     cost: CostConfig = Field(CostConfig(), description="assumptions of the account")
     budget: BudgetConfig = Field(BudgetConfig(), description="cluster")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, keys: Any) -> Any:
+        if not isinstance(keys, Mapping) or "controls" not in keys:
+            return keys
+        if "further_victims" in keys:
+            raise ValueError("controls: the older name of further_victims, which is given too; expected one of them")
+        return {"further_victims" if key == "controls" else key: value for key, value in keys.items()}
+
     @model_validator(mode="after")
-    def _controls_are_victims(self) -> "Study":
+    def _names_are_known(self) -> "Study":
         if self.scatter == "dense" and "mean" in self.prune.corrections:
             raise ValueError("prune.corrections: 'mean' needs scatter: layer")
-        for name in self.controls:
+        for name in self.further_victims:
             if name == "victim":
-                raise ValueError("controls.victim: the name 'victim' is taken by the victim itself")
+                raise ValueError("further_victims.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
         for key in ("search", "attacks", "fineness", "stream"):
             for name in getattr(self, key).victims:
@@ -143,16 +152,16 @@ class Study(Strict):
         return self
 
     def victim_config(self, name: str) -> VictimConfig:
-        """The victim named `victim`, or a control: the victim with its own keys laid over it."""
+        """The victim named `victim`, or a further victim: the victim with its own keys laid over it."""
         if name == "victim":
             return self.victim
-        changes = dict(self.controls[name])
+        changes = dict(self.further_victims[name])
         if isinstance(changes.get("train"), Mapping):
             changes["train"] = self.victim.train.model_dump() | dict(changes["train"])
         try:
             return VictimConfig.model_validate(self.victim.model_dump() | changes)
         except ValidationError as error:
-            raise ValueError("; ".join(problems(error, f"controls.{name}."))) from None
+            raise ValueError("; ".join(problems(error, f"further_victims.{name}."))) from None
 
     def _check_retraining(self) -> None:
         for name in self.retraining.victims:
@@ -200,8 +209,8 @@ class Study(Strict):
 
     @property
     def names(self) -> list[str]:
-        """The victim's and the controls' names."""
-        return ["victim", *self.controls]
+        """The names of the victim and the further ones."""
+        return ["victim", *self.further_victims]
 
     @property
     def victims(self) -> list[tuple[str, int]]:

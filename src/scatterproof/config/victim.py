@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from scatterproof.config.base import Seed, Share, Strict
 from scatterproof.running.files import file_stamp
 
+VGG = ("vgg16", "vgg16_bn")
+BUILT_IN = (*VGG,)  # models that `victim.model` names without a module
+
 
 class TrainConfig(Strict):
     """The victim's training recipe; the cost of retraining is what it takes."""
@@ -83,11 +86,10 @@ class VictimConfig(Strict):
             raise ValueError(
                 "victim.base is 'initialisation', which needs victim.kind 'train'; expected a path or none"
             )
-        if self.model not in ("vgg16", "vgg16_bn") and ":" not in self.model:
-            raise ValueError(
-                f"victim.model '{self.model}': expected vgg16, vgg16_bn, torchvision:NAME or MODULE:FUNCTION"
-            )
-        if self.model in ("vgg16", "vgg16_bn") and self.input_size not in (28, 32, 224):
+        if self.model not in BUILT_IN and ":" not in self.model:
+            expected = f"{', '.join(BUILT_IN)}, torchvision:NAME or MODULE:FUNCTION"
+            raise ValueError(f"victim.model '{self.model}': expected {expected}")
+        if self.model in VGG and self.input_size not in (28, 32, 224):
             raise ValueError(f"victim.input_size {self.input_size}: the VGG family takes 28, 32 or 224")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"victim.seeds {self.seeds}: a seed stands twice")

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,20 @@ from scatterproof.victims.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
 
 
+def _vgg(config: VictimConfig, classes: int) -> nn.Module:
+    return VGG16(classes, config.width, config.model == "vgg16_bn", config.dropout, copy_free=config.input_size == 28)
+
+
+FAMILIES: dict[str, Callable[[VictimConfig, int], nn.Module]] = {"vgg16": _vgg, "vgg16_bn": _vgg}
+
+
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
     """An untrained network that maps float [N, 3, size, size] to logits [N, classes].
 
     Raises: ModelError where the model does not exist or cannot be built.
     """
-    if config.model in ("vgg16", "vgg16_bn"):
-        copy_free = config.input_size == 28
-        return VGG16(classes, config.width, config.model == "vgg16_bn", config.dropout, copy_free)
+    if config.model in FAMILIES:
+        return FAMILIES[config.model](config, classes)
     source, _, name = config.model.partition(":")
     if source == "torchvision":
         from scatterproof.victims.vision import torchvision
