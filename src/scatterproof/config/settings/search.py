@@ -79,8 +79,7 @@ class ReinforceMoves(Strict):
     def _parts_divide_the_rollout(self) -> "ReinforceMoves":
         if self.steps % self.walks or self.steps % self.minibatch:
             raise ValueError(
-                f"steps {self.steps}: expected a multiple of walks {self.walks} and minibatch "
-                f"{self.minibatch}"
+                f"steps {self.steps}: expected a multiple of walks {self.walks} and minibatch {self.minibatch}"
             )
         return self
 
@@ -99,9 +98,7 @@ class GeneticSettings(SearchSettings, GeneticMoves):
     @model_validator(mode="after")
     def _parents_compete(self) -> "GeneticSettings":
         if self.tournament > self.population:
-            raise ValueError(
-                f"tournament {self.tournament}: expected 1 to the population of {self.population}"
-            )
+            raise ValueError(f"tournament {self.tournament}: expected 1 to the population of {self.population}")
         return self
 
 
