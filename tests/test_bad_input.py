@@ -90,8 +90,9 @@ def with_data(finished: Finished, tmp_path: Path) -> Path:
             {"search.reinforce.minibatch": 24},
             "search.reinforce.steps 32: expected a multiple of walks 4 and minibatch 24",
         ),
+        ({"search.genetic.tournament": 9}, "search.genetic.tournament 9: expected 1 to the population of 8"),
     ],
-    ids=["unknown key", "wrong type", "kept share", "recipe", "search"],
+    ids=["unknown key", "wrong type", "kept share", "recipe", "search", "tournament"],
 )
 def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
     refused_while_parsing(tmp_path, changed(keys), f"tiny.yaml: {named}")
@@ -112,9 +113,8 @@ def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) 
             {"retraining.pirate_images": [8, 298]},
             "retraining.pirate_images is 298, but the pirate has 297 images: lower",
         ),
-        ({"search.genetic.tournament": 9}, "search.genetic: tournament 9: expected 1 to the population of 8"),
     ],
-    ids=["block size", "layer", "attack images", "images", "more images", "tournament"],
+    ids=["block size", "layer", "attack images", "images", "more images"],
 )
 def test_what_does_not_fit_the_victim(with_data: Path, keys: dict[str, Any], named: str) -> None:
     refused_in(with_data, changed(keys), "check_study", named)

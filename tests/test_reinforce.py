@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import stable_baselines3.common.env_checker as baselines_checker
 import torch
+from pydantic import ValidationError
 
 from scatterproof.attacks.search import base
-from scatterproof.attacks.search.base import AttackError, AttackResult, Machine, Search
+from scatterproof.attacks.search.base import Progress, scorer_of
 from scatterproof.attacks.search.exchange_env import ExchangeEnv, Frontier, Walks
 from scatterproof.attacks.search.reinforce import Reinforce
 from scatterproof.attacks.search.space import PlacementSpace
+from scatterproof.config.study import StudyError, parse_study
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
+from searching import MACHINE, Found, checkpoint_of, searched, with_settings, without_times
 from small import dataset, network, puzzle, vgg
 
-MACHINE = Machine(torch.device("cpu"), 1)
-ATTACK = Reinforce(images=12, steps=16, walks=2, episode=6, minibatch=8, epochs=2, hidden=(8,))
+ATTACK = Reinforce(steps=16, walks=2, episode=6, minibatch=8, epochs=2, hidden=[8])
 BUDGET = 50  # the start, three rollouts, and one step of a fourth
 
 
@@ -32,22 +34,22 @@ def made(share: float = 1.0) -> tuple[Puzzle, PlacementEvaluator]:
     """64 x 392 in blocks of 16: the last of 25 columns has edge blocks."""
     config = vgg()
     found, _ = puzzle(network(config), config, dataset(), images=12, knows="labels", share=share)
-    return found, ATTACK.make_evaluator(found, MACHINE, ATTACK.images)
+    return found, scorer_of(found, MACHINE)
 
 
-def search_on(share: float = 1.0, budget: int = 1000) -> Search:
+def search_on(share: float = 1.0, budget: int = 1000) -> Progress:
     found, evaluator = made(share)
-    return Search(evaluator, PlacementSpace(found, MACHINE.device), torch_generator("test"), "loss", budget)
+    return Progress(evaluator, PlacementSpace(found, MACHINE.device), torch_generator("test"), "loss", budget)
 
 
-def env_on(search: Search, episode: int = 10, restart: Any = "best") -> ExchangeEnv:
+def env_on(search: Progress, episode: int = 10, restart: Any = "best") -> ExchangeEnv:
     filling = search.space.random(1, search.generator)[0]
     return ExchangeEnv(search, Frontier.at(filling, float(search.score(filling[None])[0])), episode, restart)
 
 
-def attacked(attack: Reinforce = ATTACK, path: Path | None = None, share: float = 1.0) -> AttackResult:
+def attacked(attack: Reinforce = ATTACK, work: Path | None = None, share: float = 1.0) -> Found:
     found, evaluator = made(share)
-    return attack.run(found, BUDGET, (0,), MACHINE, path, evaluator=evaluator)
+    return searched(attack, found, BUDGET, work=work, scorer=evaluator)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4])
@@ -145,39 +147,40 @@ def test_the_budget_is_kept_and_global_randomness_untouched(share: float) -> Non
 def test_an_interrupted_run_repeats_every_bit(
     generation: int, restart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attack = Reinforce(**(vars(ATTACK) | {"restart": restart}))
+    attack = with_settings(ATTACK, restart=restart)
     whole = attacked(attack)
     monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
     go_on = Reinforce.step
 
-    def killed(self: Reinforce, search: Search) -> None:
+    def killed(self: Reinforce, search: Progress) -> None:
         if search.generation == generation:
             raise KeyboardInterrupt
         go_on(self, search)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Reinforce, "step", killed)
-        attacked(attack, tmp_path / "checkpoint.pt")
-    resumed = attacked(attack, tmp_path / "checkpoint.pt")
+        attacked(attack, tmp_path / "killed")
+    resumed = attacked(attack, tmp_path / "killed")
     assert torch.equal(resumed.placements, whole.placements)
-    fitness = [[row["best_fitness"] for row in result.history] for result in (resumed, whole)]
-    assert fitness[0] == fitness[1]
-    assert final_state(tmp_path / "checkpoint.pt") == final_state_of(attack, tmp_path / "whole.pt")
+    assert without_times(resumed.rows) == without_times(whole.rows)
+    assert without_times(resumed.history) == without_times(whole.history)[generation:]
+    assert final_state(attack, tmp_path / "killed") == final_state_of(attack, tmp_path / "whole")
 
 
-def final_state_of(attack: Reinforce, path: Path) -> list[bytes]:
-    attacked(attack, path)
-    return final_state(path)
+def final_state_of(attack: Reinforce, work: Path) -> list[bytes]:
+    attacked(attack, work)
+    return final_state(attack, work)
 
 
-def final_state(path: Path) -> list[bytes]:
+def final_state(attack: Reinforce, work: Path) -> list[bytes]:
     """The learned weights, bit for bit."""
-    state = torch.load(path, weights_only=True)["state"]
-    return [tensor.numpy().tobytes() for tensor in state["policy"].values()]
+    state = torch.load(checkpoint_of(attack, made()[0], BUDGET, work), weights_only=True)
+    assert state["evaluations"] == BUDGET
+    return [tensor.numpy().tobytes() for tensor in state["state"]["policy"].values()]
 
 
 def test_it_begins_anew_where_nothing_better_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = Reinforce(**(vars(ATTACK) | {"patience": 1}))
+    attack = with_settings(ATTACK, patience=1)
     monkeypatch.setattr(ExchangeEnv, "after", lambda self, action: self.number_at)  # no walk moves
     result = attacked(attack)
     assert any(later["evaluations"] - row["evaluations"] == 1 for row, later in pairwise(result.history))
@@ -185,28 +188,30 @@ def test_it_begins_anew_where_nothing_better_is_found(monkeypatch: pytest.Monkey
 
 def test_a_policy_learns_unless_its_rate_is_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
-    states = [final_state_of(ATTACK, tmp_path / "learned.pt")]
-    states += [final_state_of(Reinforce(**(vars(ATTACK) | {"learning_rate": 0.0})), tmp_path / "not.pt")]
+    states = [final_state_of(attack, tmp_path) for attack in (ATTACK, with_settings(ATTACK, learning_rate=0.0))]
     assert len(states[0]) == len(states[1]) and states[0] != states[1]
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
+    ("keys", "line"),
     [
-        ({"steps": 0}, "steps 0, expected at least 1"),
-        ({"walks": 3}, "256 steps, expected a multiple of walks 3"),
-        ({"minibatch": 100}, "minibatch 100"),
-        ({"minibatch": 1}, "at least 2"),
-        ({"episode": 0}, "episode 0"),
-        ({"epochs": 0}, "epochs 0"),
-        ({"patience": 0}, "patience 0"),
-        ({"hidden": (64, 0)}, "hidden 0"),
-        ({"restart": "never"}, "restart 'never', expected best or start"),
-        ({"discount": 1.5}, "discount 1.5, expected 0 to 1"),
-        ({"learning_rate": -1.0}, "learning_rate -1"),
-        ({"entropy": float("nan")}, "entropy nan"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 2, got 0"),
+        ({"walks": 3}, "steps 256: expected a multiple of walks 3 and minibatch 128"),
+        ({"minibatch": 100}, "steps 256: expected a multiple of walks 16 and minibatch 100"),
+        ({"minibatch": 1}, "minibatch: Input should be greater than or equal to 2, got 1"),
+        ({"episode": 0}, "episode: Input should be greater than or equal to 1, got 0"),
+        ({"epochs": 0}, "epochs: Input should be greater than or equal to 1, got 0"),
+        ({"patience": 0}, "patience: Input should be greater than or equal to 1, got 0"),
+        ({"hidden": [64, 0]}, "hidden.1: Input should be greater than or equal to 1, got 0"),
+        ({"restart": "never"}, "restart: Input should be 'best' or 'start', got 'never'"),
+        ({"discount": 1.5}, "discount: Input should be less than or equal to 1, got 1.5"),
+        ({"learning_rate": -1.0}, "learning_rate: Input should be greater than or equal to 0, got -1.0"),
+        ({"entropy": float("nan")}, "entropy: Input should be a finite number, got nan"),
     ],
 )
-def test_hyperparameters_out_of_range_are_refused(keys: dict[str, Any], message: str) -> None:
-    with pytest.raises(AttackError, match=message):
+def test_settings_out_of_range_are_refused(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValidationError):
         Reinforce(**keys)
+    with pytest.raises(StudyError) as error:
+        parse_study({"study": "x", "attacks": {"reinforce": keys}}, "x.yaml")
+    assert str(error.value) == f"x.yaml: attacks.reinforce.{line}"

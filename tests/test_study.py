@@ -89,6 +89,11 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
     ("unknown crossover", {"search": {"genetic": {"crossover": "u"}}}, [["search.genetic.crossover", "'u'"]]),
     ("unknown mutation", {"search": {"genetic": {"mutation": "flip"}}}, [["search.genetic.mutation", "'flip'"]]),
     ("no tournament", {"search": {"genetic": {"tournament": 0}}}, [["search.genetic.tournament", "0"]]),
+    (
+        "tournament larger than a population",
+        {"search": {"grids": [{"populations": [20, 8]}], "genetic": {"tournament": 9}}},
+        [["search.genetic.tournament 9", "expected 1 to the population of 8"]],
+    ),
     ("no evaluations", {"search": {"grids": [{"evaluations": 0}]}}, [["search.grids.0.evaluations", "0"]]),
     ("search of no victim", {"search": {"victims": ["x"]}}, [["search.victims", "'x'", "expected victim"]]),
     ("search of a victim twice", {"search": {"victims": ["victim"] * 2}}, [["search.victims", "twice"]]),
@@ -104,6 +109,18 @@ BAD: list[tuple[str, dict[str, Any], list[list[str]]]] = [
             "search": {"grids": [{"attacks": ["hill_climbing"]}], "hill_climbing": {"proposals": "gradient"}},
         },
         [["search.hill_climbing.proposals", "'gradient'", "scatter: layer"]],
+    ),
+    (
+        "gradient of an attack where all dense layers are scattered",
+        {
+            "scatter": "dense",
+            "prune": {"corrections": ["none"]},
+            "attacks": {
+                "grids": [{"attacks": ["hill_climbing"], "knows": ["labels"]}],
+                "hill_climbing": {"proposals": "gradient"},
+            },
+        },
+        [["attacks.hill_climbing.proposals", "'gradient'", "scatter: layer"]],
     ),
     ("plateau of too few draws", {"plateau": {"draws": 9}}, [["plateau.draws", "9"]]),
     ("plateau share above 1", {"plateau": {"correct": [1.5]}}, [["plateau.correct.0", "1.5"]]),

@@ -142,9 +142,10 @@ class Study(Strict):
             raise ValueError("stream.grids: the stream of one layer is served, scatter: dense needs stream.grids: []")
         if self.scatter == "dense" and self.search.precision != "fp32":
             raise ValueError(f"search.precision: scatter: dense is scored in fp32, not {self.search.precision}")
-        climbs = any("hill_climbing" in grid.attacks for grid in self.search.grids)
-        if self.scatter == "dense" and climbs and self.search.hill_climbing.proposals == "gradient":
-            raise ValueError("search.hill_climbing.proposals: 'gradient' needs scatter: layer")
+        for key, part in (("search", self.search), ("attacks", self.attacks)):
+            climbs = any("hill_climbing" in grid.attacks for grid in part.grids)
+            if self.scatter == "dense" and climbs and part.hill_climbing.proposals == "gradient":
+                raise ValueError(f"{key}.hill_climbing.proposals: 'gradient' needs scatter: layer")
         if self.search.precision == "tf32" and self.run.device == "cpu":
             raise ValueError("search.precision: tf32 needs CUDA, and run.device is cpu")
         if len(set(self.block_sizes)) != len(self.block_sizes):

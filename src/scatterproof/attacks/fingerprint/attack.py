@@ -55,10 +55,10 @@ class Fingerprint(Attack[FingerprintSettings]):
     """Mean-field reassembly of one layer, or of several scattered together.
 
     rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
-    blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; settled: the
+    blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; converged: the
     relative change of what is explained at which the rounds end, as they do where no block's likeliest place changes;
-    doubtful: rounds, at most, that doubt where the first ones don't settle, all blocks are held and beliefs about all
-    places; restarts: then, from halves of the inputs; sweeps: over the layers, at most, where several are.
+    tempered_rounds: rounds, at most, that doubt where the first ones don't settle, all blocks are held and beliefs
+    about all places; restarts: then, from halves of the inputs; sweeps: over the layers, at most, where several are.
     """
 
     name: ClassVar[str] = "fingerprint"

@@ -1,4 +1,4 @@
-"""What every attack of the registry keeps: its budget, its count, its snapshots, the shapes, and every bit."""
+"""What every search keeps: its budget, its count, its snapshots, the shapes, and every bit."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,31 +12,34 @@ import torch
 
 import small
 from planted import planted_puzzle
-from scatterproof.attacks import ATTACKS
+from scatterproof.attacks import ATTACKS, SEARCHES
+from scatterproof.attacks.base import AttackError, Run
 from scatterproof.attacks.search import base
 from scatterproof.attacks.search.annealing import Annealing
-from scatterproof.attacks.search.base import Attack, AttackError, AttackResult, Machine, Search
+from scatterproof.attacks.search.base import Progress, SearchAttack, scorer_of
 from scatterproof.attacks.search.hill_climbing import HillClimbing
 from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import Placement
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.puzzle import Answer, Puzzle, with_images
+from searching import MACHINE, Found, checkpoint_of, searched, without_times
 
-MACHINE = Machine(torch.device("cpu"), 1)
 BUDGET = 60
 TINY: dict[str, dict[str, Any]] = {
     "random": {"batch": 7},
     "hill_climbing": {"batch": 9, "at_once": 4},
     "hill_climbing by gradient": {"batch": 9, "at_once": 4, "proposals": "gradient"},
     "annealing": {"batch": 9, "at_once": 4},
-    "genetic": {"population": 8, "elite": 3},
-    "reinforce": {"steps": 16, "walks": 2, "episode": 6, "minibatch": 8, "epochs": 1, "hidden": (8,)},
+    "genetic": {"population": 8, "elite": 3 / 8},
+    "reinforce": {"steps": 16, "walks": 2, "episode": 6, "minibatch": 8, "epochs": 1, "hidden": [8]},
 }
 each_attack = pytest.mark.parametrize("kind", TINY)
 
 
-def attack(kind: str, **keys: Any) -> Attack:
-    return ATTACKS[kind.split()[0]](**{"images": 12} | TINY[kind] | keys)
+def attack(kind: str, **keys: Any) -> SearchAttack[Any]:
+    made = ATTACKS[kind.split()[0]](**TINY[kind] | keys)
+    assert isinstance(made, SearchAttack)
+    return made
 
 
 @cache
@@ -49,21 +52,17 @@ def held(share: float = 1.0, size: int = 16, knows: str = "labels") -> tuple[Puz
 
 @cache
 def scorer(share: float = 1.0, size: int = 16) -> PlacementEvaluator:
-    return Attack.make_evaluator(held(share, size)[0], MACHINE, 12)
+    return scorer_of(held(share, size)[0], MACHINE)
 
 
-def run(kind: str, share: float = 1.0, seed: int = 0, budget: int = BUDGET, **keys: Any) -> AttackResult:
-    own = {key: keys.pop(key) for key in ("checkpoint", "start") if key in keys}
-    return attack(kind, **keys).run(held(share)[0], budget, (seed,), MACHINE, evaluator=scorer(share), **own)
+def run(kind: str, share: float = 1.0, seed: int = 0, budget: int = BUDGET, **keys: Any) -> Found:
+    own = {key: keys.pop(key) for key in ("work", "start") if key in keys}
+    return searched(attack(kind, **keys), held(share)[0], budget, seed, scorer=scorer(share), **own)
 
 
 @cache
-def ran(kind: str, share: float, fitness: str) -> AttackResult:
+def ran(kind: str, share: float, fitness: str) -> Found:
     return run(kind, share, fitness=fitness)
-
-
-def without_times(result: AttackResult) -> list[dict[str, float]]:
-    return [{key: row[key] for key in row if key != "minutes"} for row in result.history]
 
 
 def fitness_of(evaluator: PlacementEvaluator, placements: torch.Tensor, fitness: str) -> list[float]:
@@ -71,15 +70,18 @@ def fitness_of(evaluator: PlacementEvaluator, placements: torch.Tensor, fitness:
     return (scores.accuracy if fitness == "accuracy" else -scores.loss).tolist()
 
 
-def searching(kind: str, share: float = 1.0, size: int = 16, **keys: Any) -> tuple[Attack, Search]:
+def searching(kind: str, share: float = 1.0, size: int = 16, **keys: Any) -> tuple[SearchAttack[Any], Progress]:
     made = attack(kind, **keys)
     space = PlacementSpace(held(share, size)[0], MACHINE.device)
-    return made, Search(scorer(share, size), space, torch.Generator().manual_seed(0), made.fitness, 10**6)
+    generator = torch.Generator().manual_seed(0)
+    return made, Progress(scorer(share, size), space, generator, made.settings.fitness, 10**6)
 
 
-def test_every_attack_is_tried_here() -> None:
-    assert {kind.split()[0] for kind in TINY} == set(ATTACKS)
-    assert all(name == kind.name for name, kind in ATTACKS.items())
+def test_every_search_is_tried_here() -> None:
+    assert {kind.split()[0] for kind in TINY} == {kind.name for kind in SEARCHES}
+    assert {name for name, kind in ATTACKS.items() if issubclass(kind, SearchAttack)} == {
+        kind.name for kind in SEARCHES
+    }
 
 
 @each_attack
@@ -131,28 +133,28 @@ def test_small_budgets_are_kept(kind: str, budget: int, given: bool) -> None:
 def test_the_seed_decides(kind: str) -> None:
     result, again, other = ran(kind, 0.3, "loss"), run(kind, 0.3), run(kind, 0.3, seed=1)
     assert torch.equal(again.placements, result.placements)
-    assert without_times(again) == without_times(result)
+    assert without_times(again.history) == without_times(result.history)
     assert not torch.equal(other.placements[-1], result.placements[-1])
-    assert without_times(other) != without_times(result)
+    assert without_times(other.history) != without_times(result.history)
 
 
 class Killed(Exception):
     """What stops a run here."""
 
 
-def kill(kind: str, generation: int, path: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> None:
+def kill(kind: str, generation: int, work: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> None:
     """Run with a checkpoint after every generation until `generation` are done."""
     monkeypatch.setattr(base, "CHECKPOINT_SECONDS", 0)
-    step: Callable[[Attack, Search], None] = type(attack(kind)).step
+    step: Callable[[SearchAttack[Any], Progress], None] = type(attack(kind)).step
 
-    def killed(self: Attack, search: Search) -> None:
+    def killed(self: SearchAttack[Any], search: Progress) -> None:
         if search.generation == generation:
             raise Killed
         step(self, search)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(type(attack(kind)), "step", killed)
-        run(kind, checkpoint=path, **keys)
+        run(kind, work=work, **keys)
 
 
 @each_attack
@@ -160,48 +162,70 @@ def kill(kind: str, generation: int, path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_interrupted_run_repeats_every_bit(
     kind: str, generation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "checkpoint.pt"
-    kill(kind, generation, path, monkeypatch, share=0.3)
-    resumed, whole = run(kind, 0.3, checkpoint=path), ran(kind, 0.3, "loss")
+    kill(kind, generation, tmp_path, monkeypatch, share=0.3)
+    resumed, whole = run(kind, 0.3, work=tmp_path), ran(kind, 0.3, "loss")
     assert torch.equal(resumed.placements, whole.placements)
-    assert without_times(resumed) == without_times(whole)
-    assert [row["evaluations"] for row in resumed.rows] == [row["evaluations"] for row in whole.rows]
+    assert without_times(resumed.rows) == without_times(whole.rows)
+    assert without_times(resumed.history) == without_times(whole.history)[generation:], "goes on, not from the start"
+
+
+@each_attack
+def test_minutes_before_a_kill_count_and_are_those_of_then(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(kind, 3, tmp_path, monkeypatch)
+    state = torch.load(checkpoint_of(attack(kind), held()[0], BUDGET, tmp_path), weights_only=True)
+    found = run(kind, work=tmp_path)
+    assert [row["minutes"] for row in found.rows[: len(state["reached"])]] == [
+        each["minutes"] for each in state["reached"]
+    ]
+    assert found.history[0]["minutes"] > state["seconds"] / 60
 
 
 @pytest.mark.parametrize(
-    ("keys", "named"),
-    [
-        ({"seed": 1}, "seed was [0], is [1]"),
-        ({"budget": 70}, "budget was 60, is 70"),
-        ({"fitness": "accuracy"}, "fitness was 'loss', is 'accuracy'"),
-        ({"batch": 8}, "batch was 7, is 8"),
-        ({"share": 0.3}, "puzzle was '"),
-    ],
+    "keys",
+    [{"seed": 1}, {"budget": 70}, {"fitness": "accuracy"}, {"batch": 8}, {"share": 0.3}, {"start": True}],
+    ids=lambda keys: next(iter(keys)),
 )
-def test_a_checkpoint_of_another_run_is_refused(
-    keys: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_run_starts_afresh_and_leaves_the_checkpoint_alone(
+    keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "checkpoint.pt"
-    kill("random", 2, path, monkeypatch)
-    with pytest.raises(AttackError) as error:
-        run("random", checkpoint=path, **keys)
-    line = str(error.value)
-    assert line.startswith(f"{path} belongs to another run: {named}") and "\n" not in line
-    assert line.endswith("; delete it to search afresh") and line.count(" was ") == 1
+    kill("random", 2, tmp_path, monkeypatch)
+    (checkpoint,) = tmp_path.iterdir()
+    assert checkpoint == checkpoint_of(attack("random"), held()[0], BUDGET, tmp_path)
+    before = checkpoint.read_bytes()
+    keys = keys | ({"start": held()[1].placement} if "start" in keys else {})
+    expected = run("random", **keys)
+    found = run("random", work=tmp_path, **keys)
+    assert found.history[0]["generation"] == 1
+    assert without_times(found.history) == without_times(expected.history)
+    assert torch.equal(found.placements, expected.placements)
+    assert checkpoint.read_bytes() == before
 
 
 @each_attack
 @pytest.mark.parametrize("knows", ["none", "logits"])
 def test_without_labels_it_is_refused(kind: str, knows: str) -> None:
-    with pytest.raises(AttackError, match=f"{kind.split()[0]} needs labelled images, the threat grants {knows}$"):
-        attack(kind).run(held(knows=knows)[0], 10, (0,), MACHINE)
+    with pytest.raises(AttackError, match=f"^{kind.split()[0]} needs labels of its images, the threat grants {knows}$"):
+        attack(kind).run(held(knows=knows)[0], Run(MACHINE))
 
 
 @each_attack
-@pytest.mark.parametrize("images", [0, 13])
-def test_images_that_are_not_held_are_refused(kind: str, images: int) -> None:
-    with pytest.raises(AttackError, match=f"wants {images} images, the pirate holds 12$"):
-        run(kind, images=images)
+def test_without_images_it_is_refused(kind: str) -> None:
+    puzzle = with_images(held()[0], 0)
+    puzzle = replace(puzzle, threat=puzzle.threat.model_copy(update={"images": 0}))
+    with pytest.raises(AttackError, match=f"^{kind.split()[0]} needs at least 1 images, the threat grants 0$"):
+        attack(kind).run(puzzle, Run(MACHINE))
+
+
+@pytest.mark.parametrize("images", [1, 7])
+def test_it_climbs_on_all_images_that_its_puzzle_has(images: int) -> None:
+    puzzle = with_images(held()[0], images)
+    assert puzzle.labels is not None and len(puzzle.images) == len(puzzle.labels) == images
+    result = searched(attack("random"), puzzle, 20)
+    own = PlacementEvaluator(puzzle, held()[0].images[:images], puzzle.labels, MACHINE.device)
+    expected = [row["best_fitness"] for row in result.rows]
+    assert fitness_of(own, result.placements, "loss") == pytest.approx(expected, abs=1e-5)
 
 
 @each_attack
@@ -223,7 +247,7 @@ def test_how_blocks_are_numbered_changes_nothing_that_can_be_reached(kind: str) 
     puzzle = held(0.3)[0]
     order = torch.randperm(len(puzzle.blocks), generator=torch.Generator().manual_seed(1))
     renumbered = replace(puzzle, blocks=puzzle.blocks[order], shapes=puzzle.shapes[order])
-    result = attack(kind).run(renumbered, 30, (0,), MACHINE)
+    result = searched(attack(kind), renumbered, 30)
     back = torch.empty_like(result.placements)
     back[:, order] = result.placements  # block i is the other's block order[i]
     expected = [row["best_fitness"] for row in result.rows]
@@ -374,12 +398,13 @@ def test_the_gradient_proposes_only_exchanges_that_are_allowed(share: float, siz
 def test_the_gradient_climbs_at_least_as_fast_as_chance_from_near_the_top() -> None:
     puzzle, answer, _ = planted_puzzle(0)
     start = answer.placement.swapped(0, 5).swapped(2, 9)
-    evaluator = Attack.make_evaluator(puzzle, MACHINE, 100)
+    puzzle = with_images(puzzle, 100)
+    evaluator = scorer_of(puzzle, MACHINE)
     found = {
         proposals: [
-            HillClimbing(images=100, batch=10, at_once=5, proposals=proposals)
-            .run(puzzle, 41, (seed,), MACHINE, start=start, evaluator=evaluator)
-            .history[-1]["best_fitness"]
+            searched(
+                HillClimbing(batch=10, at_once=5, proposals=proposals), puzzle, 41, seed, None, start, evaluator
+            ).history[-1]["best_fitness"]
             for seed in range(5)
         ]
         for proposals in ("random", "gradient")
