@@ -24,7 +24,7 @@ ASK_S = 3.0  # seconds between two calls of sacct, at least
 
 
 @dataclass
-class Guard:
+class BudgetGuard:
     """One controller's; does nothing without a limit. study: whose tasks count; None: all of the journal's."""
 
     journal: Journal
