@@ -19,7 +19,6 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.accounts import Accounts
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
 from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
@@ -29,6 +28,7 @@ from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.forecast import tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
+from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
@@ -93,8 +93,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         study = self.workflow.config.get("study")
         study = study if isinstance(study, str) else None
         patience = float(self.settings.lost_after or 120)
-        accounts = Accounts(self.cluster.overrun_s, patience, self.logger.warning)
-        guard = BudgetGuard(self.journal, accounts, self.limit, study, max(ASK_S, self.watch.interval))
+        usage = GpuUsage(self.cluster.overrun_s, patience, self.logger.warning)
+        guard = BudgetGuard(self.journal, usage, self.limit, study, max(ASK_S, self.watch.interval))
         guard.load()
         self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)

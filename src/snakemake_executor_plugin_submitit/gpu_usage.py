@@ -21,7 +21,7 @@ Task = dict[str, Any]  # a row of Journal.tasks()
 
 
 @dataclass
-class Accounts:
+class GpuUsage:
     """overrun_s: see seconds_held. patience: seconds to wait for sacct, which is late, or away."""
 
     overrun_s: float
