@@ -20,13 +20,13 @@ from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import BudgetGuard, check
 from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.fencing import granted, run_file, seconds_held
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage, Task, TaskKey
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, gpus_in, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import Attempt
-from snakemake_executor_plugin_submitit.starts import granted, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, Submitter, for_all
 
 

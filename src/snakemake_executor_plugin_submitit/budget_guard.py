@@ -14,10 +14,10 @@ from pathlib import Path
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.budget import KEY, Budget, hours
+from snakemake_executor_plugin_submitit.fencing import STALE_S, grant, granted, last_start, run_file, seconds_held
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage, Task, TaskKey, gpus_of, limit_of
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
-from snakemake_executor_plugin_submitit.starts import STALE_S, grant, granted, last_start, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, for_all
 
 ASK_S = 3.0  # seconds between two calls of sacct, at least

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.begun import changed_since, has_begun, revoke_cell
+from snakemake_executor_plugin_submitit.fencing import fence
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.signature import difference, inputs_of, kept_outputs, members
-from snakemake_executor_plugin_submitit.starts import fence
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 
 Row = dict[str, Any]  # of the journal

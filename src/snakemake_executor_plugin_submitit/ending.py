@@ -12,8 +12,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.fencing import revoke
 from snakemake_executor_plugin_submitit.journal import Journal
-from snakemake_executor_plugin_submitit.starts import revoke
 from snakemake_executor_plugin_submitit.status import Watch
 
 

@@ -26,6 +26,7 @@ from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.earlier import Earlier
 from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
+from snakemake_executor_plugin_submitit.fencing import fence, revoke
 from snakemake_executor_plugin_submitit.forecast import tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
@@ -35,7 +36,6 @@ from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of, members
 from snakemake_executor_plugin_submitit.slurm import UnreadableError
-from snakemake_executor_plugin_submitit.starts import fence, revoke
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
 

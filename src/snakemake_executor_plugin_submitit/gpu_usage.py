@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.fencing import seconds_held
 from snakemake_executor_plugin_submitit.slurm import Attempt
-from snakemake_executor_plugin_submitit.starts import seconds_held
 
 TaskKey = tuple[str, int]
 Task = dict[str, Any]  # a row of Journal.tasks()
