@@ -23,7 +23,6 @@ from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
 from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
-from snakemake_executor_plugin_submitit.earlier import Earlier
 from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
@@ -32,6 +31,7 @@ from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
+from snakemake_executor_plugin_submitit.reattach import Reattacher
 from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of, members
@@ -78,7 +78,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.signatures = Signatures(self.workflow)
-        self.earlier = Earlier(self._recover(), self.journal, self.watch, self.logger, self.signatures)
+        self.reattacher = Reattacher(self._recover(), self.journal, self.watch, self.logger, self.signatures)
         try:
             self._keep_budget()
             self._sweep()
@@ -164,7 +164,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         """Attach to those that an earlier controller has under way, submit the others in arrays."""
         for job in jobs:
             self.run_job_pre(job)
-        sorted_out = self.earlier.sort_out([(job, self._describe(job)) for job in jobs])
+        sorted_out = self.reattacher.sort_out([(job, self._describe(job)) for job in jobs])
         for job, row in sorted_out.under_way:
             self._watch_job(job, row)
         if sorted_out.outdated:
@@ -249,7 +249,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 yield info
             return
         rows = [_row(info) for info in active_jobs]
-        others = list(self.earlier.known.values()) if self.gate.waiting else []  # their end makes room, too
+        others = list(self.reattacher.known.values()) if self.gate.waiting else []  # their end makes room, too
         outcomes = self.watch.poll(rows + others) if rows or others else {}
         self.journal.change([outcomes[row["id"]].change(row["id"]) for row in rows if row["id"] in outcomes])
         lost = []
@@ -343,7 +343,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
             return
         self.gate.close()
         super().shutdown()
-        unasked = list(self.earlier.known.values())
+        unasked = list(self.reattacher.known.values())
         self.watch.asked = 0.0
         outcomes = self.watch.poll(unasked) if unasked else {}
         ended = {number: outcome for number, outcome in outcomes.items() if outcome.ended}

@@ -29,7 +29,7 @@ class SortedOut(NamedTuple):
     fresh: list[tuple[JobExecutorInterface, Row]]
 
 
-class Earlier:
+class Reattacher:
     """What earlier controllers have left open; `known` by key, without what has been sorted out.
 
     signature: of a job, as it would be submitted now.
