@@ -21,9 +21,9 @@ from snakemake_interface_executor_plugins.utils import format_cli_arg
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
+from snakemake_executor_plugin_submitit.cancel import cancel, cancel_and_wait
 from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
-from snakemake_executor_plugin_submitit.ending import cancel, end
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
 from snakemake_executor_plugin_submitit.forecast import tell, write_left
@@ -168,7 +168,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         for job, row in sorted_out.under_way:
             self._watch_job(job, row)
         if sorted_out.outdated:
-            end(self.settings.cluster == "slurm", sorted_out.outdated, self.watch, self.journal, self.logger)
+            cancel_and_wait(
+                self.settings.cluster == "slurm", sorted_out.outdated, self.watch, self.journal, self.logger
+            )
         self._submit_all(sorted_out.fresh)
 
     def _describe(self, job: JobExecutorInterface) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _terminate(job_id: str) -> None:
         os.killpg(int(pid), signal.SIGTERM)
 
 
-def end(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journal, logger: Logger) -> None:
+def cancel_and_wait(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journal, logger: Logger) -> None:
     """Cancel jobs that are out of date and wait until none of them can write any more."""
     cancel(on_slurm, rows, logger)
     # one that had not started now never will
