@@ -26,12 +26,12 @@ from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
-from snakemake_executor_plugin_submitit.forecast import tell, write_left
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher
+from snakemake_executor_plugin_submitit.remaining import tell, write_left
 from snakemake_executor_plugin_submitit.sbatch_defaults import with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of, members
