@@ -15,8 +15,8 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import has_begun
 from snakemake_executor_plugin_submitit.fencing import STALE_S, last_start
-from snakemake_executor_plugin_submitit.files import read_json, tail
 from snakemake_executor_plugin_submitit.job_states import Kind, canonical, meaning_of
+from snakemake_executor_plugin_submitit.shared_files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended

@@ -13,11 +13,11 @@ from typing import Any
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import SOURCES
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
-from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through

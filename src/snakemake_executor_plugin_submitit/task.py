@@ -27,9 +27,9 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit.begun import begin, is_revoked
 from snakemake_executor_plugin_submitit.fencing import HEARTBEAT_S, LAUNCH_S, Start, allocated_at, granted, seconds_held
-from snakemake_executor_plugin_submitit.files import read_json, write_json
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.program import spawn
+from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
 KILL_WAIT_S = 10.0  # from SIGTERM to SIGKILL, where SLURM does not send them
