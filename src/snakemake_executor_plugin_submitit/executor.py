@@ -22,7 +22,7 @@ from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
 from snakemake_executor_plugin_submitit.cancel import cancel, cancel_and_wait
-from snakemake_executor_plugin_submitit.cells import describe, program, rule_of
+from snakemake_executor_plugin_submitit.cell_rows import describe, program, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.failures import explain
 from snakemake_executor_plugin_submitit.fencing import fence, revoke

@@ -9,7 +9,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.budget_guard import check
-from snakemake_executor_plugin_submitit.cells import rule_of
+from snakemake_executor_plugin_submitit.cell_rows import rule_of
 from snakemake_executor_plugin_submitit.cluster import Cluster
 from snakemake_executor_plugin_submitit.remaining import Left
 from snakemake_executor_plugin_submitit.requests import Request, request_of, resources_of, still_unknown

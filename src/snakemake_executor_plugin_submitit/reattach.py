@@ -17,7 +17,7 @@ from snakemake_executor_plugin_submitit.status import Outcome, Watch
 
 Row = dict[str, Any]  # of the journal
 TaskKey = tuple[str, int]
-Cells = Sequence[tuple[JobExecutorInterface, Row]]  # jobs and what `cells.describe` says of them
+Cells = Sequence[tuple[JobExecutorInterface, Row]]  # jobs and what `cell_rows.describe` says of them
 OUT_OF_DATE = "out of date"
 
 
