@@ -1,7 +1,7 @@
 """The guard of the budget: what goes out, and what waits, over all controllers of one journal.
 
 What a task may hold at most is reserved before it is submitted: its GPUs for its time limit. Requeues count: the starts
-of a task share that limit (task.py keeps it), until the guard grants a later start the whole of it, which it
+of a task share that limit (time_limit.py keeps it), until the guard grants a later start the whole of it, which it
 does where the budget has room for it beside what the starts before have held.
 """
 
