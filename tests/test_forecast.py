@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from scatterproof.cost.forecast import ForecastError, forecast_of, left_words
-from snakemake_executor_plugin_submitit.forecast import Left, write_left
 from snakemake_executor_plugin_submitit.journal import Journal
+from snakemake_executor_plugin_submitit.remaining import Left, write_left
 
 
 def submit(journal: Journal, name: str, cells: int, minutes: float, study: str = "digits") -> None:

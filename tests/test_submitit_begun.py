@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from snakemake_executor_plugin_submitit.begun import SOURCES, begin, changed_since, has_begun, is_revoked, revoke_cell
-from snakemake_executor_plugin_submitit.files import digest_of, write_json
+from snakemake_executor_plugin_submitit.shared_files import digest_of, write_json
 
 LATER = time.time() + 1e6  # later than all that a test does, however long the tests before it take
 

@@ -17,16 +17,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey
 from snakemake_executor_plugin_submitit.budget import gpu_hours, hours, seconds
+from snakemake_executor_plugin_submitit.budget_guard import BudgetGuard, check
 from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.fencing import granted, run_file, seconds_held
 from snakemake_executor_plugin_submitit.gate import Gate
-from snakemake_executor_plugin_submitit.guard import Guard, check
+from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage, Task, TaskKey
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.requests import Request, gpus_in, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import Attempt
-from snakemake_executor_plugin_submitit.starts import granted, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, Submitter, for_all
 
 
@@ -78,9 +78,9 @@ class History(RuleBasedStateMachine):
     @rule()
     def controller(self) -> None:
         """A new one; what waited comes again, since Snakemake has it still."""
-        accounts = Accounts(0.0, math.inf if self.sacct else 0.0, print)
-        accounts.attempts = self.attempts  # type: ignore[method-assign]
-        self.guard = Guard(self.journal, accounts, self.limit, None)  # type: ignore[arg-type]
+        usage = GpuUsage(0.0, math.inf if self.sacct else 0.0, print)
+        usage.attempts = self.attempts  # type: ignore[method-assign]
+        self.guard = BudgetGuard(self.journal, usage, self.limit, None)  # type: ignore[arg-type]
         self.guard.load()
         self.submitter = Submitter(ExecutorSettings(), self.journal, Path(), print, 3)  # type: ignore[arg-type]
 
@@ -218,27 +218,27 @@ def write_start(folder: Path, number: int, begin: float, end: float | None) -> N
 def test_what_was_held_is_what_sacct_says_of_all_attempts(tmp_path: Path) -> None:
     write_start(tmp_path, 1, 1000, 1030)
     write_start(tmp_path, 2, 1100, 1110)
-    accounts, one = Accounts(0, 60, print), task(tmp_path)
+    usage, one = GpuUsage(0, 60, print), task(tmp_path)
     both = [Attempt(31, 2, True), Attempt(11, 2, True)]
-    assert accounts.held(one, both, 0) == (84, True)
-    assert accounts.held(one, [Attempt(31, None, True), Attempt(11, None, True)], 0) == (84, True)
-    assert accounts.held(one, both[:1], 0)[1] is False, "one attempt is not on record yet"
-    assert accounts.held(one, [both[0], Attempt(3, 2, False)], 0)[1] is False, "sacct is late"
+    assert usage.held(one, both, 0) == (84, True)
+    assert usage.held(one, [Attempt(31, None, True), Attempt(11, None, True)], 0) == (84, True)
+    assert usage.held(one, both[:1], 0)[1] is False, "one attempt is not on record yet"
+    assert usage.held(one, [both[0], Attempt(3, 2, False)], 0)[1] is False, "sacct is late"
 
 
 def test_without_sacct_a_tasks_own_clock_counts_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_start(tmp_path, 1, 1000, None)  # died without a word, 20 s after it began at the earliest
     write_start(tmp_path, 2, 1100, 1110.2)
-    accounts, one = Accounts(30, 60, print), task(tmp_path)
+    usage, one = GpuUsage(30, 60, print), task(tmp_path)
     least = (20 + 10.2) * 2
-    held, for_good = accounts.held(one, [], 0)
+    held, for_good = usage.held(one, [], 0)
     assert held is not None
     assert least <= held <= least + 2 * (30 + 5 + 20) + 1
     assert not for_good
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    assert accounts.held(one, [], time.time()) == (None, False), "sacct may still answer"
+    assert usage.held(one, [], time.time()) == (None, False), "sacct may still answer"
     known = [Attempt(500, 2, True)]
-    assert accounts.held(one, known, 0) == (1000, False), "never below what is on record"
+    assert usage.held(one, known, 0) == (1000, False), "never below what is on record"
 
 
 def test_a_start_that_waited_for_its_gpus_had_none(tmp_path: Path) -> None:
@@ -251,14 +251,14 @@ def test_a_start_that_waited_for_its_gpus_had_none(tmp_path: Path) -> None:
 
 
 def test_a_task_whose_files_are_gone_counts_by_what_was_kept_of_them_else_in_full(tmp_path: Path) -> None:
-    accounts = Accounts(0, 60, print)
-    assert accounts.held(task(tmp_path / "gone", clock={"0": 7.5}), [], 0) == (15, False)
-    assert accounts.held(task(tmp_path / "gone"), [], 0) == (120, False)
-    assert accounts.held(task(tmp_path / "gone") | {"refused": 1}, [], 0) == (0, False)
+    usage = GpuUsage(0, 60, print)
+    assert usage.held(task(tmp_path / "gone", clock={"0": 7.5}), [], 0) == (15, False)
+    assert usage.held(task(tmp_path / "gone"), [], 0) == (120, False)
+    assert usage.held(task(tmp_path / "gone") | {"refused": 1}, [], 0) == (0, False)
 
 
 def test_a_pack_that_does_not_fit_goes_out_smaller() -> None:
-    guard = Guard(Memory(), Accounts(0, 0, print), 5 * 60, None)  # type: ignore[arg-type]
+    guard = BudgetGuard(Memory(), GpuUsage(0, 0, print), 5 * 60, None)  # type: ignore[arg-type]
     cells = [Ready(number, {}, {}, Request({}, 2, 1, 4)) for number in range(6)]
     found, waiting = guard.admit([[cells[:4], cells[4:]]])
     assert [[[one.job for one in cells] for cells in tasks] for tasks in found] == [[[0, 1]]]
@@ -275,7 +275,7 @@ def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_witho
     write_start(tmp_path, 3, 1200, None)
     running = run_file(tmp_path, 0, 3)
     running.touch()
-    guard = Guard(Memory({("s", 0): one}), Accounts(0, 60, print), 10**6, None)  # type: ignore[arg-type]
+    guard = BudgetGuard(Memory({("s", 0): one}), GpuUsage(0, 60, print), 10**6, None)  # type: ignore[arg-type]
     guard.load()
     assert guard.budget.used == 2 * (40 + 10) * 2 + 120, "and what the third may hold"
     os.utime(running, (1230, 1230))
@@ -284,7 +284,7 @@ def test_a_budget_set_later_counts_every_start_of_a_job_that_was_submitted_witho
 
 
 def test_a_gate_that_is_closed_lets_nothing_more_out() -> None:
-    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None)  # type: ignore[arg-type]
+    guard = BudgetGuard(Memory(), GpuUsage(0, 0, print), 3600, None)  # type: ignore[arg-type]
     sent: list[list[list[Ready]]] = []
 
     def send(tasks: list[list[Ready]]) -> None:
@@ -298,7 +298,7 @@ def test_a_gate_that_is_closed_lets_nothing_more_out() -> None:
 
 
 def test_sacct_is_asked_no_more_often_than_squeue() -> None:
-    guard = Guard(Memory(), Accounts(0, 0, print), 3600, None, ask_s=10)  # type: ignore[arg-type]
+    guard = BudgetGuard(Memory(), GpuUsage(0, 0, print), 3600, None, ask_s=10)  # type: ignore[arg-type]
     for ago, asked in ((8, False), (12, True)):
         guard.asked = before = time.monotonic() - ago
         guard.watch(set())
@@ -310,7 +310,7 @@ def test_a_poll_before_snakemake_has_its_scheduler_waits_for_it() -> None:
     executor.limit, executor.over = 3600, set()
     executor.workflow = SimpleNamespace(scheduler=None)
     executor.journal = SimpleNamespace(open_ids=dict)  # type: ignore[assignment]
-    executor.gate = Gate(Guard(Memory(), Accounts(0, 0, print), 3600, None), None, print, print)  # type: ignore[arg-type]
+    executor.gate = Gate(BudgetGuard(Memory(), GpuUsage(0, 0, print), 3600, None), None, print, print)  # type: ignore[arg-type]
     executor._watch_budget({})
 
 
@@ -337,7 +337,7 @@ def test_a_corrupted_row_of_the_journal_is_named_and_kept(tmp_path: Path, reques
     journal.intend({"name": "cell-1", "rule": "cell", "request": request_text}, [{"task": 0, "cell": 0, "outputs": []}])
     before = (tmp_path / "journal.sqlite").read_bytes()
     with pytest.raises(JournalError, match=r"journal\.sqlite: submission cell-1"):
-        Guard(journal, Accounts(0, 0, print), 3600, None).load()
+        BudgetGuard(journal, GpuUsage(0, 0, print), 3600, None).load()
     assert (tmp_path / "journal.sqlite").read_bytes() == before
     journal.close()
 

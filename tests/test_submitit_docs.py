@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from snakemake_executor_plugin_submitit import resources
+from snakemake_executor_plugin_submitit.job_states import STATES, Kind
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings, documentation
-from snakemake_executor_plugin_submitit.states import STATES, Kind
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs/slurm.md", ROOT / "src/snakemake_executor_plugin_submitit/README.md"]

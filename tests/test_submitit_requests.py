@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
 
-from snakemake_executor_plugin_submitit.cells import program, split
 from snakemake_executor_plugin_submitit.cluster import Cluster
+from snakemake_executor_plugin_submitit.job_command import program, split
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.submission import auto_executor

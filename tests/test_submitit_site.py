@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from snakemake_executor_plugin_submitit import ending, slurm
+from snakemake_executor_plugin_submitit import cancel, slurm
 from snakemake_executor_plugin_submitit.sbatch_defaults import minutes_of, with_defaults
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
@@ -198,13 +198,13 @@ def test_a_refused_group_says_why(tmp_path: Path) -> None:
 
 def test_a_number_that_is_another_process_by_now_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(ending.os, "killpg", lambda group, number: sent.append(group))
+    monkeypatch.setattr(cancel.os, "killpg", lambda group, number: sent.append(group))
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)
     created = psutil.Process(child.pid).create_time()
     for job_id in (f"{child.pid}:{created - 100}", "debug-5", f"{child.pid}"):
-        ending.cancel(False, [{"job_id": job_id}], None)  # type: ignore[arg-type]
+        cancel.cancel(False, [{"job_id": job_id}], None)  # type: ignore[arg-type]
     assert sent == []
-    ending.cancel(False, [{"job_id": f"{child.pid}:{created}"}], None)  # type: ignore[arg-type]
+    cancel.cancel(False, [{"job_id": f"{child.pid}:{created}"}], None)  # type: ignore[arg-type]
     assert sent == [child.pid]
     child.send_signal(signal.SIGKILL)
     child.wait()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit import slurm, status
-from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.fencing import run_file
+from snakemake_executor_plugin_submitit.job_states import STATES, Kind
+from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
-from snakemake_executor_plugin_submitit.starts import run_file
-from snakemake_executor_plugin_submitit.states import STATES, Kind
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 
 Queue = dict[str, JobState] | SlurmError

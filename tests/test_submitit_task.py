@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from snakemake_executor_plugin_submitit.files import read_json, write_json
-from snakemake_executor_plugin_submitit.starts import Start, fence, grant, last_start, revoke, run_file, seconds_held
+from snakemake_executor_plugin_submitit.fencing import Start, fence, grant, last_start, revoke, run_file, seconds_held
+from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from snakemake_executor_plugin_submitit.files import digest_of, read_json, write_json
+from snakemake_executor_plugin_submitit.shared_files import digest_of, read_json, write_json
 
 SOURCES = "sources.json"
 MOST_BYTES = 2**20  # of an input that is told by its content; a larger one by its time, as Snakemake has it

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from snakemake_executor_plugin_submitit.files import tail
+from snakemake_executor_plugin_submitit.shared_files import tail
 
 LOG_LINES = 20
 

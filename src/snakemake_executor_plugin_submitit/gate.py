@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakemake_executor_plugin_submitit.accounts import TaskKey
-from snakemake_executor_plugin_submitit.guard import Guard, cost
+from snakemake_executor_plugin_submitit.budget_guard import BudgetGuard, cost
+from snakemake_executor_plugin_submitit.gpu_usage import TaskKey
 from snakemake_executor_plugin_submitit.submitter import Ready, Submitter
 
 QUIET_POLLS = 3  # nothing may be under way for so many polls in a row: Snakemake may be about to start more
@@ -19,7 +19,7 @@ QUIET_POLLS = 3  # nothing may be under way for so many polls in a row: Snakemak
 class Gate:
     """Safe to use from several threads; submits without a lock, since that may take minutes."""
 
-    guard: Guard
+    guard: BudgetGuard
     submitter: Submitter
     submit: Callable[[list[list[Ready]]], None]
     say: Callable[[str], None]

@@ -8,10 +8,10 @@ from typing import Any
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from snakemake_executor_plugin_submitit.cells import rule_of
+from snakemake_executor_plugin_submitit.budget_guard import check
+from snakemake_executor_plugin_submitit.cell_rows import rule_of
 from snakemake_executor_plugin_submitit.cluster import Cluster
-from snakemake_executor_plugin_submitit.forecast import Left
-from snakemake_executor_plugin_submitit.guard import check
+from snakemake_executor_plugin_submitit.remaining import Left
 from snakemake_executor_plugin_submitit.requests import Request, request_of, resources_of, still_unknown
 from snakemake_executor_plugin_submitit.sbatch_defaults import Defaults
 from snakemake_executor_plugin_submitit.signature import members

@@ -20,6 +20,7 @@ from uuid import uuid4
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 VERSION = 1
+HEARTBEAT_S = 10.0
 LEASE_S = 180.0  # a controller on another host that has been silent for so long is dead
 
 SCHEMA = """
@@ -98,6 +99,12 @@ class Journal:
         except (JournalError, sqlite3.Error):
             return False
         return True
+
+    def keep(self, closed: threading.Event) -> None:
+        """Say that we live until `closed`, whatever the other threads wait for."""
+        while not closed.wait(HEARTBEAT_S):
+            if not self.holds():
+                return  # the next write says why
 
     def close(self) -> None:
         """Give the lease back."""

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.preload import fork_scripts, preload
+from snakemake_executor_plugin_submitit.shared_files import write_json
 
 
 def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Path) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from snakemake_executor_plugin_submitit.files import digest_of
+from snakemake_executor_plugin_submitit.shared_files import digest_of
 
 VERSION = 2  # of what a signature holds; one of another version is of no use
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from snakemake_executor_plugin_submitit.states import Kind, canonical, kind_of
+from snakemake_executor_plugin_submitit.job_states import Kind, canonical, kind_of
 
 TIMEOUT_S = 60.0
 CALLS: Counter[str] = Counter()  # how often each command was run

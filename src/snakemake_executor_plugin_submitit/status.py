@@ -14,10 +14,10 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import has_begun
-from snakemake_executor_plugin_submitit.files import read_json, tail
+from snakemake_executor_plugin_submitit.fencing import STALE_S, last_start
+from snakemake_executor_plugin_submitit.job_states import Kind, canonical, meaning_of
+from snakemake_executor_plugin_submitit.shared_files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
-from snakemake_executor_plugin_submitit.starts import STALE_S, last_start
-from snakemake_executor_plugin_submitit.states import Kind, canonical, meaning_of
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
 MAX_RELEASES = 1

@@ -21,8 +21,8 @@ from submitit.local.local import LocalExecutor, LocalJob
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import slurm
-from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.task import REQUEUED_LOCALLY, Task
 
 FOREVER_S = 10 * 365 * 86400

@@ -12,13 +12,13 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import SOURCES
-from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.fencing import fence, revoke
 from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
-from snakemake_executor_plugin_submitit.starts import fence, revoke
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
 
@@ -250,7 +250,7 @@ def for_all(tasks: list[list[Ready]]) -> Request:
 
 
 def _started_as(cell: dict[str, Any]) -> str:
-    from snakemake_executor_plugin_submitit.starts import last_start
+    from snakemake_executor_plugin_submitit.fencing import last_start
 
     start = last_start(Path(cell["folder"]), cell["task"])[1]
     job_id = str(start.get("job_id", ""))

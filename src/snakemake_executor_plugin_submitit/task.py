@@ -14,8 +14,6 @@ SIGUSR2 is ignored from birth on.
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from contextlib import nullcontext, suppress
@@ -26,14 +24,15 @@ from typing import Any
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit.begun import begin, is_revoked
-from snakemake_executor_plugin_submitit.files import read_json, write_json
+from snakemake_executor_plugin_submitit.fencing import HEARTBEAT_S, Start
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
+from snakemake_executor_plugin_submitit.own_job import job_id, node, on_slurm, requeue
 from snakemake_executor_plugin_submitit.program import spawn
-from snakemake_executor_plugin_submitit.starts import HEARTBEAT_S, LAUNCH_S, Start, allocated_at, granted, seconds_held
+from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
+from snakemake_executor_plugin_submitit.time_limit import TimeLimit
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
 KILL_WAIT_S = 10.0  # from SIGTERM to SIGKILL, where SLURM does not send them
-MARGIN_S = 10.0  # before the end of what a task may hold: SLURM counts until its last process is gone
 FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
 USED_UP = "BUDGET, it has held its GPUs for as long as was reserved for it"
 REQUEUED_LOCALLY = 144  # submitit's sign to its local controller (submitit.local.local.LOCAL_REQUEUE_RETURN_CODE)
@@ -65,12 +64,11 @@ class Task:
     terminated: float = 0.0  # when SIGTERM came
     child: int = 0
     code: int = 1  # exit status of the last child
-    ends_at: float = float("inf")
-    held_since: float = 0.0
     cell_started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self.start = Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
+        self.limit = TimeLimit(self.start, self.limit_s, self.capped, self.overrun_s)
 
     @classmethod
     def load(cls, folder: Path, index: int) -> "Task":
@@ -105,14 +103,11 @@ class Task:
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
         self.asked_at = 0.0  # a signal while waiting for GPUs is for no cell
-        self.held_since = time.time()
+        self.limit.begin()
         if self.gpu_names is not None:
             self.start.holds()
-        elif self.capped:
-            self.held_since = allocated_at()
-        self._set_end()
         left = self._unfinished() is not None
-        if left and not self._is_whole() and self.ends_at - time.time() < self.signal_delay_s:
+        if left and not self.limit.is_whole() and self.limit.ends_at - time.time() < self.signal_delay_s:
             return self._give_up()
         for number, cell in enumerate(self.cells):
             if read_json(self._result_file(number)).get("exit") == 0:
@@ -129,23 +124,6 @@ class Task:
                 return self._stop(number)
             status = status or self.code
         return status
-
-    def _set_end(self) -> None:
-        if self.limit_s is not None:
-            margin = MARGIN_S if self.capped and self.gpu_names is None else 0.0
-            self.ends_at = self.held_since + self._allowed() - margin
-
-    def _allowed(self) -> float:
-        """Seconds that this start may hold what the task asked for."""
-        assert self.limit_s is not None
-        if self._is_whole():
-            return self.limit_s
-        earlier = seconds_held(self.folder, self.index, self.overrun_s)[: self.start.number - 1]
-        return self.limit_s - sum(earlier[granted(self.folder, self.index) - 1 :])
-
-    def _is_whole(self) -> bool:
-        """Whether this start may take the whole time limit."""
-        return not self.capped or granted(self.folder, self.index) >= self.start.number
 
     def _give_up(self) -> int:
         """End this start, because what its task may hold is used up; the controller submits the rest anew."""
@@ -186,11 +164,11 @@ class Task:
                 self.child = 0
                 self.code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
                 return
-            if time.time() > self.ends_at - self.signal_delay_s:
+            if time.time() > self.limit.ends_at - self.signal_delay_s:
                 self.asked_at = self.asked_at or time.time()
-            if time.time() > self.ends_at:
+            if time.time() > self.limit.ends_at:
                 self._on_limit()
-            if self.terminated and time.time() > self.terminated + KILL_WAIT_S and not os.environ.get("SLURM_JOB_ID"):
+            if self.terminated and time.time() > self.terminated + KILL_WAIT_S and not on_slurm():
                 self._signal_children(signal.SIGKILL)
             if self.asked_at and until == float("inf"):
                 self.checkpoint()
@@ -212,7 +190,7 @@ class Task:
             self.start.end()
             os._exit(FENCED)
         if self.capped and self.start.number > 1:
-            self._set_end()  # the controller may have granted us more
+            self.limit.set_end()  # the controller may have granted us more
 
     def _result_file(self, number: int) -> Path:
         return self.folder / f"{self.index}.{number}.json"
@@ -234,7 +212,7 @@ class Task:
 
     def _on_term(self, *_: Any) -> None:
         self.terminated = self.terminated or time.time()
-        if not os.environ.get("SLURM_JOB_ID"):  # SLURM sends it to every process itself
+        if not on_slurm():  # SLURM sends it to every process itself
             self._signal_children(signal.SIGTERM)
 
     def _on_limit(self, *_: Any) -> None:
@@ -243,7 +221,7 @@ class Task:
         if not self.terminated:
             number = self._unfinished()
             if number is not None:
-                self._write_result(number, 1, interrupted="TIMEOUT" if self._is_whole() else USED_UP)
+                self._write_result(number, 1, interrupted="TIMEOUT" if self.limit.is_whole() else USED_UP)
         self.start.end()
         os._exit(1)
 
@@ -264,7 +242,7 @@ class Task:
     def _stop(self, cell: int) -> int:
         """After SIGUSR2: back into the queue if the program has saved and ended; else a result that says why."""
         if self.requeue and self.start.number <= self.max_requeues:
-            if self.capped and self._left() < 2 * self.signal_delay_s:
+            if self.capped and self.limit.left() < 2 * self.signal_delay_s:
                 return self._give_up()
             if self._requeue():
                 return REQUEUED_LOCALLY
@@ -272,31 +250,12 @@ class Task:
         self._write_result(cell, 1, interrupted=f"INTERRUPTED, {reason}")
         return 1
 
-    def _left(self) -> float:
-        """Seconds that a next start might hold what the task asked for."""
-        return self._allowed() - (time.time() - self.held_since) - 2 * LAUNCH_S
-
     def _requeue(self) -> bool:
-        job = os.environ.get("SLURM_JOB_ID")
-        if not job:
+        if not on_slurm():
             return True  # submitit's local controller starts us again
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else the requeue that we ask for would kill its own request
         self.start.end()
-        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        print(f"scontrol requeue {job}: {asked.returncode} {asked.stderr.strip()}", file=sys.stderr)
-        return asked.returncode == 0 or "completing" in asked.stderr.lower()
-
-
-def job_id() -> str:
-    """The id of this job, of an array's task as `123_4`."""
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"debug-{os.getppid()}"
-
-
-def node() -> str:
-    """SLURM's name of this node."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        return requeue()
 
 
 def main() -> None:

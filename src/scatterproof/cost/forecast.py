@@ -11,8 +11,8 @@ from math import inf
 from pathlib import Path
 
 from scatterproof.errors import UserError
-from snakemake_executor_plugin_submitit.forecast import Forecast, Left, forecast, history
 from snakemake_executor_plugin_submitit.journal import JournalError, connect, tasks_in
+from snakemake_executor_plugin_submitit.remaining import Forecast, Left, forecast, history
 
 FINISHED = """
 SELECT cells.rule, COUNT(DISTINCT cells.key) AS cells FROM cells

@@ -1,6 +1,6 @@
 """What a state says of an attempt: whether it goes on, and as what its minutes were wasted."""
 
-from snakemake_executor_plugin_submitit.states import STATES, Kind
+from snakemake_executor_plugin_submitit.job_states import STATES, Kind
 
 KINDS = ["failed", "requeued", "preempted", "timed out", "cancelled", "node failure", "out of memory", "lost", "other"]
 

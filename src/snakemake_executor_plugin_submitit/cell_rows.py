@@ -1,17 +1,12 @@
-"""A cell: one Snakemake job (or group) as the journal and the task know it."""
+"""A cell: one Snakemake job (or group) as the journal knows it."""
 
 import re
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.signature import digest, members, wildcards
-
-_WORD = re.compile(r"""(?:[^ \t\r\n'"\\]|'[^']*')+""")
-_LEFT_OVER = re.compile(r"[^ \t\r\n]")
 
 
 def describe(job: JobExecutorInterface, logdir: Path, signature: str) -> dict[str, Any]:
@@ -39,27 +34,6 @@ def name_of(job: JobExecutorInterface) -> str:
     if not job.is_group():
         return wildcards(job.wildcards_dict) or rule_of(job)
     return "+".join(sorted(f"{one.rule.name}:{wildcards(one.wildcards_dict)}" for one in job.jobs))
-
-
-def program(command: str, envvars: Mapping[str, str], precommand: str) -> dict[str, Any]:
-    """What a task runs for a job: the words of Snakemake's own command, with no shell around them.
-
-    Only a `--precommand`, which is the user's own shell text, goes through a shell.
-    """
-    words = split(command)
-    module = words.index("snakemake")
-    if precommand:
-        return {"argv": ["bash", "-c", f'{precommand} && exec "$@"', "bash", *words], "env": dict(envvars)}
-    assert words[module - 1] == "-m", command
-    return {"snakemake": words[module + 1 :], "env": dict(envvars)}
-
-
-def split(command: str) -> list[str]:
-    """`shlex.split`, done at once where all quotes are single ones, as Snakemake's are: shlex's loop over letters was
-    a third of what submitting a thousand cells cost."""
-    if _LEFT_OVER.search(_WORD.sub("", command)):
-        return shlex.split(command)
-    return [word.replace("'", "") for word in _WORD.findall(command)]
 
 
 def _file_name(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from snakemake_executor_plugin_submitit.files import age, read_json, write_json
+from snakemake_executor_plugin_submitit.shared_files import age, read_json, write_json
 
 HEARTBEAT_S = 5.0
 STALE_S = 4 * HEARTBEAT_S  # a start that has been silent for so long is dead

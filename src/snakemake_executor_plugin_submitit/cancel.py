@@ -1,7 +1,9 @@
-"""The end of jobs that are no longer wanted."""
+"""The end of jobs that are no longer wanted, and of a controller whose jobs may go on."""
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,9 +14,31 @@ from typing import Any
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.fencing import revoke
 from snakemake_executor_plugin_submitit.journal import Journal
-from snakemake_executor_plugin_submitit.starts import revoke
 from snakemake_executor_plugin_submitit.status import Watch
+
+
+class Interrupts:
+    """What an interrupt of the controller is to do: end its jobs, or leave them to the next run of the same command."""
+
+    def __init__(self, detach: bool) -> None:
+        self.detach = detach
+
+    def listen(self) -> bool:
+        """Leave the jobs from SIGUSR1 on; false where this thread cannot listen to signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        signal.signal(signal.SIGUSR1, self._on_detach)
+        return True
+
+    def _on_detach(self, *_: Any) -> None:
+        self.detach = True
+        raise KeyboardInterrupt
+
+    def leave_jobs(self) -> bool:
+        """Whether jobs go on. Snakemake cancels at any error of its own, too: only an interrupt is a wish to end."""
+        return self.detach or not isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
 
 
 def cancel(
@@ -55,7 +79,7 @@ def _terminate(job_id: str) -> None:
         os.killpg(int(pid), signal.SIGTERM)
 
 
-def end(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journal, logger: Logger) -> None:
+def cancel_and_wait(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journal, logger: Logger) -> None:
     """Cancel jobs that are out of date and wait until none of them can write any more."""
     cancel(on_slurm, rows, logger)
     # one that had not started now never will
@@ -67,3 +91,17 @@ def end(on_slurm: bool, rows: list[dict[str, Any]], watch: Watch, journal: Journ
         time.sleep(0.5)
     ended = {"state": "CANCELLED", "settled": 1, "detail": "out of date"}
     journal.change([{"id": row["id"]} | ended for row in rows])
+
+
+def cancel_all(on_slurm: bool, rows: list[dict[str, Any]], journal: Journal, logger: Logger) -> None:
+    """Cancel a whole run: jobs, and submissions that were cut short. One that had not started now never will."""
+    known = {row["id"] for row in rows}
+    cut_short = [row for row in journal.open_cells() if row["submitted"] is None and row["id"] not in known]
+    names = sorted({row["submission"] for row in cut_short})
+    if not cancel(on_slurm, rows, logger, names, everything=True):
+        return
+    changes = []
+    for row in rows + cut_short:
+        settled = int(revoke(Path(row["folder"]), row["task"], "interrupted"))  # else the next run sees its end
+        changes.append({"id": row["id"], "state": "CANCELLED", "settled": settled, "detail": "interrupted"})
+    journal.change(changes)

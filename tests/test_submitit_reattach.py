@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakemake_executor_plugin_submitit.begun import begin, is_revoked
-from snakemake_executor_plugin_submitit.earlier import Earlier, SortedOut
+from snakemake_executor_plugin_submitit.reattach import Reattacher, SortedOut
 from snakemake_executor_plugin_submitit.signature import VERSION
 from snakemake_executor_plugin_submitit.status import Outcome
 
@@ -43,14 +43,14 @@ class Task:
         """What becomes of its cells, where these versions of them are wanted now."""
         journal: Any = SimpleNamespace(change=self.changes.extend)
         watch: Any = SimpleNamespace(poll=lambda rows: self.outcomes)
-        earlier = Earlier(self.rows, journal, watch, logging.getLogger(), lambda job: job.signature)
+        reattacher = Reattacher(self.rows, journal, watch, logging.getLogger(), lambda job: job.signature)
         cells: list[tuple[Any, dict[str, Any]]] = []
         for row, version in zip(self.rows, versions, strict=True):
             job = SimpleNamespace(attempt=1, input=[], output=[Output(row["outputs"][0])], is_group=lambda: False)
             job.rule, job.dag = "r", SimpleNamespace(forcerules=self.forced, forcefiles=set())
             cell = {name: row[name] for name in ("key", "rule", "name", "outputs")}
             cells.append((job, cell | {"signature": signature(version), "attempt": 1}))
-        return earlier.sort_out(cells)
+        return reattacher.sort_out(cells)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 import pytest
 from scipy import stats
 
-from snakemake_executor_plugin_submitit.forecast import Left, T, forecast, history, quantile, tell
+from snakemake_executor_plugin_submitit.remaining import Left, T, forecast, history, quantile, tell
 
 
 def cells(rule: str, count: int, minutes: int | None = 60, gpus: int = 1) -> list[Left]:

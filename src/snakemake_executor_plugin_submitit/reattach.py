@@ -1,23 +1,27 @@
 """Jobs of earlier controllers: gone on with where they do what is wanted now, else ended before others start."""
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.begun import changed_since, has_begun, revoke_cell
+from snakemake_executor_plugin_submitit.fencing import fence
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.signature import difference, inputs_of, kept_outputs, members
-from snakemake_executor_plugin_submitit.starts import fence
+from snakemake_executor_plugin_submitit.slurm import SlurmError
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
+from snakemake_executor_plugin_submitit.submitter import Submitter
 
 Row = dict[str, Any]  # of the journal
 TaskKey = tuple[str, int]
-Cells = Sequence[tuple[JobExecutorInterface, Row]]  # jobs and what `cells.describe` says of them
+Cells = Sequence[tuple[JobExecutorInterface, Row]]  # jobs and what `cell_rows.describe` says of them
 OUT_OF_DATE = "out of date"
 
 
@@ -29,7 +33,7 @@ class SortedOut(NamedTuple):
     fresh: list[tuple[JobExecutorInterface, Row]]
 
 
-class Earlier:
+class Reattacher:
     """What earlier controllers have left open; `known` by key, without what has been sorted out.
 
     signature: of a job, as it would be submitted now.
@@ -154,6 +158,28 @@ class Earlier:
         for row in rows.values():
             self.known.pop(row["key"], None)
         return list(rows.values())
+
+    def close_ended(self) -> None:
+        """Settle what has ended and was not asked for in this run."""
+        unasked = list(self.known.values())
+        self.watch.asked = 0.0
+        outcomes = self.watch.poll(unasked) if unasked else {}
+        ended = {number: outcome for number, outcome in outcomes.items() if outcome.ended}
+        self.journal.change([one.change(number) | {"settled": 1} for number, one in ended.items()])
+
+
+def earlier_rows(submitter: Submitter, logger: Logger) -> list[Row]:
+    """Open cells of earlier controllers; waits for minutes where SLURM does not answer. Raises: WorkflowError."""
+    for attempt in range(60):
+        try:
+            rows = submitter.recover()
+            if rows:
+                logger.info(f"The journal knows {len(rows)} jobs of earlier runs that are not settled.")
+            return rows
+        except SlurmError as error:
+            logger.warning(f"{error}; waiting for it, to find the jobs of an earlier run")
+            time.sleep(min(10, 1 + attempt))
+    raise WorkflowError("SLURM does not answer, and jobs of an earlier run may be under way: try again later")
 
 
 def _is_forced(job: Any) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit.budget import KEY, hours
-from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.shared_files import write_json
 
 # the 97.5 % quantile of Student's t by degrees of freedom, from 1 on
 T: tuple[float, ...] = (

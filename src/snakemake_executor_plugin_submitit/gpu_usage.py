@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.fencing import seconds_held
 from snakemake_executor_plugin_submitit.slurm import Attempt
-from snakemake_executor_plugin_submitit.starts import seconds_held
 
 TaskKey = tuple[str, int]
 Task = dict[str, Any]  # a row of Journal.tasks()
 
 
 @dataclass
-class Accounts:
+class GpuUsage:
     """overrun_s: see seconds_held. patience: seconds to wait for sacct, which is late, or away."""
 
     overrun_s: float

@@ -1,7 +1,7 @@
 """The guard of the budget: what goes out, and what waits, over all controllers of one journal.
 
 What a task may hold at most is reserved before it is submitted: its GPUs for its time limit. Requeues count: the starts
-of a task share that limit (task.py keeps it), until the guard grants a later start the whole of it, which it
+of a task share that limit (time_limit.py keeps it), until the guard grants a later start the whole of it, which it
 does where the budget has room for it beside what the starts before have held.
 """
 
@@ -13,22 +13,22 @@ from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from snakemake_executor_plugin_submitit.accounts import Accounts, Task, TaskKey, gpus_of, limit_of
 from snakemake_executor_plugin_submitit.budget import KEY, Budget, hours
+from snakemake_executor_plugin_submitit.fencing import STALE_S, grant, granted, last_start, run_file, seconds_held
+from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage, Task, TaskKey, gpus_of, limit_of
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
-from snakemake_executor_plugin_submitit.starts import STALE_S, grant, granted, last_start, run_file, seconds_held
 from snakemake_executor_plugin_submitit.submitter import Ready, for_all
 
 ASK_S = 3.0  # seconds between two calls of sacct, at least
 
 
 @dataclass
-class Guard:
+class BudgetGuard:
     """One controller's; does nothing without a limit. study: whose tasks count; None: all of the journal's."""
 
     journal: Journal
-    accounts: Accounts
+    usage: GpuUsage
     limit: int | None
     study: str | None
     ask_s: float = ASK_S
@@ -63,7 +63,7 @@ class Guard:
         if not task["settled"] and not task["request"].get("capped"):  # its starts share nothing: each may hold a limit
             folder = Path(task["folder"])
             number, _, silent = last_start(folder, task["task"])
-            over = seconds_held(folder, task["task"], self.accounts.overrun_s)
+            over = seconds_held(folder, task["task"], self.usage.overrun_s)
             over = over if silent > STALE_S else over[: number - 1]
             before = max(before, math.ceil(sum(over) * gpus_of(task)))
         return before + limit_of(task)
@@ -130,10 +130,10 @@ class Guard:
             self._grant(open_tasks & self.budget.reserved.keys())
 
     def _settle(self) -> None:
-        said = self.accounts.attempts(self.tasks[key] for key in self.closed)
+        said = self.usage.attempts(self.tasks[key] for key in self.closed)
         known: dict[TaskKey, int] = {}
         for key, since in list(self.closed.items()):
-            held, for_good = self.accounts.held(self.tasks[key], said.get(key, []), since)
+            held, for_good = self.usage.held(self.tasks[key], said.get(key, []), since)
             if held is not None:
                 if not for_good and self.tasks[key]["request"].get("capped"):
                     held = min(held, self.budget.reserved[key])  # its clock is rounded up, but it was ended in time
@@ -145,15 +145,15 @@ class Guard:
     def _grant(self, open_tasks: Iterable[TaskKey]) -> None:
         """Let requeued tasks take their whole limit again, where that fits."""
         again = [key for key in open_tasks if _started_again(self.tasks[key])]
-        said = self.accounts.attempts(self.tasks[key] for key in again)
+        said = self.usage.attempts(self.tasks[key] for key in again)
         for key in again:
             task, folder = self.tasks[key], Path(self.tasks[key]["folder"])
             number, _, silent = last_start(folder, task["task"])
             if silent > STALE_S:
                 continue
             attempts = [one for one in said.get(key, []) if one.ended]
-            clock = seconds_held(folder, task["task"], self.accounts.overrun_s)[: number - 1]
-            held = self.accounts.at_least(task, attempts, [] if len(attempts) >= number - 1 else clock)
+            clock = seconds_held(folder, task["task"], self.usage.overrun_s)[: number - 1]
+            held = self.usage.at_least(task, attempts, [] if len(attempts) >= number - 1 else clock)
             fits = self.budget.reserve(key, held + limit_of(task))
             if not fits and not task["request"].get("capped"):
                 self.budget.force(key, held + limit_of(task))  # submitted without a budget: it asks nobody
@@ -165,7 +165,7 @@ class Guard:
         """Write down what tasks' own clocks say before their files are removed."""
         gone = set(folders)
         tasks = [task for task in self.journal.tasks() if task["folder"] in gone and gpus_of(task)] if gone else []
-        clocks = {(one["submission"], one["task"]): round(sum(self.accounts.clocks(one)), 3) for one in tasks}
+        clocks = {(one["submission"], one["task"]): round(sum(self.usage.clocks(one)), 3) for one in tasks}
         self.journal.remember("clock", clocks)
 
     # telling
