@@ -41,9 +41,12 @@ from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.judging.control_victims import displaced, halving_count, untrained, with_random_layers
+from scatterproof.judging.control_victims import Key, with_random_layers
+from scatterproof.judging.prune_shuffle import displace
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.running.seeds import seed_of, torch_generator
 from scatterproof.victims.data import Dataset, read_dataset
+from scatterproof.victims.models import build_model
 from scatterproof.victims.training import train_victim
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -94,6 +97,33 @@ def main() -> int:
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)
     return int(arguments.check and bool(missed))
+
+
+def displaced(answer: Answer, count: int, key: Key) -> Placement:
+    """The true placement with `count` blocks at random places; a larger count displaces the same blocks and more."""
+    order = torch.randperm(len(answer.placement), generator=torch_generator("control", *key))
+    return displace(answer.placement, order[:count], answer.layout, torch_generator("control", count, *key))
+
+
+def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key) -> int:
+    """How many blocks must be displaced until accuracy on the evaluator's images is at most half of the true one's.
+
+    By bisection: accuracy falls with the count but for noise, so this is one such count, not the least.
+    """
+    half = float(evaluator.score(answer.placement.positions[None]).accuracy) / 2
+    low, high = 0, len(answer.placement)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
+        low, high = (low, middle) if found <= half else (middle, high)
+    return high
+
+
+def untrained(config: VictimConfig, classes: int, seed: int) -> torch.nn.Module:
+    """The network as it is before training: no placement of its blocks is better founded than another."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("untrained", seed))
+        return build_model(config, classes).eval()
 
 
 def planted() -> list[str]:

@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 
 import small
+from planted import swapped
 from scatterproof.attacks.base import Copy, Placed
 from scatterproof.attacks.search.base import Machine
 from scatterproof.config.attacks import AttacksConfig
@@ -20,11 +21,11 @@ def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:
     puzzle, answer = small.puzzle(small.network(config), config, data, 8, images=12)
     assert PlacementEvaluator(puzzle, data.test.images, data.test.labels, torch.device("cpu")).copies == 49
     first, second = answer.placement.blocks()[:2].tolist()
-    positions = answer.placement.swapped(first, second).positions
-    swapped = Placed(positions, positions[:, None], torch.ones(len(positions), 1))
-    right, total = right_places(swapped, puzzle, answer)
+    positions = swapped(answer.placement, first, second).positions
+    reached = Placed(positions, positions[:, None], torch.ones(len(positions), 1))
+    right, total = right_places(reached, puzzle, answer)
     assert right == total, "their inputs are equal on every image: none can tell"
-    assert right_places(swapped, puzzle, answer, alike=False) == (total - 2, total)
+    assert right_places(reached, puzzle, answer, alike=False) == (total - 2, total)
 
 
 def test_the_bound_on_a_share_is_wilsons() -> None:

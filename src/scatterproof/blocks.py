@@ -187,12 +187,6 @@ class Placement:
         moved = torch.where(order.positions == UNPLACED, UNPLACED, self.positions[picked])
         return Placement(moved, self.slots)
 
-    def swapped(self, one: int, other: int) -> "Placement":
-        """Blocks `one` and `other` exchange their positions."""
-        positions = self.positions.clone()
-        positions[[one, other]] = self.positions[[other, one]]
-        return Placement(positions, self.slots)
-
     def only(self, held: torch.Tensor) -> "Placement":
         """The same, with blocks outside the bool mask `held` unplaced."""
         return Placement(torch.where(held, self.positions, UNPLACED), self.slots)

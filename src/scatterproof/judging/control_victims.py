@@ -9,42 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from scatterproof.blocks import Placement
-from scatterproof.config.victim import VictimConfig
-from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.judging.prune_shuffle import displace
-from scatterproof.puzzle import Answer
-from scatterproof.running.seeds import seed_of, torch_generator
-from scatterproof.victims.models import build_model, dense_layers
+from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.models import dense_layers
 
 Key = tuple[int | str, ...]
-
-
-def displaced(answer: Answer, count: int, key: Key) -> Placement:
-    """The true placement with `count` blocks at random places; a larger count displaces the same blocks and more."""
-    order = torch.randperm(len(answer.placement), generator=torch_generator("control", *key))
-    return displace(answer.placement, order[:count], answer.layout, torch_generator("control", count, *key))
-
-
-def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key) -> int:
-    """How many blocks must be displaced until accuracy on the evaluator's images is at most half of the true one's.
-
-    By bisection: accuracy falls with the count but for noise, so this is one such count, not the least.
-    """
-    half = float(evaluator.score(answer.placement.positions[None]).accuracy) / 2
-    low, high = 0, len(answer.placement)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
-        low, high = (low, middle) if found <= half else (middle, high)
-    return high
-
-
-def untrained(config: VictimConfig, classes: int, seed: int) -> nn.Module:
-    """The network as it is before training: no placement of its blocks is better founded than another."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("untrained", seed))
-        return build_model(config, classes).eval()
 
 
 def with_random_layers(model: nn.Module, names: Mapping[str, object], key: Key) -> nn.Module:
