@@ -41,9 +41,11 @@ from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.judging.control_victims import displaced, halving_count, untrained, with_random_layers
+from scatterproof.judging.control_victims import displaced, halving_count, with_random_layers
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, read_dataset
+from scatterproof.victims.models import build_model
 from scatterproof.victims.training import train_victim
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -94,6 +96,13 @@ def main() -> int:
     for name in missed:
         print(f"missed: {name}", file=sys.stderr)
     return int(arguments.check and bool(missed))
+
+
+def untrained(config: VictimConfig, classes: int, seed: int) -> torch.nn.Module:
+    """The network as it is before training: no placement of its blocks is better founded than another."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("untrained", seed))
+        return build_model(config, classes).eval()
 
 
 def planted() -> list[str]:

@@ -128,7 +128,7 @@ def least_work(evaluator: PlacementEvaluator) -> dict[str, tuple[float, float]]:
     return {
         "population": (dense + layer, read_layer),
         "swaps": (swap, item * IMAGES * 4 * grid.height * (1 if products.cached else products.spans / IMAGES)),
-        "first_order": (first, item * products.folded_weights),
+        "first_order": (first, item * products._folded.numel()),
     }
 
 

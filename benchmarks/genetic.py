@@ -44,7 +44,7 @@ from scatterproof.victims.data import read_dataset
 from scatterproof.victims.models import build_model
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from planted import planted_puzzle
+from planted import planted_puzzle, swapped
 
 GENES, BLOCK, REPEATS = 1568, 4, 15  # a layer of 64 x 392
 GENERATIONS, MARGIN, LEVEL = 40, 2.0, 0.05
@@ -157,7 +157,7 @@ def half_exchanged(placement: Placement) -> Placement:
     """Half of the blocks exchanged in pairs, drawn once and for all."""
     blocks = torch.randperm(len(placement), generator=torch.Generator().manual_seed(5))
     for one, other in blocks[: len(placement) // 2].view(-1, 2).tolist():
-        placement = placement.swapped(one, other)
+        placement = swapped(placement, one, other)
     return placement
 
 

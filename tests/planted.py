@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from scatterproof.blocks import Placement
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
@@ -46,3 +47,10 @@ def _train(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> None
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def swapped(placement: Placement, one: int, other: int) -> Placement:
+    """Blocks `one` and `other` exchange their positions."""
+    positions = placement.positions.clone()
+    positions[[one, other]] = placement.positions[[other, one]]
+    return Placement(positions, placement.slots)

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.cost import CostConfig
-from scatterproof.cost.account import ACCOUNT_COLUMNS
 from scatterproof.cost.energy import reckon
 from scatterproof.cost.ledger import build_ledger
-from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
+from scatterproof.cost.sums import cost_groups, cost_summary, waste_table
 from scatterproof.report.sections.controls import marked_tables
 from scatterproof.theory import theory_table
 
@@ -146,10 +146,10 @@ def cost_tables(retraining: float, rows: list[dict[str, Any]] | None = None) -> 
     """The tables that tabulate_costs writes."""
     ledger = costs() if rows is None else rows
     return {
-        "cost": pd.DataFrame(ledger, columns=ACCOUNT_COLUMNS),
-        "cost_summary": pd.DataFrame(cost_summary(ledger, retraining), columns=SUMMARY_COLUMNS),
-        "cost_groups": pd.DataFrame(cost_groups(ledger, retraining), columns=GROUP_COLUMNS),
-        "cost_waste": pd.DataFrame(waste_table(ledger), columns=WASTE_COLUMNS),
+        "cost": pd.DataFrame(ledger, columns=COLUMNS["cost"]),
+        "cost_summary": pd.DataFrame(cost_summary(ledger, retraining), columns=COLUMNS["cost_summary"]),
+        "cost_groups": pd.DataFrame(cost_groups(ledger, retraining), columns=COLUMNS["cost_groups"]),
+        "cost_waste": pd.DataFrame(waste_table(ledger), columns=COLUMNS["cost_waste"]),
     }
 
 

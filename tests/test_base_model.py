@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import small
-from scatterproof.analysis.tables import ATTACK_COLUMNS, attack_table
+from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.tables import attack_table
 from scatterproof.config.attacks import AttackGrid, AttacksConfig, attacks_on
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.config.threat import ThreatModel
@@ -108,7 +109,7 @@ def test_threats_with_a_base_have_names_of_their_own_and_the_attacks_that_need_o
 def test_a_table_keeps_threats_with_a_base_apart() -> None:
     about = {"study": "x", "victim_seed": 0, "layer": "3", "block_size": 16, "victim": "victim"}
     trained = {"device": "cpu", "device_minutes": 1.0}
-    row = dict.fromkeys([*ATTACK_COLUMNS, "minutes", "used"], 0.0)
+    row = dict.fromkeys([*COLUMNS["attacks"], "minutes", "used"], 0.0)
     found = {
         attack_table([dict(row)], about, ThreatModel(images=20, base_model=base), trained, "cpu")["knows"].item()
         for base in (False, True)

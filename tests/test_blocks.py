@@ -137,16 +137,6 @@ def test_composition_is_first_the_order_then_this(two: list[Placement]) -> None:
     assert [int(p.after(q).positions[b]) for b in range(p.slots)] == [int(p.positions[int(x)]) for x in q.positions]
 
 
-@given(partial(), st.data())
-def test_a_swap_exchanges_two_blocks_and_undoes_itself(p: Placement, data: st.DataObject) -> None:
-    one, other = (data.draw(st.integers(0, len(p) - 1)) for _ in range(2))
-    swapped = p.swapped(one, other)
-    assert (swapped.positions[one], swapped.positions[other]) == (p.positions[other], p.positions[one])
-    rest = [b for b in range(len(p)) if b not in (one, other)]
-    assert torch.equal(swapped.positions[rest], p.positions[rest])
-    assert same(swapped.swapped(one, other), p)
-
-
 @given(partial())
 def test_blocks_by_position_say_the_same_as_positions_by_block(p: Placement) -> None:
     blocks = p.blocks().tolist()

@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 
 import small
+from planted import swapped
 from scatterproof.attacks.base import Copy, Machine, Placed
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.threat import ThreatModel
@@ -19,16 +20,18 @@ def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:
     puzzle, answer = small.puzzle(small.network(config), config, data, 8, images=12)
     assert PlacementEvaluator(puzzle, data.test.images, data.test.labels, torch.device("cpu")).copies == 49
     first, second = answer.placement.blocks()[:2].tolist()
-    positions = answer.placement.swapped(first, second).positions
-    swapped = Placed(positions, positions[:, None], torch.ones(len(positions), 1))
-    right, total = right_places(swapped, puzzle, answer)
+    positions = swapped(answer.placement, first, second).positions
+    reached = Placed(positions, positions[:, None], torch.ones(len(positions), 1))
+    right, total = right_places(reached, puzzle, answer)
     assert right == total, "their inputs are equal on every image: none can tell"
-    assert right_places(swapped, puzzle, answer, alike=False) == (total - 2, total)
+    assert right_places(reached, puzzle, answer, alike=False) == (total - 2, total)
 
 
 def test_the_bound_on_a_share_is_wilsons() -> None:
-    interval = stats.binomtest(7, 1000).proportion_ci(0.95, "wilson")
-    assert wilson(7, 1000) == pytest.approx((interval.low, interval.high))
+    z, share, spread = stats.norm.ppf(0.975), 7 / 1000, stats.norm.ppf(0.975) ** 2 / 1000
+    middle, half = share + spread / 2, z * (share * (1 - share) / 1000 + spread / 4000) ** 0.5
+    expected = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+    assert wilson(7, 1000) == pytest.approx(expected, abs=1e-12)
 
 
 def test_an_attack_is_controlled_where_it_is_told_most_and_by_what_it_learns_from() -> None:

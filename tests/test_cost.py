@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.cost import CostConfig
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.cost.energy import price_warnings, reckon
-from scatterproof.cost.ledger import COST_COLUMNS, build_ledger, retraining_minutes, shares, shares_text
+from scatterproof.cost.ledger import OF_ATTEMPT, build_ledger, retraining_minutes, shares, shares_text
 from scatterproof.cost.records import RecordError, read_records
 from scatterproof.cost.stages import NONE, RULES, UNKNOWN
-from scatterproof.cost.sums import SUMMARY_COLUMNS, cost_groups, cost_summary, group_sums, waste_table
+from scatterproof.cost.sums import cost_groups, cost_summary, group_sums, waste_table
 from scatterproof.report.sections.costs import sentences
 from scatterproof.running.cost_record import measured
 
@@ -55,7 +56,7 @@ def test_a_failure_passes_through_and_is_wasted(tmp_path: Path) -> None:
         raise ZeroDivisionError
     run_job(tmp_path, stage="prune", job="0")
     costs = build_ledger(read_records(tmp_path))
-    assert [list(row) for row in costs] == [COST_COLUMNS] * 2
+    assert [list(row) for row in costs] == [OF_ATTEMPT] * 2
     (failed,) = [row for row in costs if row["wasted"]]
     assert (failed["state"], failed["waste"], failed["useful_minutes"]) == ("FAILED", "failed", 0)
     assert failed["allocated_gpu_minutes"] == pytest.approx(failed["elapsed_s"] / 60)
@@ -203,7 +204,7 @@ def test_the_summary_knows_stages_waste_and_retraining() -> None:
     retraining = retraining_minutes(made_up.victim_table())
     assert retraining == pytest.approx(0.64)
     rows = cost_summary(made_up.costs(), retraining)
-    assert set(rows[0]) == set(SUMMARY_COLUMNS)
+    assert set(rows[0]) == set(COLUMNS["cost_summary"])
     assert column(rows, "stage") == ["victim", "blocks", "prune", "shuffle", "theory", "total"]
     victim = rows[0]
     assert (victim["jobs"], victim["attempts"]) == (10, 12)

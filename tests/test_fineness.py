@@ -11,7 +11,8 @@ import torch
 
 import report_tables as made_up
 import small
-from scatterproof.analysis.tables import FINENESS_COLUMNS, fineness_table
+from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.tables import fineness_table
 from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.check import CheckError, check_study
@@ -51,7 +52,7 @@ def test_a_row_counts_bits_over_the_same_blocks(tmp_path: Path) -> None:
     assert found["known_places_accuracy"] >= found["accuracy"] * 0.5
     assert found["minutes"] == steps[-1].minutes
     table = fineness_table([{"victim": "victim", "victim_seed": 0, **found}], "made-up", "cpu")
-    assert list(table.columns) == FINENESS_COLUMNS
+    assert list(table.columns) == COLUMNS["fineness"]
     puzzle.save(tmp_path / file_of(size))
     assert in_folder(tmp_path) == {16: tmp_path / "b16.safetensors"}
 

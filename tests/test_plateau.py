@@ -17,7 +17,7 @@ from torch import nn
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement
 from scatterproof.config.victim import VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.judging.plateau import Moves, climbable, draw_moves, plateau
+from scatterproof.judging.plateau import Moves, draw_moves, plateau
 from scatterproof.puzzle import Answer
 from scatterproof.report.figures.plateau import draw_plateau
 from small import dataset, network, puzzle
@@ -170,18 +170,6 @@ def test_logits_alone_are_no_labels() -> None:
 
 
 # Summary
-
-
-def test_the_longest_run_of_shares_is_where_a_search_can_climb() -> None:
-    lows, ratios = [0.6, 0.4, 0.51, 0.7, 0.5], [math.nan, 0.9, 1.0, 2.0, 3.0]
-    table = [
-        {"images": 10, "fitness": "loss", "correct_share": share, "auc_low": low, "snr": snr}
-        for share, low, snr in zip([0.0, 0.1, 0.2, 0.3, 0.4], lows, ratios, strict=True)
-    ]
-    (found,) = climbable(reversed(table))
-    assert (found["auc_from"], found["auc_to"], found["snr_from"], found["snr_to"]) == (0.2, 0.3, 0.2, 0.4)
-    (none,) = climbable(table[1:2])
-    assert none["auc_from"] is none["auc_to"] is none["snr_from"] is None
 
 
 def test_the_figure_is_drawn_from_any_rows(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import report_tables as made_up
 from scatterproof.analysis import statistics
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.study import Study
 from scatterproof.report import words
 from scatterproof.report.figures import base as figures
@@ -151,7 +152,7 @@ def linear_prune(
 def test_the_threshold_of_a_noiseless_curve_is_exact() -> None:
     row = statistics.threshold(*linear_prune(0.8)).iloc[0]
     assert row[["keep", "ci_low", "ci_high"]].to_numpy(dtype=float) == pytest.approx(0.5)
-    assert row["seeds"] == 2 and list(row.index) == statistics.THRESHOLD_COLUMNS
+    assert row["seeds"] == 2 and list(row.index) == COLUMNS["threshold"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import small
-from planted import planted_puzzle
+from planted import planted_puzzle, swapped
 from scatterproof.attacks import ATTACKS, SEARCHES
 from scatterproof.attacks.base import AttackError, Run
 from scatterproof.attacks.search import base
@@ -331,7 +331,7 @@ def test_a_start_that_no_attack_may_reach_is_refused() -> None:
     shapes = puzzle.layout.shape_classes()
     true = answer.placement.blocks()
     edge, whole = (int(true[(shapes == number).nonzero()[0, 0]]) for number in (0, 1))
-    for bad in (answer.placement.swapped(edge, whole), answer.placement.only(torch.arange(len(puzzle.blocks)) > 0)):
+    for bad in (swapped(answer.placement, edge, whole), answer.placement.only(torch.arange(len(puzzle.blocks)) > 0)):
         with pytest.raises(ValueError, match="every block held at a position of its own shape"):
             space.filling(bad)
 
@@ -397,7 +397,7 @@ def test_the_gradient_proposes_only_exchanges_that_are_allowed(share: float, siz
 
 def test_the_gradient_climbs_at_least_as_fast_as_chance_from_near_the_top() -> None:
     puzzle, answer, _ = planted_puzzle(0)
-    start = answer.placement.swapped(0, 5).swapped(2, 9)
+    start = swapped(swapped(answer.placement, 0, 5), 2, 9)
     puzzle = with_images(puzzle, 100)
     evaluator = scorer_of(puzzle, MACHINE)
     found = {

@@ -15,7 +15,8 @@ from scatterproof.attacks.search.runner import make_attack, search
 from scatterproof.attacks.search.store import load_results, save_results, score_results
 
 import small
-from scatterproof.analysis.tables import COST_COLUMNS, search_table, trajectory_table
+from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.tables import search_table, trajectory_table
 from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.search.base import Attack, AttackError, AttackResult, Machine
 from scatterproof.config.search import (
@@ -35,7 +36,6 @@ from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.report.sections.searches import ATTACKS as LABELS
 from scatterproof.running.files import read_table, write_csv
 
-HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
 MACHINE = Machine(torch.device("cpu"), 1)
 RUN = SearchRun("genetic", "loss", 8, 12, 0.3, 0, 20)
 ABOUT = {"study": "s", "victim_seed": 3, "layer": "fc", "block_size": 16, "victim": "copy_free", "threat": "t"}
@@ -285,9 +285,7 @@ ROW = {
 @pytest.mark.parametrize("cuda", [False, True])
 def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path) -> None:
     table = search_table([ROW, ROW | {"attack": "random", "population": None}], ABOUT, "cpu: x", cuda)
-    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
-    middle += ["generation", "evaluations", "best_fitness", "accuracy"]
-    assert list(table) == HEAD + middle + COST_COLUMNS
+    assert list(table) == COLUMNS["search"]
     write_csv(tmp_path / "search.csv", table)
     assert (tmp_path / "search.csv").read_text().splitlines()[1:] == [
         "s,3,fc,16,0.3,copy_free,t,genetic,loss,8,12,500,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
@@ -300,7 +298,6 @@ def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path)
 def test_the_trajectory_table_has_the_documented_columns() -> None:
     search_rows = search_table([ROW], ABOUT, "cpu: x", False)
     table = trajectory_table(search_rows, None)
-    about = ["attack", "threat", "fitness", "population", "images", "budget", "seed"]
-    assert list(table) == [*HEAD, *about, "minutes", "evaluations", "accuracy", "device"]
+    assert list(table) == COLUMNS["trajectory"]
     expected = search_rows.rename(columns={"device_minutes": "minutes"})[list(table)]
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import small
-from scatterproof.analysis.tables import ATTACK_COLUMNS
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
 from scatterproof.attacks.base import Machine, Placed
 from scatterproof.config.stream import Obfuscation, StreamCell, StreamConfig, held_services, service_of
@@ -161,7 +161,7 @@ def judged(layouts: int = 2) -> pd.DataFrame:
 
 def test_a_hijack_stands_beside_the_pirate_without_blocks_and_the_ceiling() -> None:
     table = judged()
-    assert list(table.columns) == ATTACK_COLUMNS
+    assert list(table.columns) == COLUMNS["hijacks"]
     assert table["attack"].tolist() == ["hijack-adaptive", "nothing", "whitebox"] * 2
     assert table["seed"].tolist() == [0] * 3 + [1] * 3
     assert set(table["threat"]) == {"layer-1-100-none+stream-0-1"}

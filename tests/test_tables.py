@@ -6,12 +6,11 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scatterproof.analysis.tables import COST_COLUMNS, cell_table, concatenate, curve_table, victim_table
+from scatterproof.analysis.columns import COLUMNS, HEAD
+from scatterproof.analysis.tables import cell_table, concatenate, curve_table, victim_table
 from scatterproof.running.files import read_table, write_csv, write_json
 from scatterproof.victims.training import Epoch
 from scatterproof.victims.training import curve_table as own_curve
-
-HEAD = ["study", "victim_seed", "layer", "block_size", "keep"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
@@ -34,15 +33,14 @@ def test_slices_are_joined_in_order(tmp_path: Path) -> None:
 
 def test_rows_of_a_slice_say_what_they_were_measured_on() -> None:
     about = {"study": "s", "victim_seed": 3, "layer": "a+b", "victim": "copy_free", "scatter": "dense"}
-    rows = [{"block_size": 16, "keep": keep, "repeat": 0, "accuracy": 0.5, "loss": 1.0} for keep in (0.1, 1.0)]
+    row = {"block_size": 16, "moved": 0.5, "repeat": 0, "accuracy": 0.5, "loss": 1.0}
+    rows = [row | {"keep": keep} for keep in (0.1, 1.0)]
     cost = {"device": "cpu: x", "device_minutes": 0.5, "gpu_minutes": None}
-    table = cell_table(rows, about, cost)
-    columns = list(table.columns)
-    assert columns[:5] == HEAD
-    assert columns[-3:] == COST_COLUMNS
-    assert set(columns) == {*rows[0], *about, *cost}
+    table = cell_table("shuffle", rows, about, cost)
+    assert list(table.columns) == COLUMNS["shuffle"]
+    assert set(table.columns) == {*rows[0], *about, *cost}
     assert table["keep"].tolist() == [0.1, 1.0]
-    assert table.loc[1, HEAD].tolist() == ["s", 3, "a+b", 16, 1.0]
+    assert table.loc[1, HEAD].tolist() == ["s", 3, "a+b", 16, 1.0, "copy_free"]
     assert table[["victim", "scatter"]].drop_duplicates().to_numpy().tolist() == [["copy_free", "dense"]]
     assert table["gpu_minutes"].isna().all()
 
@@ -52,14 +50,16 @@ def test_victims_and_curves_are_gathered(tmp_path: Path) -> None:
     metrics, curves = [], []
     for i, _ in enumerate(names):
         metrics.append(str(tmp_path / f"{i}.json"))
-        write_json(metrics[-1], {"layer": "fc", "block_size": 8, "accuracy": 1 / 3, "gpu_minutes": None, "grids": {}})
+        measured = dict.fromkeys(set(COLUMNS["victim"]) - {"study", "victim_seed", "keep", "victim"})
+        about = {"layer": "fc", "block_size": 8, "accuracy": 1 / 3, "grids": {}}
+        write_json(metrics[-1], measured | about)
         curves.append(str(tmp_path / f"{i}.csv"))
         write_csv(curves[-1], own_curve([Epoch(n + 1, n / 7, 1.0, 0.1 * n) for n in range(i)]))
     victims = victim_table("s", names, metrics)
-    assert list(victims.columns) == [*HEAD, "victim", "accuracy", "gpu_minutes"]
+    assert list(victims.columns) == COLUMNS["victim"]
     assert victims["accuracy"].tolist() == [1 / 3] * 3
     table = curve_table(victims, curves)
-    assert list(table.columns) == [*HEAD, "victim", "epoch", "minutes", "train_loss", "accuracy"]
+    assert list(table.columns) == COLUMNS["curve"]
     assert table[["victim", "victim_seed", "epoch"]].to_numpy().tolist() == [
         ["victim", 1, 1],
         ["own", 0, 1],

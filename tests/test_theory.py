@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.theory import (
-    COLUMNS,
     Grid,
     exact_clue_probability,
     expected_clues,
@@ -161,7 +161,7 @@ def test_impossible_arguments_are_named(call: Callable[[], Any], argument: str) 
 
 
 def test_table_holds_the_talk_beside_the_exact_value(table: pd.DataFrame) -> None:
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == COLUMNS["theory"]
     assert table["victim_seed"].isna().all() and (table["study"] == "talk").all()
     talk = table[(table["block_size"] == 256) & (table["keep"] == 0.1) & (table["population"] == 100)]
     row = talk[talk["quantity"] == "expected_clues"].iloc[0]

@@ -113,8 +113,7 @@ class Layout:
 
     def shape_classes(self) -> torch.Tensor:
         """For each position the number of its shape: only blocks of one shape can be mistaken for each other."""
-        classes: torch.Tensor = torch.unique(self.shapes(), dim=0, return_inverse=True)[1]
-        return classes
+        return shape_numbers(self.shapes(), self.shapes()[:0])[0]
 
     def ambiguous(self) -> torch.Tensor:
         """Whether a position holds a whole block. An edge's shape betrays its place, so metrics leave it out."""
@@ -188,15 +187,15 @@ class Placement:
         moved = torch.where(order.positions == UNPLACED, UNPLACED, self.positions[picked])
         return Placement(moved, self.slots)
 
-    def swapped(self, one: int, other: int) -> "Placement":
-        """Blocks `one` and `other` exchange their positions."""
-        positions = self.positions.clone()
-        positions[[one, other]] = self.positions[[other, one]]
-        return Placement(positions, self.slots)
-
     def only(self, held: torch.Tensor) -> "Placement":
         """The same, with blocks outside the bool mask `held` unplaced."""
         return Placement(torch.where(held, self.positions, UNPLACED), self.slots)
+
+
+def shape_numbers(shapes: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers for the shapes int64 [n, 2] of blocks and of positions, equal where the shapes are: two int64 [n]."""
+    numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
+    return numbers[: len(shapes)], numbers[len(shapes) :]
 
 
 def invert(placements: torch.Tensor, slots: int) -> torch.Tensor:
@@ -214,6 +213,17 @@ def placements_of(block_at: torch.Tensor, held: int) -> torch.Tensor:
     nowhere. Numbers outside 0..held-1 stand for empty places."""
     outside = (block_at < 0) | (block_at >= held)
     return invert(torch.where(outside, UNPLACED, block_at), held)
+
+
+def lines_of(blocks: torch.Tensor) -> torch.Tensor:
+    """The lines of blocks [n, height, width] one below the other as `assemble` takes them, an empty block last: so that
+    UNPLACED, counted from the end, stands for it."""
+    return torch.cat([blocks, blocks.new_zeros(1, *blocks.shape[1:])]).flatten(0, 1)
+
+
+def factors(shares: torch.Tensor) -> torch.Tensor:
+    """What scales sums of which these shares of the inputs are held; 1 where none is."""
+    return torch.where(shares > 0, 1 / shares.clamp(min=1e-9), 1.0)
 
 
 def input_shares(layout: Layout, block_at: torch.Tensor) -> dict[str, torch.Tensor]:

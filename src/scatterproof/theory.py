@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-COLUMNS = [
-    *("study", "victim_seed", "layer", "block_size", "keep", "quantity", "population"),
-    *("value", "exact", "monte_carlo", "ci_low", "ci_high", "reported", "source"),
-]
+from scatterproof.analysis.columns import COLUMNS
+
 INSIGHT_SLIDE = 'talk, slide "Some insight into this result (1)"'
 RESULTS_SLIDE = 'talk, slide "New Results on P2"'
 
@@ -151,7 +149,7 @@ def theory_table(
         if not 0 < keep <= 1:
             raise ValueError(f"keeps must lie in (0, 1], got {keep}")
     rows = [row for grid in grids for row in _grid_rows(Grid(*grid), keeps, populations, seed)] + talk_cost_rows()
-    table = pd.DataFrame([{"study": study, **row} for row in rows]).reindex(columns=COLUMNS)
+    table = pd.DataFrame([{"study": study, **row} for row in rows]).reindex(columns=COLUMNS["theory"])
     table = table.astype({"victim_seed": "Int64", "block_size": "Int64", "population": "Int64"})
     numbers = ["keep", "value", "exact", "monte_carlo", "ci_low", "ci_high", "reported"]
     return table.astype(dict.fromkeys(numbers, "float64"))

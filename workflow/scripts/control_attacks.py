@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from scatterproof.analysis.verdict import CONTROL_COLUMNS
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.attacks.base import Machine
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.victim import VictimConfig
@@ -24,4 +24,4 @@ with compute_job(snakemake, "attacks", params.device, True, sorted({name for nam
     rows = [row for name, threat in threats for row in controls.rows(name, threat)]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
-    write_csv(snakemake.output[0], table[CONTROL_COLUMNS])
+    write_csv(snakemake.output[0], table[COLUMNS["controls"]])

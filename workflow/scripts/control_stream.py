@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from scatterproof.analysis.verdict import CONTROL_COLUMNS
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.settings.blocks import FingerprintSettings
@@ -27,4 +27,4 @@ with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
     rows = [row for cell in cells_of_json(params.services) for row in controls.rows(cell, threats[cell.held])]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
-    write_csv(snakemake.output[0], table[CONTROL_COLUMNS])
+    write_csv(snakemake.output[0], table[COLUMNS["controls"]])

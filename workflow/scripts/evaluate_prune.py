@@ -22,4 +22,4 @@ with compute_job(snakemake, "prune", params.device) as job:
     rows = evaluate_slice(cells, files, test, job.device, params.images_per_chunk, key, score)
     about = {"study": params.study, "victim_seed": seed, "victim": victim}
     minutes = job.meter.minutes_so_far() / len(rows)
-    write_csv(snakemake.output[0], cell_table(rows, about, job.cost_columns(minutes)))
+    write_csv(snakemake.output[0], cell_table("prune", rows, about, job.cost_columns(minutes)))

@@ -25,4 +25,5 @@ with compute_job(snakemake, "plateau", params.device) as job:
         "keep": puzzle.threat.share,
         "victim": wildcards.victim,
     }
-    write_csv(snakemake.output[0], cell_table(rows, about, job.cost_columns(job.meter.minutes_so_far() / len(rows))))
+    cost = job.cost_columns(job.meter.minutes_so_far() / len(rows))
+    write_csv(snakemake.output[0], cell_table("plateau", rows, about, cost))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.cost import CostConfig
-from scatterproof.cost.account import ACCOUNT_COLUMNS, account
+from scatterproof.cost.account import account
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.cost.sums import GROUP_COLUMNS, SUMMARY_COLUMNS, WASTE_COLUMNS, cost_groups, cost_summary, waste_table
+from scatterproof.cost.sums import cost_groups, cost_summary, waste_table
 from scatterproof.report.figures.base import draw_cost
 from scatterproof.running.files import read_table, write_csv
 from scatterproof.running.job import light_job
@@ -21,9 +22,9 @@ with light_job(snakemake, "report"):
     found = account(Path(params.records).parent, Path(params.journal), assumed, keep=True, settle_s=SETTLE_S)
     for note in found.notes:
         print(note)
-    summary = pd.DataFrame(cost_summary(found.costs, retraining), columns=SUMMARY_COLUMNS)
+    summary = pd.DataFrame(cost_summary(found.costs, retraining), columns=COLUMNS["cost_summary"])
     draw_cost(summary, retraining, Path(output.svg))
-    write_csv(output.groups, pd.DataFrame(cost_groups(found.costs, retraining), columns=GROUP_COLUMNS))
-    write_csv(output.waste, pd.DataFrame(waste_table(found.costs), columns=WASTE_COLUMNS))
+    write_csv(output.groups, pd.DataFrame(cost_groups(found.costs, retraining), columns=COLUMNS["cost_groups"]))
+    write_csv(output.waste, pd.DataFrame(waste_table(found.costs), columns=COLUMNS["cost_waste"]))
     write_csv(output.summary, summary)
-    write_csv(output.costs, pd.DataFrame(found.costs, columns=ACCOUNT_COLUMNS))
+    write_csv(output.costs, pd.DataFrame(found.costs, columns=COLUMNS["cost"]))

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from scatterproof.analysis.tables import ATTACK_COLUMNS, read_tables
+from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.tables import read_tables
 from scatterproof.analysis.verdict import beside_traffic, verdict_table, with_withheld
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import light_job
@@ -11,7 +12,7 @@ with light_job(snakemake, "report"):
     inputs, output = snakemake.input, snakemake.output
     controls = read_tables(inputs.controls)
     write_csv(output.controls, controls)
-    attacks = read_tables(inputs.attacks) if inputs.attacks else pd.DataFrame(columns=ATTACK_COLUMNS)
+    attacks = read_tables(inputs.attacks) if inputs.attacks else pd.DataFrame(columns=COLUMNS["attacks"])
     if inputs.hijacks:
         hijacks = with_withheld(beside_traffic(read_tables(inputs.hijacks), attacks))
         write_csv(output.hijacks, hijacks)

@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from scatterproof.analysis.columns import COLUMNS, HEAD
 from scatterproof.analysis.statistics import bootstrap_means, kinds, percentile_interval
-from scatterproof.analysis.tables import COST_COLUMNS, HEAD
 from scatterproof.config.attacks import NEEDS
 from scatterproof.config.retraining import OWN
 
@@ -27,17 +27,7 @@ SOURCES = {
 }
 OVER = {"own": "over_retraining", "recipe": "over_recipe", "pirate": "over_pirate"}
 
-RETRAINING_COLUMNS = [
-    *HEAD,
-    *("recipe", "source", "images", "epoch", "minutes", "train_loss", "accuracy"),
-    *COST_COLUMNS,
-]
 KIND = ["what", "name", "threat", "params", "device"]
-BREAKEVEN_COLUMNS = [
-    *HEAD,
-    *("level", "accuracy", "what", "name", "threat", "params", "runs", "reached", "minutes", "ci_low", "ci_high"),
-    *(*OVER.values(), "cheapest", "comparable", "device"),
-]
 
 _ROUNDING = 1e-9  # three quarters of 0.8 are a little more than 0.6 in floating point
 
@@ -63,7 +53,7 @@ def retraining_table(
     run = ["victim", "victim_seed", "source", "recipe", "images"]
     found["device_minutes"] = found["minutes"] - found.groupby(run)["minutes"].shift(fill_value=0.0)
     found["gpu_minutes"] = found["device_minutes"].where(found["device"].astype(str).str.startswith("cuda"))
-    return found.assign(keep=0.0)[RETRAINING_COLUMNS]
+    return found.assign(keep=0.0)[COLUMNS["retraining"]]
 
 
 def breakeven_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, victims: pd.DataFrame) -> pd.DataFrame:
@@ -77,8 +67,8 @@ def breakeven_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, v
     """
     runs = pd.concat([training_runs(retraining), attack_runs(trajectory)], ignore_index=True)
     rows = [row for _, own in runs.groupby("victim", sort=True) for row in _levels(own, victims)]
-    table = pd.DataFrame(rows, columns=[c for c in BREAKEVEN_COLUMNS if c not in OVER.values()])
-    return _against(table)[BREAKEVEN_COLUMNS]
+    table = pd.DataFrame(rows, columns=[c for c in COLUMNS["breakeven"] if c not in OVER.values()])
+    return _against(table)[COLUMNS["breakeven"]]
 
 
 def training_runs(retraining: pd.DataFrame) -> pd.DataFrame:

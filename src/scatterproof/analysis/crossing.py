@@ -10,13 +10,9 @@ import numpy as np
 import pandas as pd
 
 from scatterproof.analysis.breakeven import KIND, SOURCES, attack_runs, candidates, training_runs
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.statistics import WITHIN, curve
-from scatterproof.analysis.tables import HEAD
 
-CROSSING_COLUMNS = [
-    *HEAD,
-    *("what", "name", "threat", "params", "against", "ahead", "minutes", "accuracy", "level", "device"),
-]
 _PLACE = ["study", "layer", "block_size", "keep", "victim"]
 
 
@@ -109,4 +105,4 @@ def crossing_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, vi
                 found = crossing(attack, envelope(trainings), float(own["chance"].mean()) + WITHIN)
             share = found.accuracy / float(own["accuracy"].mean())
             rows.append({**about, "against": against, **found._asdict(), "level": share})
-    return pd.DataFrame(rows, columns=CROSSING_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS["crossing"])

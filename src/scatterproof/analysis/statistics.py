@@ -14,14 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scatterproof.analysis.columns import COLUMNS
+
 Floats = NDArray[np.float64]
 
 DRAWS = 2000
 WITHIN = 0.02  # 'at chance' means within two points of it
-THRESHOLD_COLUMNS = [
-    *("study", "victim_seed", "layer", "block_size", "keep", "victim", "scatter", "correction"),
-    *("ci_low", "ci_high", "seeds"),
-]
 
 _SEED = 20241101
 _PERCENTILES = (2.5, 97.5)
@@ -114,7 +112,7 @@ def threshold(prune: pd.DataFrame, victims: pd.DataFrame) -> pd.DataFrame:
                 drawn = bootstrap_means(np.concatenate([values, owns[None]]))
                 low, high = percentile_interval(crossing(keeps, drawn[:, :-1], drawn[:, -1] / 2))
         rows.append((study, np.nan, layer, block_size, at, victim, scatter, correction, low, high, len(seeds)))
-    return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
+    return pd.DataFrame(rows, columns=COLUMNS["threshold"]).replace(np.inf, np.nan)
 
 
 def half_is_chance(victims: pd.DataFrame, victim: str) -> bool:

@@ -7,26 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.analysis.columns import COLUMNS, HEAD
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.threat import ThreatModel
 from scatterproof.running.files import read_table, write_csv
-
-HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
-COST_COLUMNS = ["device", "device_minutes", "gpu_minutes"]
-ATTACK_COLUMNS = [
-    *HEAD,
-    *("attack", "role", "threat", "images", "knows", "params", "defence", "seed", "step", "last"),
-    *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
-    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
-    *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
-    *COST_COLUMNS,
-]
-FINENESS_COLUMNS = [
-    *HEAD,
-    *("width", "blocks", "whole_blocks", "attack", "images", "accuracy", "relative_accuracy", "known_places_accuracy"),
-    *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits", "bits_whole"),
-    *COST_COLUMNS,
-]
 
 
 def read_tables(paths: Iterable[str]) -> pd.DataFrame:
@@ -39,13 +23,12 @@ def concatenate(parts: Iterable[str], output: str) -> None:
     write_csv(output, read_tables(parts))
 
 
-def cell_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
+def cell_table(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any], cost: dict[str, Any]) -> pd.DataFrame:
     """The rows of one slice of a grid.
 
-    about: study, victim_seed and victim; cost: device, device_minutes and gpu_minutes of each row.
+    name: the table's; about: study, victim_seed and victim; cost: device, device_minutes and gpu_minutes of each row.
     """
-    table = pd.DataFrame(rows).assign(**about, **cost)
-    return table[HEAD + [column for column in table if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+    return pd.DataFrame(rows).assign(**about, **cost)[COLUMNS[name]]
 
 
 def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str, cuda: bool) -> pd.DataFrame:
@@ -54,9 +37,7 @@ def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
     found = found.rename(columns={"minutes": "device_minutes"})
     found["gpu_minutes"] = found["device_minutes"] if cuda else None
     found["population"] = found["population"].astype("Int64")
-    middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
-    middle += ["generation", "evaluations", "best_fitness", "accuracy"]
-    return found[HEAD + middle + COST_COLUMNS]
+    return found[COLUMNS["search"]]
 
 
 def attack_table(
@@ -82,7 +63,7 @@ def attack_table(
     trained = retraining["device_minutes"] if retraining["device"] == device else 0
     found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
     found["withheld_accuracy"] = None
-    return found[ATTACK_COLUMNS]
+    return found[COLUMNS["attacks"]]
 
 
 def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str) -> pd.DataFrame:
@@ -90,7 +71,7 @@ def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: 
     found = pd.DataFrame(rows).assign(**about, device=device)
     found["device_minutes"] = found.pop("minutes")
     found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
-    return found[HEAD + [column for column in found if column not in HEAD + COST_COLUMNS] + COST_COLUMNS]
+    return found[COLUMNS["stream"]]
 
 
 def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> pd.DataFrame:
@@ -98,7 +79,7 @@ def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> p
     found = pd.DataFrame(rows).assign(study=study, device=device)
     found = found.rename(columns={"minutes": "device_minutes"})
     found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
-    return found[FINENESS_COLUMNS]
+    return found[COLUMNS["fineness"]]
 
 
 def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:
@@ -107,8 +88,7 @@ def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) 
     Of an attack that computes, the columns of a search stay empty. The pirate that does nothing, and the ceiling, which
     cost nothing, are left out.
     """
-    columns = [*HEAD, *("attack", "threat", "fitness", "population", "images", "budget", "seed")]
-    columns += ["minutes", "evaluations", "accuracy", "device"]
+    columns = COLUMNS["trajectory"]
     parts = [] if search is None else [search]
     if attacks is not None:
         parts.append(attacks[(attacks["role"] != "ceiling") & (attacks["attack"] != NOTHING)])
@@ -126,17 +106,16 @@ def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence
         del found["grids"]
         head = {key: found.pop(key) for key in ("layer", "block_size")}
         rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **found})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[COLUMNS["victim"]]
 
 
 def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
     """tables/curve.csv: accuracy against minutes of training; no rows for a victim that was read from a checkpoint."""
-    columns = ["epoch", "minutes", "train_loss", "accuracy"]
     tables = [
         read_table(path).assign(**{str(key): value for key, value in victim.items()})
         for victim, path in zip(victims[HEAD].to_dict("records"), curves, strict=True)
     ]
-    return pd.concat(tables, ignore_index=True)[HEAD + columns]
+    return pd.concat(tables, ignore_index=True)[COLUMNS["curve"]]
 
 
 def read_grids(metrics: Iterable[str]) -> list[tuple[str, int, int, int]]:

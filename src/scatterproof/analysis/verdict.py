@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import controls_of, marked, state_of
-from scatterproof.analysis.tables import HEAD
 from scatterproof.config.stream import WITH_STREAM
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
@@ -30,15 +30,6 @@ STOLEN_AT = 0.95  # of the victim's accuracy
 BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
 
 OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"]
-VERDICT_COLUMNS = [
-    *(*HEAD, "threat", "images", "knows", "defence"),
-    *("verdict", "attack", "against", "accuracy", "withheld_accuracy", "victim_accuracy"),
-    *("ends_with", "ends_with_attack", "gain", "ci_low", "ci_high"),
-    *("seeds", "minutes", "cost_over_retraining", "controls", "device"),
-]
-CONTROL_COLUMNS = [
-    *(*HEAD, "attack", "threat", "control", "measure", "shuffles", "value", "ci_low", "ci_high", "bound", "passed"),
-]
 
 
 def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +66,7 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
         dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls_of(controls, str(key[4]), str(key[5])))
         for key, threat in attacks.groupby(OF_THREAT, sort=False)
     ]
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 
 
 def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:

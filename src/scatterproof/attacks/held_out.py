@@ -6,7 +6,7 @@ from math import log
 import torch
 
 from scatterproof.attacks.base import Run
-from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
 
@@ -27,7 +27,6 @@ def scorers(puzzle: Puzzle, run: Run, attack: str, held_out: float) -> tuple[Pla
 
 
 def _scorer(puzzle: Puzzle, run: Run, chosen: torch.Tensor) -> PlacementEvaluator:
-    missing = len(puzzle.blocks) < puzzle.layout.positions
     return PlacementEvaluator(
         replace(puzzle, images=puzzle.images[:0]),
         puzzle.images[chosen],
@@ -36,7 +35,7 @@ def _scorer(puzzle: Puzzle, run: Run, chosen: torch.Tensor) -> PlacementEvaluato
         logits=None if puzzle.logits is None else puzzle.logits[chosen],
         precision=run.machine.precision,
         memory_mb=run.machine.memory_mb // 2,
-        correction="scale" if missing else "none",
+        correction=correction_of(puzzle),
     )
 
 

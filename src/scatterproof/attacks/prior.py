@@ -17,6 +17,7 @@ from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, AttackError, Plac
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings
+from scatterproof.blocks import shape_numbers
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.blocks import PriorSettings
 from scatterproof.puzzle import Puzzle
@@ -54,8 +55,7 @@ def matched(flat: torch.Tensor, base: torch.Tensor, shapes: torch.Tensor, places
 
     The beliefs take a cosine as a normal deviate with the spread that blocks without any relation have.
     """
-    numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
-    shape_of, shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
+    shape_of, shape_at = shape_numbers(shapes, places)
     count = max(1, min(len(base), CANDIDATES // len(flat)))
     directions = F.normalize(base, dim=1)
     positions, scores = [], []

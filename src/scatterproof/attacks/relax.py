@@ -20,6 +20,7 @@ from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates, 
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.held_out import image_losses, scorers, supported
 from scatterproof.attacks.search.space import PlacementSpace
+from scatterproof.blocks import shape_numbers
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.blocks import RelaxSettings
 from scatterproof.puzzle import Puzzle
@@ -59,7 +60,8 @@ class Relax(Attack[RelaxSettings]):
             return
         first = least = image_losses(held, best.placement)
         logits = self._logits(best, puzzle.layout.positions).to(run.machine.device).requires_grad_()
-        shape_of, shape_at = (numbers.to(run.machine.device) for numbers in _shapes(puzzle))
+        numbered = shape_numbers(puzzle.shapes, puzzle.layout.shapes())
+        shape_of, shape_at = (numbers.to(run.machine.device) for numbers in numbered)
         possible = shape_of[:, None] == shape_at
         optimizer = torch.optim.Adam([logits], lr=settings.rate)
         for step in range(1, settings.steps_taken + 1):
@@ -113,12 +115,6 @@ def sinkhorn(logits: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
         if not full:
             columns = columns.clamp(max=1.0)
     return kernel * rows * columns.transpose(1, 2)
-
-
-def _shapes(puzzle: Puzzle) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers of the shapes of the blocks and of the positions."""
-    numbers = torch.unique(torch.cat([puzzle.shapes, puzzle.layout.shapes()]), dim=0, return_inverse=True)[1]
-    return numbers[: len(puzzle.shapes)], numbers[len(puzzle.shapes) :]
 
 
 def _rounded(logits: torch.Tensor, shape_of: torch.Tensor, shape_at: torch.Tensor) -> Placed:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from scatterproof import __version__
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.forecast import forecast_of, left_words
 from scatterproof.cost.ledger import mean_training
-from scatterproof.cost.sums import SUMMARY_COLUMNS, cost_summary, group_sums, waste_table
+from scatterproof.cost.sums import cost_summary, group_sums, waste_table
 from scatterproof.errors import UserError
 from scatterproof.report.sections.costs import amount, sentences
 
@@ -98,7 +99,7 @@ def _cost(asked: argparse.Namespace) -> int:
     for note in notes + found.notes:
         print(note, file=sys.stderr if asked.csv else sys.stdout)
     if asked.csv:
-        writer = csv.DictWriter(sys.stdout, [asked.by, *SUMMARY_COLUMNS[1:]], lineterminator="\n")
+        writer = csv.DictWriter(sys.stdout, [asked.by, *COLUMNS["cost_summary"][1:]], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return 0

@@ -7,20 +7,19 @@ from pathlib import Path
 
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.allocations import allocations, read_tasks
-from scatterproof.cost.energy import ENERGY_COLUMNS, price_warnings, reckon
+from scatterproof.cost.energy import price_warnings, reckon
 from scatterproof.cost.kept import NAME, merge, read_kept, write_kept
-from scatterproof.cost.ledger import COST_COLUMNS, build_ledger
+from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.records import read_records
 from scatterproof.cost.sacct import Row, SacctError, read_sacct
 
 JOURNAL = Path(".submitit/journal.sqlite")
-ACCOUNT_COLUMNS = [*COST_COLUMNS, *ENERGY_COLUMNS]
 PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
 class Account:
-    """costs: one row an attempt, ACCOUNT_COLUMNS as keys; notes: one line for each thing that could not be had."""
+    """costs: one row an attempt, by the columns of `cost.csv`; notes: one line for each thing that could not be had."""
 
     costs: list[Row]
     notes: list[str]

@@ -6,11 +6,10 @@ from scatterproof.config.cost import CostConfig
 from scatterproof.cost.sacct import Row
 
 PRICED = ["energy_kwh", "co2_g", "price"]
-ENERGY_COLUMNS = ["energy_kwh", "energy_source", "co2_g", "price"]
 
 
 def reckon(costs: Iterable[Row], assumed: CostConfig) -> list[Row]:
-    """The ledger with ENERGY_COLUMNS; None where what is needed is not known.
+    """The ledger with the columns of ENERGY; None where what is needed is not known.
 
     energy_kwh is of the GPUs held and the cores used, times PUE; `energy_source` is `nvml` where the driver measured
     all of the GPU's part, `assumed`, or `nvml+assumed`.

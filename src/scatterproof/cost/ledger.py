@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from scatterproof.analysis.columns import COLUMNS, ENERGY
 from scatterproof.cost.join import join
 from scatterproof.cost.sacct import Row
 from scatterproof.cost.stages import NONE, RULES, STAGES, attack_of, stage_of, victim_of
@@ -17,17 +18,12 @@ from scatterproof.cost.states import waste_kind
 if TYPE_CHECKING:
     import pandas as pd
 
-COST_COLUMNS = [
-    *("stage", "rule", "job", "attempt", "attempt_name", "state", "partition", "node", "gpus", "submit", "queue_s"),
-    *("elapsed_s", "allocated_gpu_minutes", "cpu_minutes", "mem_mb", "wasted", "source"),
-    *("device", "device_minutes", "gpu_minutes"),
-    *("useful_minutes", "waste", "victim", "attack", "jobs", "job_id", "job_name", "allocated_mem_mb"),
-    *("gpu_utilisation", "gpu_energy_kwh", "gpu_measured_minutes"),
-]
+
+OF_ATTEMPT = [column for column in COLUMNS["cost"] if column not in ENERGY]  # what it cost comes after
 
 
 def build_ledger(records: Iterable[Row], held: Sequence[Row] = ()) -> list[Row]:
-    """One row an attempt, COST_COLUMNS as keys, whatever the order of what it is made of.
+    """One row an attempt, OF_ATTEMPT as keys, whatever the order of what it is made of.
 
     records: of read_records; held: what a cluster allocated, of `allocations`.
     """
@@ -40,7 +36,7 @@ def build_ledger(records: Iterable[Row], held: Sequence[Row] = ()) -> list[Row]:
         attempts[row["rule"], row["job"]] += 1
         row["attempt"] = attempts[row["rule"], row["job"]]
         row["attempt_name"] = f"{row['rule']}/{row['job']}.{row['attempt']}"
-    return [{column: row[column] for column in COST_COLUMNS} for row in rows]
+    return [{column: row[column] for column in OF_ATTEMPT} for row in rows]
 
 
 def _of_record(record: Row) -> Row:

@@ -13,14 +13,7 @@ from scatterproof.cost.sacct import Row
 from scatterproof.cost.stages import STAGES
 from scatterproof.cost.states import KINDS
 
-SUMMARY_COLUMNS = [
-    *("stage", "jobs", "attempts", "allocated_gpu_minutes", "wasted_gpu_minutes", "overhead_minutes", "queue_minutes"),
-    *("over_retraining", "cpu_minutes", "device", "device_minutes", "gpu_minutes"),
-    *("elapsed_minutes", "wasted_minutes", "energy_kwh", "energy_source", "co2_g", "price"),
-]
 GROUPS = ("rule", "attack", "victim")
-GROUP_COLUMNS = ["by", "name", *SUMMARY_COLUMNS[1:]]
-WASTE_COLUMNS = ["stage", "waste", "attempts", "minutes", "gpu_minutes"]
 
 
 def cost_summary(costs: Sequence[Row], retraining: float) -> list[Row]:

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from scatterproof.blocks import UNPLACED, BlockGrid
+from scatterproof.blocks import UNPLACED, BlockGrid, factors
 from scatterproof.evaluation.moves import NextSums
 from scatterproof.evaluation.products import Products
 from scatterproof.evaluation.split import next_layer
@@ -87,7 +87,7 @@ class Engine:
         if self.correction == "none":
             return self.bias.new_ones(len(occupied), grid.rows)
         held = occupied.view(-1, grid.rows, grid.columns).to(self.bias.dtype) @ self.widths / grid.inputs
-        return torch.where(held > 0, 1 / held.clamp(min=1e-9), 1.0)
+        return factors(held)
 
     @property
     def widths(self) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from scatterproof.blocks import UNPLACED, Layout, input_shares, invert
+from scatterproof.blocks import Layout, factors, input_shares, invert, lines_of
 from scatterproof.errors import UserError
 from scatterproof.evaluation.engine import DTYPES, Engine
 from scatterproof.evaluation.moves import CurrentPlacement, PlainPlacement
@@ -25,7 +25,7 @@ from scatterproof.evaluation.split import features, split_at, whole
 from scatterproof.evaluation.targets import Scores, Targets
 from scatterproof.evaluation.trainable import Trainable, copies
 from scatterproof.puzzle import Puzzle
-from scatterproof.victims.models import dense_layers
+from scatterproof.victims.models import dense_layers, layer_inputs
 
 
 class PrecisionError(UserError, ValueError):
@@ -96,10 +96,7 @@ class PlacementEvaluator:
 
     @cached_property
     def _lines(self) -> torch.Tensor:
-        """The blocks' lines one below the other, an empty block last."""
-        height, width = self.layout.block_shape
-        lines = self._puzzle.blocks.to(self.device).reshape(-1, width)
-        return torch.cat([lines, lines.new_zeros(height, width)])
+        return lines_of(self._puzzle.blocks.to(self.device))
 
     @cached_property
     def engine(self) -> Engine | None:
@@ -190,18 +187,9 @@ class PlacementEvaluator:
         if len(self.layout.grids) > 1 or len(puzzle.images) == 0:
             return None
         layer = dense_layers(self._model)[next(iter(self.layout.grids))]
-        seen: list[torch.Tensor] = []
-
-        def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-            inputs = (*positional, *named.values())[0][..., :: self.copies]
-            seen.append(inputs.reshape(-1, inputs.shape[-1]))
-
-        hook = layer.register_forward_pre_hook(see, with_kwargs=True)
+        batches = (puzzle.inputs(part.to(self.device)) for part in puzzle.images.split(500))
         with torch.inference_mode():
-            for part in puzzle.images.split(500):
-                self._model(puzzle.inputs(part.to(self.device)))
-        hook.remove()
-        return torch.cat(seen).mean(0)
+            return torch.cat([part[:, :: self.copies] for part in layer_inputs(self._model, layer, batches)]).mean(0)
 
     def score(self, placements: torch.Tensor, correction: str = "none") -> Scores:
         """Scores of placements int64 [p, blocks], -1 where a block is not placed."""
@@ -239,8 +227,7 @@ class PlacementEvaluator:
 
     def _weights(self, block_at: torch.Tensor) -> dict[str, torch.Tensor]:
         """The scattered layers' weights, the first one folded, with block `block_at[p]` at position p."""
-        empty = len(self._lines) // self.layout.block_shape[0] - 1
-        return self._folded(self.layout.assemble(self._lines, torch.where(block_at == UNPLACED, empty, block_at)))
+        return self._folded(self.layout.assemble(self._lines, block_at))
 
     def _folded(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The first layer's summed over the copies of its inputs."""
@@ -256,7 +243,7 @@ class PlacementEvaluator:
             raise ValueError(f"unknown correction '{kind}': expected none, scale or mean")
         scales, biases = {}, {}
         for name, held in input_shares(self.layout, block_at).items():
-            factor = torch.where(held > 0, 1 / held.clamp(min=1e-9), 1.0)
+            factor = factors(held)
             scales[name] = factor if kind == "scale" else torch.ones_like(factor)
             biases[name] = self._bias[name]
             if kind == "mean":
@@ -282,6 +269,11 @@ class PlacementEvaluator:
             if first is not None and product is not None:
                 inputs = (product * scales[first] + biases[first], *part[1:])
             yield functional_call(self._split.tail, replaced, inputs) if replaced else self._split.tail(*inputs)
+
+
+def correction_of(puzzle: Puzzle) -> str:
+    """Where blocks are missing, the sums of each row are divided by the share held, which the pirate knows."""
+    return "scale" if len(puzzle.blocks) < puzzle.layout.positions else "none"
 
 
 class _Corrected(NamedTuple):

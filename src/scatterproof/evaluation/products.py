@@ -54,11 +54,6 @@ class Products:
         """Channels that a block spans at most, folded: its inputs where nothing is copied."""
         return self._folded.shape[2]
 
-    @property
-    def folded_weights(self) -> int:
-        """Weights held, of all folded blocks in all phases."""
-        return self._folded.numel()
-
     def outputs(self, block_at: torch.Tensor) -> torch.Tensor:
         """The layer's output by block row [placements, rows, images, height], block `block_at[p]` at position p."""
         count = len(block_at)

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from scatterproof.blocks import Placement
-from scatterproof.config.victim import VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.prune_shuffle import displace
 from scatterproof.puzzle import Answer
-from scatterproof.running.seeds import seed_of, torch_generator
-from scatterproof.victims.models import build_model, dense_layers
+from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.models import dense_layers
 
 Key = tuple[int | str, ...]
 
@@ -38,13 +37,6 @@ def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key) -> in
         found = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
         low, high = (low, middle) if found <= half else (middle, high)
     return high
-
-
-def untrained(config: VictimConfig, classes: int, seed: int) -> nn.Module:
-    """The network as it is before training: no placement of its blocks is better founded than another."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("untrained", seed))
-        return build_model(config, classes).eval()
 
 
 def with_random_layers(model: nn.Module, names: Mapping[str, object], key: Key) -> nn.Module:

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 
 from scatterproof.analysis.verdict import MARGIN, interval
@@ -118,11 +119,8 @@ def _places(puzzle: Puzzle, name: str) -> torch.Tensor:
 
 def wilson(right: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a share."""
-    z = 1.959963984540054
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * (share * (1 - share) / total + spread / (4 * total)) ** 0.5 / (1 + spread)
-    return middle - half, middle + half
+    ends = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 @dataclass(frozen=True)

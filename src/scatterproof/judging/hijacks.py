@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from scatterproof.analysis.tables import ATTACK_COLUMNS, attack_table
+from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.tables import attack_table
 from scatterproof.attacks.base import Copy, Snapshot
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.stream import StreamCell, hijack_name
@@ -40,4 +41,4 @@ def hijack_table(
         table = attack_table(rows, about, judge.puzzle.threat, retraining, device)
         hidden = {"defence": cell.obfuscation.name, "params": cell.obfuscation.params}
         parts.append(table.assign(threat=threat, seed=cell.layout, **hidden))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=ATTACK_COLUMNS)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS["hijacks"])

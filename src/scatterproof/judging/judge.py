@@ -13,7 +13,7 @@ from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
 from scatterproof.attacks.store import Found
 from scatterproof.config.attacks import NEEDS
 from scatterproof.config.settings.base import Known, Role
-from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.evaluation.targets import Scores
 from scatterproof.puzzle import Answer, Puzzle, logits_on
 from scatterproof.victims.data import Dataset
@@ -54,8 +54,8 @@ class Judge:
 
     @property
     def correction(self) -> str:
-        """Where blocks are missing, the sums of each row are divided by the share held, which the pirate knows."""
-        return "scale" if len(self.puzzle.blocks) < self.puzzle.layout.positions else "none"
+        """What stands in for missing blocks."""
+        return correction_of(self.puzzle)
 
     @cached_property
     def own_accuracy(self) -> float:

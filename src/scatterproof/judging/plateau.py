@@ -9,8 +9,7 @@ that equal means equal.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,27 +77,6 @@ def plateau(
                 distinct = {"draws": draws, "distinct": len(np.unique(start))}
                 rows.append(head | distinct | _contrast(right - start, wrong - start, step, weights))
     return rows
-
-
-def climbable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each number of images and fitness the shares of blocks right between which a search can climb.
-
-    `auc_from`, `auc_to`: ends of the longest run of shares at which auc's interval lies above one half; `snr_from`,
-    `snr_to`: at which snr is at least 1; None where no share does. A run may end before the last share: near the top
-    fitness saturates. An auc above one half adds up over many moves, however little it is above, so the first level
-    depends on how many draws there were to see it by; at the second one move tells by itself.
-    """
-    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row["images"], row["fitness"], row["correct_share"])):
-        groups.setdefault((row["images"], row["fitness"]), []).append(row)
-    found = []
-    for (images, fitness), group in groups.items():
-        shares = [float(row["correct_share"]) for row in group]
-        auc = _longest_run(shares, [row["auc_low"] > 0.5 for row in group])
-        snr = _longest_run(shares, [row["snr"] >= 1 for row in group])
-        ends = dict(zip(("auc_from", "auc_to", "snr_from", "snr_to"), auc + snr, strict=True))
-        found.append({"images": images, "fitness": fitness, **ends})
-    return found
 
 
 def draw_moves(answer: Answer, correct: int, draws: int, generator: torch.Generator) -> Moves:
@@ -238,15 +216,6 @@ def _auc(above: Floats, weights: Floats) -> Floats:
 def _interval(values: Floats) -> tuple[float, float]:
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES, method="inverted_cdf"))
     return low if math.isfinite(low) else math.nan, high if math.isfinite(high) else math.nan
-
-
-def _longest_run(shares: Sequence[float], holds: Sequence[bool]) -> tuple[float | None, float | None]:
-    """First and last share of the longest run of shares, in rising order, for which it holds; the first such run."""
-    runs = [list(run) for held, run in groupby(range(len(shares)), key=holds.__getitem__) if held]
-    if not runs:
-        return None, None
-    longest = max(runs, key=len)
-    return shares[longest[0]], shares[longest[-1]]
 
 
 def _check(evaluator: PlacementEvaluator, correct: Sequence[float], images: Sequence[int], draws: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scatterproof.attacks.base import Machine, Placed
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import StreamCell
-from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups, score_labels
 from scatterproof.judging.judge import placed
 from scatterproof.puzzle import Answer, Puzzle
@@ -138,8 +138,8 @@ def score_cells(
     """One row a cell. Indices, bits and places are counted over the blocks held, or over all where none is held."""
     first_of = {number: numbers[0] for numbers in tap_groups(cells).values() for number in numbers}
     known = {
-        held: float(evaluators[held].score(answers[held].placement.positions[None], _correction(held)).accuracy)
-        for held in evaluators
+        held: float(evaluator.score(answers[held].placement.positions[None], correction_of(puzzles[held])).accuracy)
+        for held, evaluator in evaluators.items()
     }
     rows = []
     for number, (cell, one) in enumerate(zip(cells, found, strict=True)):
@@ -158,13 +158,10 @@ def score_cells(
             positions = answers[cell.held].placement.positions.numpy()
             scores = score_labels(positions, one.own, sizes)
             position = placed(one.reached, puzzles[cell.held], answers[cell.held])["position_accuracy"]
-            accuracy = float(evaluators[cell.held].score(one.reached.placement[None], _correction(cell.held)).accuracy)
+            scored = evaluators[cell.held].score(one.reached.placement[None], correction_of(puzzles[cell.held]))
+            accuracy = float(scored.accuracy)
         rows.append(_row(cell, scores, position, accuracy, known.get(cell.held), cost) | {"minutes": one.minutes})
     return rows
-
-
-def _correction(held: float) -> str:
-    return "scale" if held < 1 else "none"
 
 
 def _row(

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,20 @@ def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and "weight" in module._parameters
     }
+
+
+def layer_inputs(model: nn.Module, layer: nn.Module, batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """What the layer reads [n, inputs] in each call while the model runs on these; empty if it is never called."""
+    seen: list[torch.Tensor] = []
+
+    def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+        inputs = (*positional, *named.values())[0]
+        seen.append(inputs.reshape(-1, inputs.shape[-1]))
+
+    with layer.register_forward_pre_hook(see, with_kwargs=True), torch.inference_mode():
+        for batch in batches:
+            model(batch)
+    return seen
 
 
 def find_layer(model: nn.Module, path: str) -> str:

@@ -36,7 +36,7 @@ from scatterproof.attacks.fingerprint.context import Surroundings, find_surround
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.fingerprint.prediction import Filters
-from scatterproof.blocks import UNPLACED, invert
+from scatterproof.blocks import invert, lines_of
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.puzzle import Puzzle
@@ -210,7 +210,4 @@ class Fingerprint(Attack[FingerprintSettings]):
 def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:
     """The weight with the blocks at these positions; where blocks are missing, scaled by the share held."""
     grid = around.grid
-    lines = torch.cat([blocks, torch.zeros_like(blocks[:1])]).flatten(0, 1)
-    block_at = invert(placement, grid.count)
-    whole = grid.assemble(lines, torch.where(block_at == UNPLACED, len(blocks), block_at))
-    return whole * (grid.count / len(blocks))
+    return grid.assemble(lines_of(blocks), invert(placement, grid.count)) * (grid.count / len(blocks))

@@ -11,7 +11,7 @@ from scatterproof.blocks import BlockGrid
 from scatterproof.evaluation.split import reading_weights, split_at
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
-from scatterproof.victims.models import dense_layers
+from scatterproof.victims.models import dense_layers, layer_inputs
 
 MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
 MADE_UP = 256  # images made up where the pirate has none
@@ -80,17 +80,7 @@ def in_order(puzzle: Puzzle, device: torch.device) -> list[str]:
 
 def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
     """The layer's inputs [n, inputs], a fixed random part of them where there are many."""
-    seen: list[torch.Tensor] = []
-
-    def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-        inputs = (*positional, *named.values())[0]
-        seen.append(inputs.reshape(-1, inputs.shape[-1]))
-
-    hook = layer.register_forward_pre_hook(see, with_kwargs=True)
-    with torch.inference_mode():
-        for part in images.split(500):
-            model(puzzle.inputs(part))
-    hook.remove()
+    seen = layer_inputs(model, layer, (puzzle.inputs(part) for part in images.split(500)))
     if not seen:
         raise AttackError("the scattered layer's inputs can't be seen: the network doesn't call it as a module")
     found = torch.cat(seen).clone()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.prediction import Prediction
+from scatterproof.blocks import shape_numbers
 from scatterproof.running.seeds import torch_generator
 
 EXPONENTS = (0.5, 1.0)
@@ -47,8 +48,7 @@ class BlockEvidence:
         grid = around.grid
         self.flat = blocks.flatten(1)
         places = grid.shapes().to(shapes.device)
-        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
-        self.shape_of, self.shape_at = numbers[: len(shapes)], numbers[len(shapes) :]
+        self.shape_of, self.shape_at = shape_numbers(shapes, places)
         inputs = slices(around.inputs, grid.width)
         self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
         self._by_row = blocks.new_zeros(len(blocks), grid.rows)

@@ -5,7 +5,7 @@ back through the next layer's weight. With the inputs' covariance M and the next
 `G (G + a)^-1 W M (M + b)^-1`, close to the best linear estimate under a prior that is normal on both sides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,28 +47,53 @@ class _Side:
     at: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """The inputs' covariance M: values [n] of its directions, and the inputs along each, projected [n, inputs].
+
+    widths: of the filters, from shares of the largest value; directions that none of them lets by are left out.
+    """
+
+    values: torch.Tensor
+    projected: torch.Tensor
+    widths: list[float]
+
+    @classmethod
+    def of(cls, inputs: torch.Tensor, widths: Sequence[float]) -> "Spectrum":
+        """Of inputs [images, inputs]."""
+        inputs = inputs - inputs.mean(0)
+        inputs = inputs / max(len(inputs), 1) ** 0.5
+        values, directions = torch.linalg.eigh((inputs @ inputs.T).double())
+        largest = max(float(values.max()), 1e-30)
+        absolute = [largest * width for width in widths]
+        passed = values > NOTHING * min(absolute)
+        return cls(values[passed], directions[:, passed].T.to(inputs.dtype) @ inputs, absolute)
+
+    def factor(self, width: float) -> torch.Tensor:
+        """Y [n, inputs] with Y'Y = M (M + width)^-1: the filter on the right."""
+        return (self.values + width).rsqrt().to(self.projected.dtype)[:, None] * self.projected
+
+
+def smooths(following: torch.Tensor, widths: Sequence[float]) -> Iterator[torch.Tensor]:
+    """Filters on the left [outputs, outputs]: G (G + a)^-1, G the Gram matrix of the weights [m, outputs] that follow;
+    the widths are shares of its largest eigenvalue."""
+    gram = (following.T @ following).double()
+    largest = float(torch.linalg.eigvalsh(gram)[-1]) if len(gram) <= 512 else _largest(gram)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for width in widths:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + width * largest * identity))
+        yield (identity - width * largest * inverse).float()
+
+
 class Filters:
     """Filters of several widths, given as shares of the largest direction's variance."""
 
     def __init__(self, around: Surroundings, input_widths: Sequence[float], output_widths: Sequence[float]) -> None:
         self._grid = around.grid
-        inputs = around.inputs - around.inputs.mean(0)
-        inputs = inputs / max(len(inputs), 1) ** 0.5
-        values, directions = torch.linalg.eigh((inputs @ inputs.T).double())
-        largest = max(float(values.max()), 1e-30)
-        self._input_widths = [largest * width for width in input_widths]
-        passed = values > NOTHING * min(self._input_widths)
-        self._values = values[passed]
-        self._projected = directions[:, passed].T.to(inputs.dtype) @ inputs  # [n, inputs]
+        self._spectrum = Spectrum.of(around.inputs, input_widths)
         self._smooths: list[_Smooth | None] = [None]
         if around.following is not None:
-            gram = (around.following.T @ around.following).double()
-            largest = float(torch.linalg.eigvalsh(gram)[-1]) if len(gram) <= 512 else _largest(gram)
-            identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            for width in output_widths:
-                regular = gram + width * largest * identity
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
-                smooth = (identity - width * largest * inverse).float()
+            for smooth in smooths(around.following, output_widths):
                 self._smooths.append(_Smooth(smooth, _diagonal(smooth, self._grid.rows, self._grid.height)))
 
     def predict(self, expected: torch.Tensor) -> Prediction:
@@ -78,7 +103,7 @@ class Filters:
         wanted = min(max(SAMPLED_WEIGHTS // expected.shape[1], SAMPLE[0]), SAMPLE[1], grid.count)
         sample = torch.linspace(0, grid.count - 1, wanted).long().unique()
         best, chosen = -1.0, None
-        for width in self._input_widths:
+        for width in self._spectrum.widths:
             side = self._side(weight, width)
             for smooth, part in zip(self._smooths, self._at(sample, side, self._smooths, expected), strict=True):
                 _, explained = _fit(part, expected[sample])
@@ -105,9 +130,8 @@ class Filters:
         return Prediction(weight, gain, explained)
 
     def _side(self, weight: torch.Tensor, width: float) -> _Side:
-        """By Y [n, inputs] with Y'Y = M (M + width)^-1, M the inputs' covariance."""
-        scale = (self._values + width).rsqrt().to(self._projected.dtype)
-        factor = (scale[:, None] * self._projected).T.contiguous()
+        """By the inputs' spectrum at this width."""
+        factor = self._spectrum.factor(width).T.contiguous()
         return _Side(weight @ factor, _sliced(factor, self._grid.columns, self._grid.width))
 
     def _at(

@@ -14,7 +14,7 @@ import torch
 from scatterproof.attacks.base import Attack, Run
 from scatterproof.attacks.training.cached import Cached, fresh_weights
 from scatterproof.attacks.training.fitting import Recipe, Start
-from scatterproof.blocks import UNPLACED, input_shares, invert
+from scatterproof.blocks import factors, input_shares, invert, lines_of
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.training import TrainingSettings
 from scatterproof.puzzle import Puzzle
@@ -55,12 +55,10 @@ def fresh_start(puzzle: Puzzle, task: Cached, key: tuple[int | str, ...]) -> Sta
 def assembled(puzzle: Puzzle, placement: torch.Tensor) -> dict[str, torch.Tensor]:
     """The scattered layers' weights with block b at placement[b], int64 [blocks]; each row's sum is divided by the
     share of its inputs that is held."""
-    height, width = puzzle.layout.block_shape
-    lines = torch.cat([puzzle.blocks.reshape(-1, width), puzzle.blocks.new_zeros(height, width)])
     block_at = invert(placement.cpu(), puzzle.layout.positions)
-    weights = puzzle.layout.assemble(lines, torch.where(block_at == UNPLACED, len(puzzle.blocks), block_at))
+    weights = puzzle.layout.assemble(lines_of(puzzle.blocks), block_at)
     shares = input_shares(puzzle.layout, block_at)
-    return {name: weight / shares[name].where(shares[name] > 0, 1.0)[:, None] for name, weight in weights.items()}
+    return {name: weight * factors(shares[name])[:, None] for name, weight in weights.items()}
 
 
 def named(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import PASSED, controls_of, marked, state_of, with_controls
-from scatterproof.analysis.verdict import CONTROL_COLUMNS
 from scatterproof.config.stream import HIJACK, WITH_STREAM
 from scatterproof.config.threat import granted_knowledge
 from scatterproof.report.sections.verdicts import grants, held
@@ -31,7 +31,7 @@ def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
     """The tables of a study as the report reads them: whatever names attacks has a column `control`, what the controls
     say of each; `controls` without a row where the study has none."""
     found = dict(tables)
-    controls = found.setdefault("controls", pd.DataFrame(columns=CONTROL_COLUMNS))
+    controls = found.setdefault("controls", pd.DataFrame(columns=COLUMNS["controls"]))
     for name in ("attacks", "search"):
         if name in found:
             found[name] = with_controls(found[name], controls)

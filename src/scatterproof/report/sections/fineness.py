@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.statistics import bootstrap_means, crossing, curve, percentile_interval
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
@@ -29,10 +30,6 @@ from scatterproof.report.words import (
 
 LEVELS = (0.5, 0.95)  # of the victim's accuracy
 CURVE = ["study", "victim", "layer", "width", "attack", "images", "keep"]
-THRESHOLD_COLUMNS = [
-    *("study", "victim_seed", "layer", "block_size", "keep", "victim", "width", "attack", "images", "level"),
-    *("ci_low", "ci_high", "seeds", "smallest", "largest"),
-]
 TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy",
               "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
               "victim seeds")  # fmt: skip
@@ -63,7 +60,7 @@ def thresholds(fineness: pd.DataFrame) -> pd.DataFrame:
             found = {"victim_seed": np.nan, "block_size": at, "level": level, "ci_low": low, "ci_high": high}
             measured = {"seeds": values.shape[1], "smallest": wide.index.min(), "largest": wide.index.max()}
             rows.append(about | found | measured)
-    return pd.DataFrame(rows, columns=THRESHOLD_COLUMNS).replace(np.inf, np.nan)
+    return pd.DataFrame(rows, columns=COLUMNS["fineness_threshold"]).replace(np.inf, np.nan)
 
 
 def _per_block(fineness: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from scatterproof.attacks.base import KEPT_CANDIDATES, Placed
 from scatterproof.attacks.fingerprint.assignment import Candidates, best_assignment
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.evidence import group_evidence, slices
+from scatterproof.blocks import shape_numbers
 from scatterproof.stream.hijack.grouping import Groups
 from scatterproof.stream.hijack.roles import looked_up
 from scatterproof.stream.hijack.settling import Grouped, settle
@@ -56,7 +57,6 @@ class BlockEvidence:
         """For blocks [held, height, width] of these shapes int64 [held, 2]."""
         grid = around.grid
         places = grid.shapes().to(shapes)
-        numbers = torch.unique(torch.cat([shapes, places]), dim=0, return_inverse=True)[1]
         columns = group_evidence(blocks, slices(around.inputs, grid.width), shapes).log_likelihood
         rows = blocks.new_zeros(len(blocks), grid.rows)
         if around.following is not None:
@@ -71,8 +71,7 @@ class BlockEvidence:
             shapes,
             columns,
             rows,
-            numbers[: len(shapes)],
-            numbers[len(shapes) :],
+            *shape_numbers(shapes, places),
         )
 
 

@@ -1,9 +1,9 @@
 """Groups labelled together: the layer as expected under the beliefs held so far predicts each column from the others.
 
-The idea is the fingerprint's (attacks/fingerprint.py), but on whole columns and rows instead of blocks, which leaves
-a few hundred beliefs instead of millions, each about hundreds of times as many weights. A column is predicted from the
-others through the inputs' covariance, a row from the others through the next layer's Gram matrix, so that no group
-holds itself where it is; the filters are those of attacks/prediction.py.
+The idea is the fingerprint's, but on whole columns and rows instead of blocks, which leaves a few hundred beliefs
+instead of millions, each about hundreds of times as many weights. A column is predicted from the others through the
+inputs' covariance, a row from the others through the next layer's Gram matrix, so that no group holds itself where it
+is; the filters are those of attacks/fingerprint/prediction.py.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs
 from scatterproof.attacks.fingerprint.context import Surroundings
+from scatterproof.attacks.fingerprint.prediction import Spectrum, smooths
 
 INPUT_WIDTHS = (0.003, 0.01, 0.03, 0.1)  # of the filters, as shares of the largest direction's variance
 OUTPUT_WIDTHS = (0.01, 0.03, 0.1, 0.3)
@@ -117,21 +119,12 @@ class _Filters:
 
     def __init__(self, around: Surroundings) -> None:
         grid = self._grid = around.grid
-        inputs = around.inputs - around.inputs.mean(0)
-        inputs = torch.nn.functional.pad(inputs, (0, grid.columns * grid.width - grid.inputs))
-        inputs = inputs / len(inputs) ** 0.5
-        values, directions = torch.linalg.eigh((inputs @ inputs.T).double())
-        values = values.clamp(min=0)
-        widths = [width * max(float(values.max()), 1e-30) for width in INPUT_WIDTHS]
-        self._factors = [(directions / (values + width).sqrt()).T.to(inputs.dtype) @ inputs for width in widths]
+        spectrum = Spectrum.of(F.pad(around.inputs, (0, grid.columns * grid.width - grid.inputs)), INPUT_WIDTHS)
+        self._factors = [spectrum.factor(width) for width in spectrum.widths]
         self._smooth: list[torch.Tensor] = []
         if around.following is not None:
-            following = torch.nn.functional.pad(around.following, (0, grid.rows * grid.height - grid.outputs))
-            values, directions = torch.linalg.eigh((following.T @ following).double())
-            values = values.clamp(min=0)
-            for width in OUTPUT_WIDTHS:
-                kept = values / (values + width * float(values.max()))
-                self._smooth.append(((directions * kept) @ directions.T).to(inputs.dtype))
+            following = F.pad(around.following, (0, grid.rows * grid.height - grid.outputs))
+            self._smooth += smooths(following, OUTPUT_WIDTHS)
 
     def columns(self, weight: torch.Tensor) -> Iterator[torch.Tensor]:
         """Each column as the others predict it, through the inputs' covariance, smoothed over rows or not."""
