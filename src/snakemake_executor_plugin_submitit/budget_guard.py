@@ -72,13 +72,13 @@ class BudgetGuard:
 
     def admit(self, chunks: list[list[list[Ready]]]) -> tuple[list[list[list[Ready]]], list[Ready]]:
         """Of submissions (lists of tasks, lists of cells), those that fit, reserved; and the cells that wait."""
-        found, waiting = [], []
+        admitted, waiting = [], []
         for tasks in chunks:
             fit = self._reserve_first(tasks)
             cells = [one for task in tasks for one in task]
             waiting += cells[sum(map(len, fit)) :]
-            found += [fit] if fit else []
-        return found, waiting
+            admitted += [fit] if fit else []
+        return admitted, waiting
 
     def _reserve_first(self, tasks: list[list[Ready]]) -> list[list[Ready]]:
         """The first tasks of a submission, as many as fit; at least as many cells of the first."""

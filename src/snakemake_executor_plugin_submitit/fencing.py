@@ -68,7 +68,7 @@ def seconds_held(folder: Path, index: int, overrun_s: float = 0.0) -> list[float
 
     overrun_s: seconds that a job which died without a word may have held its node after its last sign of life.
     """
-    found: list[float] = []
+    lengths: list[float] = []
     last = last_start(folder, index)[0]
     for number in range(1, last + 1):
         path = run_file(folder, index, number)
@@ -77,7 +77,7 @@ def seconds_held(folder: Path, index: int, overrun_s: float = 0.0) -> list[float
         if "created" not in run:
             break  # revoked: there is no start after that
         if run.get("waits") and not holds.exists():
-            found.append(0.0)
+            lengths.append(0.0)
             continue
         edge = 0.0 if run.get("waits") else LAUNCH_S
         begin = holds.stat().st_mtime if run.get("waits") else run.get("allocated", run["created"] - LAUNCH_S)
@@ -86,8 +86,8 @@ def seconds_held(folder: Path, index: int, overrun_s: float = 0.0) -> list[float
         else:
             following = read_json(run_file(folder, index, number + 1)).get("created", float("inf"))
             end = min(path.stat().st_mtime + HEARTBEAT_S + overrun_s, following)
-        found.append(max(0.0, end - begin) + edge)
-    return found
+        lengths.append(max(0.0, end - begin) + edge)
+    return lengths
 
 
 def allocated_at() -> float:

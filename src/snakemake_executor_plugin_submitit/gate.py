@@ -46,8 +46,8 @@ class Gate:
         with self.lock:
             if self.closed or not self.waiting:
                 return
-            found, self.waiting = self.guard.admit(self.submitter.chunks(self.waiting))
-        for tasks in found:
+            admitted, self.waiting = self.guard.admit(self.submitter.chunks(self.waiting))
+        for tasks in admitted:
             if not self._is_shut(tasks):
                 self.submit(tasks)
 

@@ -71,15 +71,15 @@ def history(tasks: Iterable[Mapping[str, Any]], device: str, study: str | None) 
 
     study: whose tasks count, and those of no study; None: all of the journal's.
     """
-    found: dict[str, list[float]] = defaultdict(list)
+    minutes_of: dict[str, list[float]] = defaultdict(list)
     for task in tasks:
         if study not in (None, task["request"].get("study") or study):
             continue
         if task["completed"] == task["cells"] and task["task_started"] and task["ended"]:
             held = int(task["request"].get("gpus" if device == "gpus" else "cpus_per_task") or 0)
             minutes = max(0.0, task["ended"] - task["task_started"]) / 60
-            found[task["rule"]].append(held * minutes / task["cells"])
-    return found
+            minutes_of[task["rule"]].append(held * minutes / task["cells"])
+    return minutes_of
 
 
 def forecast(left: Sequence[Left], finished: Mapping[str, Sequence[float]], device: str) -> Forecast:
@@ -123,14 +123,14 @@ def tell(
     """One line about what is left of a study (see history). limit, used: of the budget, in GPU-seconds."""
     device = "gpus" if any(one.gpus for one in left) else "cpus"
     unit = f"{device[:3].upper()}-hours"
-    found = forecast(left, history(tasks, device, study), device)
-    low, high, most = (hours(60 * value) if value < math.inf else "?" for value in (found.low, found.high, found.most))
+    cost = forecast(left, history(tasks, device, study), device)
+    low, high, most = (hours(60 * value) if value < math.inf else "?" for value in (cost.low, cost.high, cost.most))
     text = f"What is left: {len(left)} jobs, "
-    if len(found.unknown) < len({one.rule for one in left}):
-        text += f"{hours(60 * found.expected)} {unit} [{low}, {high}] expected, "
+    if len(cost.unknown) < len({one.rule for one in left}):
+        text += f"{hours(60 * cost.expected)} {unit} [{low}, {high}] expected, "
     text += f"at most {most} {unit} requested"
-    if found.unknown:
-        text += f"; not known, because none has finished, and bounded by what is requested: {', '.join(found.unknown)}"
+    if cost.unknown:
+        text += f"; not known, because none has finished, and bounded by what is requested: {', '.join(cost.unknown)}"
     if limit is not None:
         text += f"; budget ({KEY}) {hours(limit)} GPU-hours, {hours(used)} of it used or reserved"
     return text + "."

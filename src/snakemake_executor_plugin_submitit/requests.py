@@ -165,29 +165,29 @@ def _cpus(asked: "_Resources", threads: int, gpus: int) -> int | None:
 
 def _ignored(asked: "_Resources", gpus: int, settings: ExecutorSettings, members: int) -> dict[str, str]:
     """Why, by each resource that has no effect, or another one than it seems."""
-    found = {}
+    reasons = {}
     local = settings.cluster != "slurm"
     requeue = asked.get("slurm_requeue")
     if asked.get("gpu_manufacturer"):
-        found["gpu_manufacturer"] = f"ignored: {RESOURCES['gpu_manufacturer'].meaning}"
+        reasons["gpu_manufacturer"] = f"ignored: {RESOURCES['gpu_manufacturer'].meaning}"
     if requeue is not None and bool(requeue) != (settings.requeue == "always"):
-        found["slurm_requeue"] = f"ignored: {RESOURCES['slurm_requeue'].meaning}"
+        reasons["slurm_requeue"] = f"ignored: {RESOURCES['slurm_requeue'].meaning}"
     if asked.get("threads") is not None:
-        found["threads"] = f"ignored: {RESOURCES['threads'].meaning}"
+        reasons["threads"] = f"ignored: {RESOURCES['threads'].meaning}"
     for name in ("cpus_per_gpu", "tasks_per_gpu", "ntasks_per_gpu"):
         if asked.get(name) and not gpus and asked.get("gpu") is None:
-            found[name] = "ignored: the job asks for no GPU"
+            reasons[name] = "ignored: the job asks for no GPU"
     if asked.get("cpus_per_gpu") and asked.get("cpus_per_task"):
-        found["cpus_per_gpu"] = "ignored: cpus_per_task comes first"
+        reasons["cpus_per_gpu"] = "ignored: cpus_per_task comes first"
     if _first(asked.text("slurm_account")) != asked.text("slurm_account"):
-        found["slurm_account"] = "all but the first account are ignored: SLURM takes one"
+        reasons["slurm_account"] = "all but the first account are ignored: SLURM takes one"
     if local and asked.get("gpu_model"):
-        found["gpu_model"] = "ignored: this machine hands out any of its GPUs"
+        reasons["gpu_model"] = "ignored: this machine hands out any of its GPUs"
     if members > 1 and gpus and not asked.get("gpu"):
         name = "gres" if asked.text("gres") else "gpu_model"
-        found[name] = f"the {members} jobs of the group share it; only what is asked for by gpu adds up"
+        reasons[name] = f"the {members} jobs of the group share it; only what is asked for by gpu adds up"
     others = suspects(name for name in asked.values if not local or "gpu" in name.lower())
-    return found | others
+    return reasons | others
 
 
 def _first(accounts: str | None) -> str | None:
@@ -201,12 +201,12 @@ def _kinds(gres: str) -> list[str]:
 
 def gpus_in(gres: str) -> int:
     """GPUs in a list of generic resources: `gpu`, `gpu:2`, `gpu:a100:2`, `gres/gpu:2`, with or without `(S:0-1)`."""
-    found = 0
+    gpus = 0
     for part in re.sub(r"\(.*?\)", "", gres).split(","):
         kind, *rest = part.strip().removeprefix("gres/").removeprefix("gres:").replace("=", ":").split(":")
         if kind == "gpu":
-            found += int(rest[-1]) if rest and rest[-1].isdigit() else 1
-    return found
+            gpus += int(rest[-1]) if rest and rest[-1].isdigit() else 1
+    return gpus
 
 
 def parse_extra(text: str, where: str) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def parse_extra(text: str, where: str) -> dict[str, Any]:
         words = shlex.split(text)
     except ValueError as error:
         raise WorkflowError(f"{where}: {text!r}: {error}") from None
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     while words:
         word = words.pop(0)
         if not word.startswith("--") or word == "--":
@@ -229,8 +229,8 @@ def parse_extra(text: str, where: str) -> dict[str, Any]:
             raise WorkflowError(f"{where}: --{name} is no option of sbatch")
         if not equals and words and not words[0].startswith("-"):
             value, equals = words.pop(0), "="
-        found[name] = value if equals else True
-    return found
+        options[name] = value if equals else True
+    return options
 
 
 @dataclass(frozen=True)

@@ -114,14 +114,14 @@ _PER = re.compile(r"\w+_per_(gpu|node|cpu|task|core|socket|tres)s?")
 
 def suspects(names: Iterable[str]) -> dict[str, str]:
     """Why names that look like a resource of SLURM have no effect where they are not known, with the nearest one."""
-    found = {}
+    reasons = {}
     for name in names:
         if name in RESOURCES or name.startswith("_"):
             continue
         hint = _nearest(name)
         if hint:
-            found[name] = f"ignored: the plugin does not know it; {hint}"
-    return found
+            reasons[name] = f"ignored: the plugin does not know it; {hint}"
+    return reasons
 
 
 def _nearest(name: str) -> str:
@@ -145,14 +145,14 @@ def _suggested() -> list[str]:
 
 def of_group(resources: Mapping[str, Any], members: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     """A group's resources, of which Snakemake has added up all numbers, with the largest of those that are for each."""
-    found = dict(resources)
+    each = dict(resources)
     for name in resources.keys() & RESOURCES.keys():
         numbers = [one[name] for one in members if isinstance(one.get(name), int)]
         if RESOURCES[name].each and numbers:
-            found[name] = max(numbers)
+            each[name] = max(numbers)
         if name == "cpus_per_task" and min(numbers, default=0) < 0:
-            found[name] = -1
-    return found
+            each[name] = -1
+    return each
 
 
 def documentation() -> str:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from snakemake_executor_plugin_submitit import sacct_lines
 from snakemake_executor_plugin_submitit.job_states import Kind, canonical, kind_of
 
 TIMEOUT_S = 60.0
@@ -45,6 +46,10 @@ class UnreadableError(SlurmError):
         return False
 
     full = transient
+
+
+STATE_FIELDS = ("JobID", "State", "NodeList", "Reason", "JobName")
+ATTEMPT_FIELDS = ("JobID", "Submit", "Start", "End", "State", "ElapsedRaw", "AllocTRES", "JobName")
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,10 @@ def sbatch(script: str) -> str:
 
 def squeue() -> dict[str, JobState]:
     """Every job of ours that SLURM still remembers, each task of an array by itself. Raises: SlurmError."""
-    found = {}
-    for job, state, node, reason, name in _rows(
-        call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%T|%N|%r|%j")
-    ):
-        found[job] = JobState(name, state, reason, node)
-    return found
+    printed = call("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%T|%N|%r|%j")
+    lines = (line.split("|", 4) for line in printed.split("\n"))
+    rows = [row for row in lines if len(row) == 5]  # what else there is comes of other people's job names
+    return {job: JobState(name, state, reason, node) for job, state, node, reason, name in rows}
 
 
 def sacct(jobs: Iterable[str], since: float) -> dict[tuple[str, str], JobState]:
@@ -123,17 +126,14 @@ def sacct(jobs: Iterable[str], since: float) -> dict[tuple[str, str], JobState]:
 
     jobs: ids, without array indices. since: a time at or before their submission. Raises: SlurmError.
     """
-    found = {}
+    states = {}
     ids = sorted(set(jobs))
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     for first in range(0, len(ids), 500):
-        wanted = ("-j", ",".join(ids[first : first + 500]))
-        fields = "JobID,State,NodeList,Reason,JobName"
-        rows = _rows(call("sacct", "-X", "-D", "-n", "-P", "-S", start, *wanted, "-o", fields))
-        for job, state, node, reason, name in rows:
-            if "[" not in job:  # the rest of an array that has not started
-                found[job, name] = JobState(name, canonical(state), reason, node)
-    return found
+        printed = call(*sacct_lines.command(STATE_FIELDS, since, "-j", ",".join(ids[first : first + 500])))
+        for record in sacct_lines.records(printed, STATE_FIELDS):
+            job, state, node, reason, name = record.values()
+            states[job, name] = JobState(name, canonical(state), reason, node)
+    return states
 
 
 @dataclass(frozen=True)
@@ -147,27 +147,23 @@ class Attempt:
 
 def attempts(names: Iterable[str], since: float) -> dict[tuple[str, int], list[Attempt]]:
     """Every attempt on record of arrays' tasks, by (unique name, index); requeued ones too. Raises: SlurmError."""
-    found: dict[tuple[str, int], list[Attempt]] = {}
+    known: dict[tuple[str, int], list[Attempt]] = {}
     wanted = sorted(set(names))
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     for first in range(0, len(wanted), 200):
         some = ",".join(wanted[first : first + 200])
-        fields = "JobID,Submit,Start,End,State,ElapsedRaw,AllocTRES,JobName"
-        text = call("sacct", "-X", "-D", "-n", "-P", "-S", start, f"--name={some}", "-o", fields)
-        for line in dict.fromkeys(text.splitlines()):
-            values = line.split("|", 7)
-            if len(values) < 8 or "_" not in values[0] or "[" in values[0] or not values[5].isdigit():
-                continue
-            held = dict(part.split("=", 1) for part in values[6].split(",") if "=" in part)
-            gpus = int(held["gres/gpu"]) if held.get("gres/gpu", "").isdigit() else None
-            one = Attempt(int(values[5]), gpus, values[3] not in ("Unknown", "None", ""))
-            found.setdefault((values[7], int(values[0].split("_")[1])), []).append(one)
-    return found
+        printed = call(*sacct_lines.command(ATTEMPT_FIELDS, since, f"--name={some}"))
+        printed = "\n".join(dict.fromkeys(printed.split("\n")))  # a line may come twice
+        for record in sacct_lines.records(printed, ATTEMPT_FIELDS):
+            _, _, index = record["JobID"].partition("_")
+            if index and record["ElapsedRaw"].isdigit():
+                known.setdefault((record["JobName"], int(index)), []).append(_attempt(record))
+    return known
 
 
-def _rows(text: str) -> list[list[str]]:
-    """Lines of five fields; what else there is comes of other people's job names."""
-    return [row for row in (line.split("|", 4) for line in text.split("\n")) if len(row) == 5]
+def _attempt(record: dict[str, str]) -> Attempt:
+    gpus = sacct_lines.held(record["AllocTRES"]).get("gres/gpu", "")
+    ended = record["End"] not in ("Unknown", "None", "")
+    return Attempt(int(record["ElapsedRaw"]), int(gpus) if gpus.isdigit() else None, ended)
 
 
 def find(name: str, since: float) -> str | None:

@@ -66,11 +66,11 @@ class Watch:
             return self._poll(cells)
 
     def _poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
-        found = {}
+        outcomes = {}
         waiting = []
         for cell, result in _results(cells):
             if result:
-                found[cell["id"]] = _finished(result)
+                outcomes[cell["id"]] = _finished(result)
             else:
                 waiting.append(cell)
         if waiting and time.monotonic() - self.asked >= self.interval:
@@ -79,8 +79,8 @@ class Watch:
             for cell in waiting:
                 outcome = self._judge(cell)
                 if outcome is not None:
-                    found[cell["id"]] = outcome
-        return found
+                    outcomes[cell["id"]] = outcome
+        return outcomes
 
     def _ask(self, cells: list[dict[str, Any]]) -> None:
         self.queue = self.records = None
@@ -175,11 +175,11 @@ def _results(cells: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str
             folders[folder] = {path.name for path in Path(folder).iterdir()}
         except OSError:
             folders[folder] = set()
-    found = []
+    results = []
     for cell in cells:
         name = f"{cell['task']}.{cell['cell']}.json"
-        found.append((cell, read_json(Path(cell["folder"]) / name) if name in folders[cell["folder"]] else {}))
-    return found
+        results.append((cell, read_json(Path(cell["folder"]) / name) if name in folders[cell["folder"]] else {}))
+    return results
 
 
 def _finished(result: dict[str, Any]) -> Outcome:
@@ -222,7 +222,7 @@ def _runs_elsewhere(cell: dict[str, Any]) -> str | None:
 
 def _processes(cells: list[dict[str, Any]]) -> dict[str, JobState]:
     """The same table for processes of this machine: PENDING until they hold what they need, then RUNNING."""
-    found = {}
+    states = {}
     for cell in cells:
         pid, _, created = cell["job_id"].partition(":")
         try:
@@ -232,5 +232,5 @@ def _processes(cells: list[dict[str, Any]]) -> dict[str, JobState]:
             alive = False
         if alive:
             started = last_start(Path(cell["folder"]), cell["task"])[0]
-            found[cell["job_id"]] = JobState(cell["submission"], "RUNNING" if started else "PENDING", "", "")
-    return found
+            states[cell["job_id"]] = JobState(cell["submission"], "RUNNING" if started else "PENDING", "", "")
+    return states

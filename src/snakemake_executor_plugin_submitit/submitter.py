@@ -70,11 +70,11 @@ class Submitter:
         for one in ready:
             signature = [one.cell["rule"], one.cell["attempt"], one.request.parameters, one.request.minutes]
             groups[json.dumps([signature, one.request.pack], sort_keys=True)].append(one)
-        found = []
+        submissions = []
         for group in groups.values():
             tasks = _cut(group, group[0].request.pack)
-            found += _cut(tasks, self.array_limit)
-        return found
+            submissions += _cut(tasks, self.array_limit)
+        return submissions
 
     def submit(self, tasks: list[list[Ready]]) -> list[dict[str, Any]]:
         """Submit one chunk; the rows of its cells, in order.

@@ -5,11 +5,12 @@ Neither torch nor pandas is imported in this folder: `scatterproof cost` answers
 
 import re
 import subprocess
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from scatterproof.errors import UserError
+from snakemake_executor_plugin_submitit import sacct_lines
+from snakemake_executor_plugin_submitit.job_states import canonical
 from snakemake_executor_plugin_submitit.slurm import environment
 
 FIELDS = ["JobID", "State", "Partition", "NodeList", "AllocTRES", "Submit", "Start", "End", "ElapsedRaw", "TotalCPU"]
@@ -32,11 +33,9 @@ def read_sacct(jobs: Iterable[str], since: float) -> list[Row]:
     Raises: SacctError where there is no sacct, or it fails.
     """
     ids = sorted(set(jobs))
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     texts = []
     for first in range(0, len(ids), CHUNK):
-        wanted = ",".join(ids[first : first + CHUNK])
-        command = ["sacct", "-X", "-D", "-n", "-P", "-S", start, "-j", wanted, "-o", ",".join(FIELDS)]
+        command = sacct_lines.command(FIELDS, since, "-j", ",".join(ids[first : first + CHUNK]))
         try:
             asked = environment(own_call=True) | {"SLURM_TIME_FORMAT": "%s"}
             done = subprocess.run(command, capture_output=True, env=asked, timeout=120)
@@ -54,20 +53,15 @@ def parse_sacct(text: str) -> list[Row]:
     gpus is None where SLURM does not account for them (AccountingStorageTRES has no gres/gpu), or nothing was held;
     cpu_s is None where it is 0: SLURM gathers it by step, or not at all.
     """
-    rows = []
-    for line in text.split("\n"):
-        values = line.split("|", len(FIELDS) - 1)
-        if len(values) == len(FIELDS) and "[" not in values[0]:  # the rest of an array that has not started
-            rows.append(_row(dict(zip(FIELDS, values, strict=True))))
-    return rows
+    return [_row(record) for record in sacct_lines.records(text, FIELDS)]
 
 
 def _row(values: dict[str, str]) -> Row:
-    held = dict(part.split("=", 1) for part in values["AllocTRES"].split(",") if "=" in part)
+    held = sacct_lines.held(values["AllocTRES"])
     return {
         "job_id": values["JobID"],
         "name": values["JobName"],
-        "state": values["State"].split(" ", 1)[0].rstrip("+"),
+        "state": canonical(values["State"]),
         "partition": values["Partition"],
         "node": values["NodeList"],
         "gpus": _number(held.get("gres/gpu", "")),
