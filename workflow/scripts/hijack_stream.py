@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from scatterproof.attacks.search.base import Machine
+from scatterproof.config.puzzles import paths
 from scatterproof.config.stream import cells_of_json
 from scatterproof.judging.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
 from scatterproof.puzzle import Puzzle
@@ -11,7 +12,9 @@ from scatterproof.running.job import compute_job
 
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
-    puzzles = {held: Puzzle.load(Path(path)) for held, path in zip(params.held, inputs.puzzles, strict=True)}
+    puzzles = {
+        held: Puzzle.load(path) for held, path in zip(params.held, paths(inputs.puzzles, params.files), strict=True)
+    }
     machine = Machine(job.device, snakemake.threads)
     started = time.monotonic()
     found = list(hijack_cells(cells_of_json(params.cells), puzzles, load_arrays(Path(inputs.traffic)), machine))

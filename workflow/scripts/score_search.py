@@ -4,6 +4,7 @@ from pathlib import Path
 
 from scatterproof.analysis.tables import search_table
 from scatterproof.attacks.search.store import load_results, score_results
+from scatterproof.config.puzzles import file_of
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import write_csv
@@ -12,7 +13,8 @@ from scatterproof.victims.data import load_dataset
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "search", params.device) as job:
-    puzzle, test = Puzzle.load(Path(inputs.puzzle)), load_dataset(inputs.dataset).test
+    puzzle = Puzzle.load(Path(inputs.puzzles) / file_of(params.block_size, wildcards.threat))
+    test = load_dataset(inputs.dataset).test
     evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
     rows = score_results(evaluator, load_results(Path(inputs.found)))
     about = {
