@@ -6,13 +6,14 @@ import os
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from scatterproof.config.attacks import attack_jobs, attack_settings_json, attacks_on
+from scatterproof.config.attacks import attack_jobs, attack_settings_json
 from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.running.files import check_writable
 from scatterproof.running.run_lock import hold_study
+from scatterproof.config.puzzles import cuts_json, file_of, puzzle_parts
 from scatterproof.config.retraining import retraining_jobs, retraining_json
-from scatterproof.config.search import plateau_threat, runs_json, search_jobs, settings_json, threats
+from scatterproof.config.search import plateau_threat, runs_json, search_jobs, settings_json
 from scatterproof.config.stream import cells_json, held_services, stream_cells, stream_threats
 from scatterproof.config.study import parse_study
 
@@ -41,6 +42,7 @@ wildcard_constraints:
     victim="[a-z][a-z0-9_]*",
     seed=r"\d+",
     slice=r"\d+",
+    part="[a-z][a-z0-9.-]*",
 
 
 include: "rules/stream_inputs.smk"

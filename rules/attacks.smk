@@ -1,50 +1,13 @@
-# In:  victims, the dataset
-# Out: puzzles/<victim>/seed<k>/attacked.<slice>/puzzles/<threat>.safetensors, what the threats of a job grant; answers/
-#      beside them, for the scores
+# In:  puzzles; for the scores and controls alone victims, answers and the dataset
 # Out: attacks/<victim>.<seed>.<slice>.safetensors: what the attacks of a job had reached, and when
 # Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv; tables/verdict.csv
 
-ATTACKS_ON = attacks_on(STUDY.attacks, STUDY.scatter)
 ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
-
-
-rule grant_puzzles:
-    input:
-        dataset=rules.prepare_dataset.output[0],
-        model=rules.train_victim.output.model,
-    output:
-        puzzles=directory(f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/attacked.{{slice}}/puzzles"),
-        answers=directory(f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/attacked.{{slice}}/answers"),
-    log:
-        f"{RESULTS}/logs/grant_puzzles/{{victim}}.{{seed}}.{{slice}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/grant_puzzles/{{victim}}.{{seed}}.{{slice}}.tsv"
-    conda:
-        "../envs/scatterproof.yaml"
-    threads: STUDY.run.threads
-    resources:
-        runtime=lambda wildcards: 15 + len(ATTACK_JOBS[int(wildcards.slice)]),
-        mem_mb=STUDY.run.mem_mb,
-        gpu=GPUS,
-    params:
-        records=f"{RESULTS}/records",
-        config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
-        threats=lambda wildcards: {
-            name: ATTACKS_ON[name][0].model_dump_json() for name in ATTACK_JOBS[int(wildcards.slice)]
-        },
-        block_size=STUDY.attacked_size,
-        seed=STUDY.seed,
-        device=STUDY.run.device,
-    message:
-        "cutting {wildcards.victim}, seed {wildcards.seed}, for the threats of slice {wildcards.slice}"
-    script:
-        "../workflow/scripts/grant_puzzles.py"
 
 
 rule attack_puzzle:
     input:
-        puzzles=rules.grant_puzzles.output.puzzles,
+        f"{PUZZLES}/attacks.{{slice}}",
     output:
         f"{RESULTS}/attacks/{{victim}}.{{seed}}.{{slice}}.safetensors",
     log:
@@ -61,6 +24,7 @@ rule attack_puzzle:
     params:
         records=f"{RESULTS}/records",
         attacks=lambda wildcards: json.dumps(ATTACK_JOBS[int(wildcards.slice)]),
+        block_size=STUDY.attacked_size,
         config=attack_settings_json(STUDY.attacks),
         seed=STUDY.seed,
         device=STUDY.run.device,
@@ -76,8 +40,8 @@ rule score_attack:
         dataset=rules.prepare_dataset.output[0],
         model=rules.train_victim.output.model,
         training=rules.train_victim.output.training,
-        puzzles=rules.grant_puzzles.output.puzzles,
-        answers=rules.grant_puzzles.output.answers,
+        puzzles=f"{PUZZLES}/attacks.{{slice}}",
+        answers=f"{ANSWERS}/attacks.{{slice}}",
         found=rules.attack_puzzle.output[0],
     output:
         f"{RESULTS}/cells/attacks/{{victim}}.{{seed}}.{{slice}}.csv",
@@ -96,6 +60,7 @@ rule score_attack:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         threats=lambda wildcards: list(ATTACK_JOBS[int(wildcards.slice)]),
+        block_size=STUDY.attacked_size,
         device=STUDY.run.device,
     message:
         "scoring the attacks on {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"

@@ -1,38 +1,74 @@
 # In:  a victim, the dataset
-# Out: <victim>/seed<k>/metrics.json: the victim's accuracy, every block in its place
-# Out: puzzles/<victim>/seed<k>/b<size>/puzzle.safetensors, what a pirate may hold; answer.safetensors, the truth
+# Out: puzzles/<victim>/seed<k>/<part>/b<size>/<threat>.safetensors, what a pirate may hold; answers/... likewise, the
+#      truth. A part is what one stage reads: `grid` is P1's, S1's and the traffic's, `attacks.<slice>` a job's of the
+#      attacks, `fineness` F's; a threat of the searches, the plateau or the owners of devices is a part by its name
+# Out: <victim>/seed<k>/metrics.json: the victims' accuracies, every block in its place
+
+MAIN_SIZE = STUDY.block_sizes[0]
+CUTS = puzzle_parts(STUDY)
+GRID_FILES = [cut.file for cut in CUTS["grid"]]
+PUZZLES = f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}"
+ANSWERS = f"{RESULTS}/answers/{{victim}}/seed{{seed}}"
 
 
-rule partition_blocks:
+rule cut_puzzle:
     input:
         dataset=f"{RESULTS}/dataset.safetensors",
         model=rules.train_victim.output.model,
-        training=rules.train_victim.output.training,
     output:
-        metrics=f"{RESULTS}/{{victim}}/seed{{seed}}/metrics.json",
-        puzzles=[f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{size}/puzzle.safetensors" for size in STUDY.block_sizes],
-        answers=[f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{size}/answer.safetensors" for size in STUDY.block_sizes],
+        puzzles=directory(f"{PUZZLES}/{{part}}"),
+        answers=directory(f"{ANSWERS}/{{part}}"),
     log:
-        f"{RESULTS}/logs/partition_blocks/{{victim}}.{{seed}}.log",
+        f"{RESULTS}/logs/cut_puzzle/{{victim}}.{{seed}}.{{part}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/partition_blocks/{{victim}}.{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/cut_puzzle/{{victim}}.{{seed}}.{{part}}.tsv"
     conda:
         "../envs/scatterproof.yaml"
     threads: STUDY.run.threads
     resources:
-        runtime=15,
+        runtime=lambda wildcards: 15 + len(CUTS[wildcards.part]),
         mem_mb=STUDY.run.mem_mb,
         gpu=GPUS,
     params:
         records=f"{RESULTS}/records",
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        scatter=STUDY.scatter,
-        block_sizes=STUDY.block_sizes,
-        images=STUDY.prune.images_needed,
+        base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
+        puzzles=lambda wildcards: cuts_json(CUTS[wildcards.part]),
+        fine=lambda wildcards: wildcards.part == "fineness",
         seed=STUDY.seed,
+        device=STUDY.run.device,
+    message:
+        "cutting {wildcards.victim}, seed {wildcards.seed}, into the puzzles of {wildcards.part}"
+    script:
+        "../workflow/scripts/cut_puzzle.py"
+
+
+# One job for all: each takes seconds, and the tables that read them wait for every victim anyway.
+rule measure_victims:
+    input:
+        dataset=rules.prepare_dataset.output[0],
+        puzzles=[f"{RESULTS}/puzzles/{name}/seed{seed}/grid" for name, seed in STUDY.victims],
+        answers=[f"{RESULTS}/answers/{name}/seed{seed}/grid" for name, seed in STUDY.victims],
+        training=[f"{RESULTS}/{name}/seed{seed}/training.json" for name, seed in STUDY.victims],
+    output:
+        [f"{RESULTS}/{name}/seed{seed}/metrics.json" for name, seed in STUDY.victims],
+    log:
+        f"{RESULTS}/logs/measure_victims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_victims.tsv"
+    conda:
+        "../envs/scatterproof.yaml"
+    threads: STUDY.run.threads
+    resources:
+        runtime=10 + 5 * len(STUDY.victims),
+        mem_mb=STUDY.run.mem_mb,
+        gpu=GPUS,
+    params:
+        records=f"{RESULTS}/records",
+        files=GRID_FILES,
         images_per_chunk=STUDY.run.images_per_chunk,
         device=STUDY.run.device,
     message:
-        "cutting {wildcards.victim}, seed {wildcards.seed}, into blocks"
+        "measuring the victims, every block in its place"
     script:
-        "../workflow/scripts/partition_blocks.py"
+        "../workflow/scripts/measure_victims.py"

@@ -1,45 +1,11 @@
-# In:  victims, the dataset
-# Out: fineness/<victim>.<seed>/puzzles/b<size>.safetensors, a puzzle a block size; answers/ beside them, for the scores
+# In:  a puzzle a block size; for the scores alone victims, answers and the dataset
 # Out: fineness/<victim>.<seed>/found.safetensors: what the fingerprint reached on each
 # Out: tables/fineness.csv; tables/fineness_threshold.csv (F)
-
-FINE = [f"{RESULTS}/fineness/{name}.{seed}" for name, seed in STUDY.fineness_victims]
-
-
-rule grant_fineness:
-    input:
-        dataset=rules.prepare_dataset.output[0],
-        model=rules.train_victim.output.model,
-    output:
-        puzzles=directory(f"{RESULTS}/fineness/{{victim}}.{{seed}}/puzzles"),
-        answers=directory(f"{RESULTS}/fineness/{{victim}}.{{seed}}/answers"),
-    log:
-        f"{RESULTS}/logs/grant_fineness/{{victim}}.{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/grant_fineness/{{victim}}.{{seed}}.tsv"
-    conda:
-        "../envs/scatterproof.yaml"
-    threads: STUDY.run.threads
-    resources:
-        runtime=15,
-        mem_mb=STUDY.run.mem_mb,
-        gpu=GPUS,
-    params:
-        records=f"{RESULTS}/records",
-        config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        threat=STUDY.fineness.threat.model_dump_json(),
-        block_sizes=STUDY.fineness.block_sizes,
-        seed=STUDY.seed,
-        device=STUDY.run.device,
-    message:
-        "cutting {wildcards.victim}, seed {wildcards.seed}, into blocks of several sizes"
-    script:
-        "../workflow/scripts/grant_fineness.py"
 
 
 rule attack_fineness:
     input:
-        rules.grant_fineness.output.puzzles,
+        f"{PUZZLES}/fineness",
     output:
         f"{RESULTS}/fineness/{{victim}}.{{seed}}/found.safetensors",
     log:
@@ -69,9 +35,9 @@ rule score_fineness:
     input:
         dataset=rules.prepare_dataset.output[0],
         models=[f"{RESULTS}/{name}/seed{seed}/model.safetensors" for name, seed in STUDY.fineness_victims],
-        puzzles=[f"{folder}/puzzles" for folder in FINE],
-        answers=[f"{folder}/answers" for folder in FINE],
-        found=[f"{folder}/found.safetensors" for folder in FINE],
+        puzzles=[f"{RESULTS}/puzzles/{name}/seed{seed}/fineness" for name, seed in STUDY.fineness_victims],
+        answers=[f"{RESULTS}/answers/{name}/seed{seed}/fineness" for name, seed in STUDY.fineness_victims],
+        found=[f"{RESULTS}/fineness/{name}.{seed}/found.safetensors" for name, seed in STUDY.fineness_victims],
     output:
         fineness=f"{RESULTS}/tables/fineness.csv",
         threshold=report(

@@ -1,4 +1,4 @@
-# In:  puzzle and answer of each victim and block size, the test images
+# In:  puzzles and answers of each victim, one a block size; the test images
 # Out: cells/prune/...csv, one file per slice of the grid; tables/prune.csv (P1)
 
 PRUNE_SLICES = range(slice_count(len(prune_cells(STUDY.prune, STUDY.block_sizes)), STUDY.run.cells_per_job))
@@ -7,8 +7,8 @@ PRUNE_SLICES = range(slice_count(len(prune_cells(STUDY.prune, STUDY.block_sizes)
 rule evaluate_prune:
     input:
         dataset=rules.prepare_dataset.output[0],
-        puzzles=rules.partition_blocks.output.puzzles,
-        answers=rules.partition_blocks.output.answers,
+        puzzles=f"{PUZZLES}/grid",
+        answers=f"{ANSWERS}/grid",
     output:
         f"{RESULTS}/cells/prune/{{victim}}.{{seed}}.{{slice}}.csv",
     log:
@@ -27,6 +27,7 @@ rule evaluate_prune:
         grid=STUDY.prune.model_dump_json(),
         study=STUDY.study,
         block_sizes=STUDY.block_sizes,
+        files=GRID_FILES,
         seed=STUDY.seed,
         cells_per_job=STUDY.run.cells_per_job,
         images_per_chunk=STUDY.run.images_per_chunk,

@@ -1,55 +1,19 @@
-# In:  a victim, the dataset
-# Out: puzzles/<victim>/seed<k>/b<size>/<threat>/puzzle.safetensors and answer.safetensors: what the threat grants
+# In:  the puzzles of the threats, the test images (for the scores)
 # Out: search/<victim>.<seed>.<threat>.<slice>.safetensors: what the searches of a job had reached, and when
 # Out: cells/search/...csv, their accuracy on test images; tables/search.csv (P2)
 # Out: cells/plateau/...csv; tables/plateau.csv (L)
 
-MAIN_SIZE = STUDY.block_sizes[0]
 SEARCH_JOBS = search_jobs(STUDY.search, STUDY.scatter)
-SEARCH_THREATS = threats(STUDY.search, STUDY.scatter)
 PLATEAU_THREAT = plateau_threat(STUDY.plateau, STUDY.scatter)
-GRANTED = {**SEARCH_THREATS, PLATEAU_THREAT.name: PLATEAU_THREAT}
-GRANTED |= {threat.name: threat for threat in stream_threats(STUDY.stream).values()}
 
 
 wildcard_constraints:
     threat="(layer|dense)-[0-9.e-]+-[0-9]+-(none|labels|logits)",
 
 
-rule grant_puzzle:
-    input:
-        dataset=f"{RESULTS}/dataset.safetensors",
-        model=rules.train_victim.output.model,
-    output:
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/answer.safetensors",
-    log:
-        f"{RESULTS}/logs/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/grant_puzzle/{{victim}}.{{seed}}.{{threat}}.tsv"
-    conda:
-        "../envs/scatterproof.yaml"
-    threads: STUDY.run.threads
-    resources:
-        runtime=15,
-        mem_mb=STUDY.run.mem_mb,
-        gpu=GPUS,
-    params:
-        records=f"{RESULTS}/records",
-        config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        threat=lambda wildcards: GRANTED[wildcards.threat].model_dump_json(),
-        block_size=MAIN_SIZE,
-        seed=STUDY.seed,
-        device=STUDY.run.device,
-    message:
-        "cutting {wildcards.victim}, seed {wildcards.seed}, for the threat {wildcards.threat}"
-    script:
-        "../workflow/scripts/grant_puzzle.py"
-
-
 rule search_placements:
     input:
-        f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
+        f"{PUZZLES}/{{threat}}",
     output:
         f"{RESULTS}/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.safetensors",
     log:
@@ -66,6 +30,7 @@ rule search_placements:
     params:
         records=f"{RESULTS}/records",
         config=lambda wildcards: settings_json(STUDY.search, SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
+        block_size=MAIN_SIZE,
         runs=lambda wildcards: runs_json(SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
         seed=STUDY.seed,
         device=STUDY.run.device,
@@ -79,7 +44,7 @@ rule search_placements:
 rule score_search:
     input:
         dataset=rules.prepare_dataset.output[0],
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{{threat}}/puzzle.safetensors",
+        puzzles=f"{PUZZLES}/{{threat}}",
         found=rules.search_placements.output[0],
     output:
         f"{RESULTS}/cells/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.csv",
@@ -98,6 +63,7 @@ rule score_search:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         runs=lambda wildcards: runs_json(SEARCH_JOBS[wildcards.threat, int(wildcards.slice)]),
+        block_size=MAIN_SIZE,
         memory_mb=STUDY.run.mem_mb // 2,
         device=STUDY.run.device,
     message:
@@ -136,8 +102,8 @@ rule tabulate_search:
 
 rule measure_plateau:
     input:
-        puzzle=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{PLATEAU_THREAT.name}/puzzle.safetensors",
-        answer=f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}/{PLATEAU_THREAT.name}/answer.safetensors",
+        puzzles=f"{PUZZLES}/{PLATEAU_THREAT.name}",
+        answers=f"{ANSWERS}/{PLATEAU_THREAT.name}",
     output:
         f"{RESULTS}/cells/plateau/{{victim}}.{{seed}}.csv",
     log:
@@ -154,6 +120,8 @@ rule measure_plateau:
     params:
         records=f"{RESULTS}/records",
         grid=STUDY.plateau.model_dump_json(),
+        block_size=MAIN_SIZE,
+        threat=PLATEAU_THREAT.name,
         study=STUDY.study,
         seed=STUDY.seed,
         memory_mb=STUDY.run.mem_mb // 2,

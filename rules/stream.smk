@@ -6,6 +6,7 @@
 
 STREAM_CELLS = {name: stream_cells(STUDY.stream, name) for name in STUDY.stream.victims}
 STREAM_THREATS = stream_threats(STUDY.stream)
+STREAM_FILES = [GRID_FILES[0], *(file_of(MAIN_SIZE, threat.name) for threat in STREAM_THREATS.values())]
 STREAM_SLICES = [
     f"{name}.{seed}.{part}"
     for name, seed in STUDY.streamed
@@ -18,7 +19,7 @@ STREAM_CONTROLLED = [
 
 rule tap_stream:
     input:
-        answers=stream_files("answer"),
+        answers=stream_parts(ANSWERS),
     output:
         traffic=f"{RESULTS}/stream/{{victim}}.{{seed}}.{{slice}}.traffic.npz",
         truth=f"{RESULTS}/stream/{{victim}}.{{seed}}.{{slice}}.truth.npz",
@@ -36,6 +37,7 @@ rule tap_stream:
         records=f"{RESULTS}/records",
         cells=lambda wildcards: cells_json(stream_slice(wildcards)),
         held=[0.0, *STREAM_THREATS],
+        files=STREAM_FILES,
         seed=STUDY.seed,
     message:
         "serving {wildcards.victim}, seed {wildcards.seed}, and tapping its traffic, slice {wildcards.slice}"
@@ -45,7 +47,7 @@ rule tap_stream:
 
 rule hijack_stream:
     input:
-        puzzles=stream_files("puzzle"),
+        puzzles=stream_parts(PUZZLES),
         traffic=rules.tap_stream.output.traffic,
     output:
         f"{RESULTS}/stream/{{victim}}.{{seed}}.{{slice}}.found.npz",
@@ -65,6 +67,7 @@ rule hijack_stream:
         cells=lambda wildcards: cells_json(stream_slice(wildcards)),
         held=[0.0, *STREAM_THREATS],
         fingerprint=STUDY.attacks.fingerprint.model_dump_json(),
+        files=STREAM_FILES,
         device=STUDY.run.device,
     message:
         "hijacking the stream of {wildcards.victim}, seed {wildcards.seed}, slice {wildcards.slice}"
@@ -77,8 +80,8 @@ rule score_stream:
         dataset=rules.prepare_dataset.output[0],
         model=rules.train_victim.output.model,
         training=rules.train_victim.output.training,
-        puzzles=stream_files("puzzle"),
-        answers=stream_files("answer"),
+        puzzles=stream_parts(PUZZLES),
+        answers=stream_parts(ANSWERS),
         truth=rules.tap_stream.output.truth,
         found=rules.hijack_stream.output[0],
     output:
@@ -99,6 +102,7 @@ rule score_stream:
         records=f"{RESULTS}/records",
         cells=lambda wildcards: cells_json(stream_slice(wildcards)),
         held=[0.0, *STREAM_THREATS],
+        files=STREAM_FILES,
         study=STUDY.study,
         device=STUDY.run.device,
     message:

@@ -7,7 +7,6 @@ def stream_slice(wildcards):
     return STREAM_CELLS[wildcards.victim][first : first + STUDY.run.cells_per_job]
 
 
-def stream_files(name):
-    """The base puzzle or answer, then that of each share held."""
-    folder = f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}/b{MAIN_SIZE}"
-    return [f"{folder}/{at}{name}.safetensors" for at in ["", *(f"{t.name}/" for t in STREAM_THREATS.values())]]
+def stream_parts(folder):
+    """The folder of P1's puzzles or answers, then that of each share held."""
+    return [f"{folder}/{part}" for part in ["grid", *(threat.name for threat in STREAM_THREATS.values())]]

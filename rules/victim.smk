@@ -1,6 +1,6 @@
 # In:  dataset.safetensors
 # Out: <victim>/seed<k>/model.safetensors, curve.csv, training.json; tables/victim.csv, tables/curve.csv
-# What leaves the training as it is must not train again: checked.json is ancient, metrics.json comes with the blocks.
+# What leaves the training as it is must not train again: checked.json is ancient, metrics.json comes once it is cut.
 # checkpoint.pt beside the model is no output: Snakemake would delete it with a killed job, and a resume needs it.
 
 

@@ -17,9 +17,10 @@ from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.check import CheckError, check_study
 from scatterproof.config.fineness import FinenessConfig
+from scatterproof.config.puzzles import Cut
 from scatterproof.config.study import PruneConfig, Study, StudyError, parse_study
 from scatterproof.config.threat import ThreatModel
-from scatterproof.judging.fineness import file_of, grant, in_folder, placement_bits, row, sizes_of
+from scatterproof.judging.fineness import fine_enough, in_folder, placement_bits, row, sizes_of
 from scatterproof.judging.judge import Judge
 from scatterproof.report.sections.fineness import THRESHOLD_HEAD, draw_fineness, section, sentences, thresholds
 
@@ -32,9 +33,10 @@ def test_only_sizes_that_make_64_blocks_are_cut() -> None:
     """The layer is 128 x 256: 16 makes 128 blocks, 32 makes 32."""
     model = small.network(small.WIDE)
     assert sizes_of(model, small.WIDE, SIZES) == [4, 8, 16]
-    found = list(grant(model, small.WIDE, DATA, ThreatModel(images=8), SIZES, (0, "victim", 0)))
-    assert [size for size, _, _ in found] == [4, 8, 16]
-    for size, puzzle, answer in found:
+    cuts = [Cut(size, ThreatModel(images=8)) for size in SIZES]
+    assert fine_enough(model, small.WIDE, cuts) == cuts[:3]
+    for size in (4, 8, 16):
+        puzzle, answer = small.puzzle(model, small.WIDE, DATA, size, images=8)
         assert len(puzzle.blocks) == 128 * 256 // size**2
         assert puzzle.labels is None and puzzle.logits is None
         cut = answer.layout.cut({"3": model.get_submodule("3").weight.detach()})  # type: ignore[dict-item]
@@ -43,7 +45,7 @@ def test_only_sizes_that_make_64_blocks_are_cut() -> None:
 
 def test_a_row_counts_bits_over_the_same_blocks(tmp_path: Path) -> None:
     model = small.network(small.WIDE, seed=1)  # right by luck on some test images
-    ((size, puzzle, answer),) = grant(model, small.WIDE, DATA, ThreatModel(images=8), [16], (0, "victim", 0))
+    puzzle, answer = small.puzzle(model, small.WIDE, DATA, images=8)
     steps = Fingerprint(rounds=1).run(puzzle, Run(Machine(torch.device("cpu"), 1)))
     found = row(Judge(puzzle, answer, model, DATA, torch.device("cpu")), steps)
     assert found["blocks"] == found["whole_blocks"] == 128
@@ -53,13 +55,16 @@ def test_a_row_counts_bits_over_the_same_blocks(tmp_path: Path) -> None:
     assert found["minutes"] == steps[-1].minutes
     table = fineness_table([{"victim": "victim", "victim_seed": 0, **found}], "made-up", "cpu")
     assert list(table.columns) == COLUMNS["fineness"]
-    puzzle.save(tmp_path / file_of(size))
-    assert in_folder(tmp_path) == {16: tmp_path / "b16.safetensors"}
+    for size in (16, 8):
+        puzzle.save(tmp_path / Cut(size, puzzle.threat).file)
+    assert list(in_folder(tmp_path).items()) == [
+        (size, tmp_path / f"b{size}" / "layer-1-8-none.safetensors") for size in (8, 16)
+    ]
 
 
 def test_edge_blocks_are_no_secret() -> None:
     model = small.network(small.vgg())  # 64 x 392
-    ((_, puzzle, _),) = grant(model, small.vgg(), DATA, ThreatModel(), [10], (0,))
+    puzzle, _ = small.puzzle(model, small.vgg(), DATA, 10)
     assert puzzle.layout.positions == 7 * 40
     assert placement_bits(puzzle.layout) == pytest.approx(lgamma(6 * 39 + 1) / log(2))
 

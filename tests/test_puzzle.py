@@ -114,6 +114,21 @@ def test_the_shuffle_depends_on_the_key_alone() -> None:
     assert not torch.equal(orders[0], orders[1])
 
 
+def test_the_draw_is_told_by_what_names_the_victim_the_block_size_and_what_is_scattered_and_held() -> None:
+    """Nothing but that: what is known of the images, and how many, changes no block."""
+    positions = [
+        puzzle(MODEL, CONFIG, DATA, size, **threat)[1].placement.positions.tolist()
+        for size, threat in (
+            *((16, {"share": 0.5}), (16, {"share": 0.5, "images": 5, "knows": "labels"}), (16, {"share": 0.4})),
+            *((15, {"share": 0.5}), (16, {"share": 0.5, "scatter": "dense"})),
+        )
+    ]
+    assert positions[0] == positions[1]
+    others = [sorted(each) for each in positions[1:]]
+    assert all(one != other for number, one in enumerate(others) for other in others[:number])
+    assert positions[2] != positions[0][: len(positions[2])]
+
+
 def test_it_does_not_say_where_the_whole_model_lies(tmp_path: Path) -> None:
     config = vgg(kind="checkpoint", checkpoint="/secret/victim.safetensors")
     puzzle(MODEL, config, DATA)[0].save(tmp_path / "p")

@@ -94,7 +94,7 @@ def test_ten_kills_at_random_moments_change_nothing(finished: Finished, tmp_path
         Moment("train_victim", 0, "*/seed*/checkpoint.pt"),  # the one that surely loses an attempt with a record
         Moment("train_victim", draw(0, 1)),  # too early for one to end: the next moment needs one to train
         Moment("train_victim", draw(0, 3)),
-        Moment("partition_blocks", draw(0, 1.5)),
+        Moment("cut_puzzle", draw(0, 1.5)),
         Moment("evaluate", draw(0, 2.5)),
         Moment("evaluate", draw(0, 2.5)),
         Moment("draw_figures", draw(0, 0.8)),
@@ -107,7 +107,7 @@ def test_ten_kills_at_random_moments_change_nothing(finished: Finished, tmp_path
         killed |= at_work
     status, output = workflow.snakemake(tmp_path, TINY)
     assert status == 0, output
-    assert {"train_victim", "partition_blocks"} < killed
+    assert {"train_victim", "cut_puzzle"} < killed
     assert killed & {"evaluate_prune", "evaluate_shuffle"}
     assert_whole(tmp_path)
     for name in TABLES:

@@ -181,6 +181,15 @@ def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finishe
     assert (whole["accuracy"] == whole["accuracy_victim"]).all()
 
 
+def test_a_puzzle_is_the_same_wherever_it_is_cut(finished: Finished) -> None:
+    found: dict[tuple[str, str, str], list[bytes]] = {}
+    for kind in ("puzzles", "answers"):
+        for path in (finished.folder / RESULTS / kind / "victim" / "seed0").glob("*/*/*.safetensors"):
+            found.setdefault((kind, path.parent.name, path.name), []).append(path.read_bytes())
+    assert len(found["answers", "b16", "layer-1-8-none.safetensors"]) == 4, "grid, attacks, fineness, devices held"
+    assert {len(set(copies)) for copies in found.values()} == {1}
+
+
 def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     cost, summary = read(finished, "cost"), read(finished, "cost_summary")
     assert set(cost["state"]) <= {"COMPLETED", "RUNNING"}
@@ -201,8 +210,15 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     } <= set(summary["stage"])
     assert (cost["rule"] == "train_victim").sum() == 3
     assert (cost["rule"] == "train_recipes").sum() == 1
-    assert (cost["rule"] == "grant_puzzle").sum() == 3  # the plateau and a search share a threat
-    assert (cost["rule"] == "grant_puzzles").sum() == 3  # of all threats of a job of the attacks at once
+    cut = cost[cost["rule"] == "cut_puzzle"]["job"].str.split(".", n=2).str[2].value_counts().to_dict()
+    assert cut == {
+        "grid": 3,
+        "fineness": 1,
+        "attacks.0": 1,
+        "attacks.1": 1,
+        "attacks.2": 1,
+        **dict.fromkeys(("layer-0.3-8-labels", "layer-1-8-labels", "layer-1-8-none"), 1),
+    }, "the plateau and a search share a threat"
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
     searches, attacks = {"genetic", "hill_climbing", "reinforce"}, {"fingerprint", "nothing", "layer", "hijack"}
@@ -266,6 +282,18 @@ def test_attacking_or_retraining_otherwise_trains_no_victim_and_cuts_nothing(
     assert workflow.jobs(output) == rules | dict.fromkeys(after, 1)
 
 
+def test_one_more_threat_runs_nothing_finished_again(finished: Finished, no_torch: Path) -> None:
+    study = deepcopy(TINY)
+    study["attacks"]["grids"].append({"images": [6]})
+    study["search"]["grids"].append(study["search"]["grids"][0] | {"keep": [0.5]})
+    status, output = workflow.snakemake(finished.folder, study, "-n", path=no_torch)
+    assert status == 0, output
+    jobs = workflow.jobs(output)
+    work = {rule: count for rule, count in jobs.items() if not rule.startswith(("tabulate", "control"))}
+    once = ["attack_puzzle", "score_attack", "search_placements", "score_search", "draw_figures", "build_report", "all"]
+    assert work == {"cut_puzzle": 2} | dict.fromkeys(once, 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -298,7 +326,7 @@ def test_a_checkpoint_path_may_hold_the_seed(tmp_path: Path, no_torch: Path) -> 
 
 def test_a_failing_cell_leaves_the_others_finished(finished: Finished, tmp_path: Path) -> None:
     folder = workflow.copy(finished.folder, tmp_path) / RESULTS
-    puzzle = folder / "puzzles" / "victim" / "seed0" / "b16" / "puzzle.safetensors"
+    puzzle = folder / "puzzles" / "victim" / "seed0" / "grid" / "b16" / "layer-1-8-none.safetensors"
     before = puzzle.stat()
     puzzle.write_bytes(puzzle.read_bytes()[:1000])
     os.utime(puzzle, ns=(before.st_atime_ns, before.st_mtime_ns))

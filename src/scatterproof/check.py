@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from scatterproof.blocks import Layout
-from scatterproof.config.attacks import attacks_on
 from scatterproof.config.fineness import LEAST_BLOCKS
-from scatterproof.config.search import threats
-from scatterproof.config.stream import stream_threats
+from scatterproof.config.puzzles import puzzle_parts
 from scatterproof.config.study import Study
 from scatterproof.config.victim import INITIALISATION, VictimConfig
 from scatterproof.errors import UserError
@@ -45,10 +43,8 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         )
     found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     _check_fineness(study, dataset)
-    # Of each seed: a model, its checkpoint with momentum, a puzzle for each block size (F's too), threat, and plateau.
-    granted = len(threats(study.search, study.scatter)) + len(attacks_on(study.attacks, study.scatter))
-    granted += len(stream_threats(study.stream))
-    copies = 4 + len(study.block_sizes) + len(study.fineness.block_sizes) + granted
+    # Of each seed: a model, its checkpoint with momentum, and the puzzles.
+    copies = 4 + sum(map(len, puzzle_parts(study).values()))
     needed = sum(
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
     )

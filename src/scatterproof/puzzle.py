@@ -2,7 +2,7 @@
 
 The puzzle carries only what the threat model grants: the layers that were not scattered, the scattered layers' biases,
 the blocks held in a shuffled order, the pirate's images, and labels or logits computed beforehand. The answer is
-another file. The shuffle's generator is derived from the study's and victim's seed alone, never from an attack's.
+another file. The shuffle's generator is derived from the victim and the threat alone, never from an attack's seed.
 """
 
 import hashlib
@@ -167,11 +167,14 @@ def make_puzzle(
     dataset: Dataset,
     threat: ThreatModel,
     block_size: int,
-    seed: tuple[int | float | str, ...],
+    victim: tuple[int | float | str, ...],
     base: nn.Module | None = None,
 ) -> tuple[Puzzle, Answer]:
     """Cut, draw the blocks held, shuffle them, and split what the pirate gets from what it must not see.
 
+    victim: what names the model: the study's seed, the victim's name and its seed. With the block size and what the
+    threat's name says is scattered and held, it seeds the draw, and nothing else does: wherever a puzzle is made it is
+    the same, and threats that hold as many blocks hold the same ones, in the same order.
     base: the public model that the victim started from, given where the threat grants it alone.
     Raises: ValueError where the block is larger than the layer, the pirate has fewer images than granted, or the threat
     grants a base model and there is none.
@@ -185,7 +188,8 @@ def make_puzzle(
     weights = {name: layers[name].weight.detach().cpu() for name in names}
     layout = Layout.square({name: weight.shape for name, weight in weights.items()}, block_size)
     held = max(1, round(threat.share * layout.positions))
-    order = torch.randperm(layout.positions, generator=torch_generator("shuffle", *seed))[:held]
+    generator = torch_generator("shuffle", *victim, block_size, threat.scatter, threat.share)
+    order = torch.randperm(layout.positions, generator=generator)[:held]
     images = dataset.pirate.images[: threat.images]
     hidden = {f"{name}.weight" for name in names}
     puzzle = Puzzle(
@@ -210,21 +214,6 @@ def make_puzzle(
         else None,
     )
     return puzzle, Answer(Placement(order, layout.positions), layout)
-
-
-def grant(
-    model: nn.Module,
-    config: VictimConfig,
-    dataset: Dataset,
-    threat: ThreatModel,
-    block_size: int,
-    victim: tuple[int | str, ...],
-    base: nn.Module | None = None,
-) -> tuple[Puzzle, Answer]:
-    """The same for a victim of a study, named by the study's seed, its name and its seed: threats that hold as many
-    blocks hold the same ones, in the same order. Raises: as `make_puzzle`."""
-    key = (*victim, block_size, threat.scatter, threat.share)
-    return make_puzzle(model, config, dataset, threat, block_size, key, base)
 
 
 @torch.inference_mode()

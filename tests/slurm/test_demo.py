@@ -35,7 +35,7 @@ def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(
     assert {state for _, state, _ in rows} == {"COMPLETED"}
     assert all(("gres/gpu=1" in tres) != name.startswith("tap_stream") for name, _, tres in rows), "but that one"
     rules = {name.rpartition("-")[0] for name, _, _ in rows}
-    assert {"train_victim", "partition_blocks", "evaluate_prune", "evaluate_shuffle", "search_placements"} <= rules
+    assert {"train_victim", "cut_puzzle", "evaluate_prune", "evaluate_shuffle", "search_placements"} <= rules
     for table in ("victim", "prune", "shuffle", "search", "plateau"):
         with (results / f"tables/{table}.csv").open() as file:
             found = list(csv.DictReader(file))

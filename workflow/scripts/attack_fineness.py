@@ -19,7 +19,8 @@ with compute_job(snakemake, "fineness", params.device, True, [ATTACK]) as job:
     found = {}
     for size, path in in_folder(Path(snakemake.input[0])).items():
         key = (params.seed, wildcards.victim, int(wildcards.seed), "fineness", size)
-        work = output.parent / "runs" / path.stem
+        name = path.parent.name
+        work = output.parent / "runs" / name
         reached = attack(config, [ATTACK], Puzzle.load(path), key, machine, work, job.meter.attacks)
-        found[path.stem] = reached[ATTACK][-1:]
+        found[name] = reached[ATTACK][-1:]
     save_found(output, found)

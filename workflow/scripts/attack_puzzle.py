@@ -7,6 +7,7 @@ from scatterproof.attacks.base import Machine
 from scatterproof.attacks.runner import attack
 from scatterproof.attacks.store import save_found
 from scatterproof.config.attacks import AttackSettings
+from scatterproof.config.puzzles import file_of
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.job import compute_job
 
@@ -20,7 +21,7 @@ with compute_job(snakemake, "attacks", params.device, True, distinct) as job:
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     found = {}
     for threat, attacks in names.items():
-        puzzle = Puzzle.load(Path(snakemake.input.puzzles) / f"{threat}.safetensors")
+        puzzle = Puzzle.load(Path(snakemake.input[0]) / file_of(params.block_size, threat))
         work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}.{threat}"
         each = attack(config, attacks, puzzle, (*key, threat), machine, work, job.meter.attacks)
         found |= {f"{threat}/{name}": steps for name, steps in each.items()}

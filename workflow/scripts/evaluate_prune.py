@@ -1,5 +1,7 @@
 """Evaluate one slice of the P1 grid."""
 
+from pathlib import Path
+
 from scatterproof.analysis.tables import cell_table
 from scatterproof.config.study import PruneConfig
 from scatterproof.judging.grid_cells import prune_cells
@@ -16,7 +18,8 @@ with compute_job(snakemake, "prune", params.device) as job:
     def score(evaluator, answer, cells, key):
         return prune(evaluator, answer, cells, grid.corrections, key)
 
-    files = dict(zip(params.block_sizes, zip(inputs.puzzles, inputs.answers, strict=True), strict=True))
+    pairs = [(Path(inputs.puzzles) / file, Path(inputs.answers) / file) for file in params.files]
+    files = dict(zip(params.block_sizes, pairs, strict=True))
     cells = prune_cells(grid, params.block_sizes)[first : first + params.cells_per_job]
     test, key = load_dataset(inputs.dataset).test, (params.seed, victim, seed)
     rows = evaluate_slice(cells, files, test, job.device, params.images_per_chunk, key, score)

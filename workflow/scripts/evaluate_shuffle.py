@@ -1,5 +1,7 @@
 """Evaluate one slice of the S1 grid."""
 
+from pathlib import Path
+
 from scatterproof.analysis.tables import cell_table
 from scatterproof.config.study import ShuffleConfig
 from scatterproof.judging.grid_cells import shuffle_cells
@@ -12,7 +14,8 @@ params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.inp
 victim, seed, first = wildcards.victim, int(wildcards.seed), int(wildcards.slice) * params.cells_per_job
 with compute_job(snakemake, "shuffle", params.device) as job:
     grid = ShuffleConfig.model_validate_json(params.grid)
-    files = dict(zip(params.block_sizes, zip(inputs.puzzles, inputs.answers, strict=True), strict=True))
+    pairs = [(Path(inputs.puzzles) / file, Path(inputs.answers) / file) for file in params.files]
+    files = dict(zip(params.block_sizes, pairs, strict=True))
     cells = shuffle_cells(grid, params.block_sizes)[first : first + params.cells_per_job]
     test, key = load_dataset(inputs.dataset).test, (params.seed, victim, seed)
     rows = evaluate_slice(cells, files, test, job.device, params.images_per_chunk, key, shuffle)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.config.puzzles import paths
 from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.stream import cells_of_json
 from scatterproof.judging.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
@@ -13,7 +14,9 @@ from scatterproof.running.job import compute_job
 
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
-    puzzles = {held: Puzzle.load(Path(path)) for held, path in zip(params.held, inputs.puzzles, strict=True)}
+    puzzles = {
+        held: Puzzle.load(path) for held, path in zip(params.held, paths(inputs.puzzles, params.files), strict=True)
+    }
     machine = Machine(job.device, snakemake.threads)
     started = time.monotonic()
     fingerprint = Fingerprint(FingerprintSettings.model_validate_json(params.fingerprint))

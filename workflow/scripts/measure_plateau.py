@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from scatterproof.analysis.tables import cell_table
+from scatterproof.config.puzzles import file_of
 from scatterproof.config.search import PlateauConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.plateau import plateau
@@ -13,7 +14,8 @@ from scatterproof.running.job import compute_job
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "plateau", params.device) as job:
     grid, seed = PlateauConfig.model_validate_json(params.grid), int(wildcards.seed)
-    puzzle, answer = Puzzle.load(Path(inputs.puzzle)), Answer.load(Path(inputs.answer))
+    file = file_of(params.block_size, params.threat)
+    puzzle, answer = Puzzle.load(Path(inputs.puzzles) / file), Answer.load(Path(inputs.answers) / file)
     evaluator = PlacementEvaluator(puzzle, puzzle.images, puzzle.labels, job.device, memory_mb=params.memory_mb)
     key = (params.seed, wildcards.victim, seed)
     rows = plateau(evaluator, answer, grid.correct, grid.images, grid.draws, key)

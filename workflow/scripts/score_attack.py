@@ -7,6 +7,7 @@ import pandas as pd
 
 from scatterproof.analysis.tables import attack_table
 from scatterproof.attacks.store import load_found, under
+from scatterproof.config.puzzles import file_of
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import write_csv
@@ -21,7 +22,7 @@ with compute_job(snakemake, "attacks", params.device) as job:
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
     judge, tables = None, []
     for threat in params.threats:
-        file = f"{threat}.safetensors"
+        file = file_of(params.block_size, threat)
         puzzle, answer = Puzzle.load(Path(inputs.puzzles) / file), Answer.load(Path(inputs.answers) / file)
         if judge is None:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)

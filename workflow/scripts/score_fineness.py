@@ -26,7 +26,7 @@ with compute_job(snakemake, "fineness", params.device) as job:
                 victim = load_model(puzzle.config, dataset.classes, model_path)
                 judge = Judge(puzzle, answer, victim, dataset, job.device)
             judge = judge.of(puzzle, answer)
-            rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.stem])})
+            rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.parent.name])})
     table = fineness_table(rows, params.study, job.device_name)
     write_csv(snakemake.output.fineness, table)
     write_csv(snakemake.output.threshold, thresholds(table))

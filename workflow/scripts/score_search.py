@@ -4,6 +4,7 @@ from pathlib import Path
 
 from scatterproof.analysis.tables import search_table
 from scatterproof.attacks.store import load_found
+from scatterproof.config.puzzles import file_of
 from scatterproof.config.search import runs_from_json
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.search_scores import search_rows
@@ -14,7 +15,8 @@ from scatterproof.victims.data import load_dataset
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "search", params.device) as job:
-    puzzle, test = Puzzle.load(Path(inputs.puzzle)), load_dataset(inputs.dataset).test
+    puzzle = Puzzle.load(Path(inputs.puzzles) / file_of(params.block_size, wildcards.threat))
+    test = load_dataset(inputs.dataset).test
     evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
     rows = search_rows(evaluator, runs_from_json(params.runs), load_found(Path(inputs.found)))
     about = {

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from scatterproof.analysis.tables import stream_table
+from scatterproof.config.puzzles import paths
 from scatterproof.config.stream import cells_of_json
 from scatterproof.judging.hijacks import hijack_table
 from scatterproof.judging.judge import Judge
@@ -16,8 +17,12 @@ from scatterproof.victims.models import load_model
 
 params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
 with compute_job(snakemake, "stream", params.device) as job:
-    puzzles = {held: Puzzle.load(Path(path)) for held, path in zip(params.held, inputs.puzzles, strict=True)}
-    answers = {held: Answer.load(Path(path)) for held, path in zip(params.held, inputs.answers, strict=True)}
+    puzzles = {
+        held: Puzzle.load(path) for held, path in zip(params.held, paths(inputs.puzzles, params.files), strict=True)
+    }
+    answers = {
+        held: Answer.load(path) for held, path in zip(params.held, paths(inputs.answers, params.files), strict=True)
+    }
     dataset = load_dataset(inputs.dataset)
     victim = load_model(puzzles[0.0].config, dataset.classes, inputs.model)
     judge = Judge(puzzles[0.0], answers[0.0], victim, dataset, job.device)

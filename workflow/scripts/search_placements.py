@@ -5,6 +5,7 @@ from pathlib import Path
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.runner import search
 from scatterproof.attacks.store import save_found
+from scatterproof.config.puzzles import file_of
 from scatterproof.config.search import SearchConfig, runs_from_json
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.job import compute_job
@@ -17,5 +18,5 @@ with compute_job(snakemake, "search", params.device, True, sorted({run.attack fo
     output = Path(snakemake.output[0])
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
-    puzzle = Puzzle.load(Path(snakemake.input[0]))
+    puzzle = Puzzle.load(Path(snakemake.input[0]) / file_of(params.block_size, wildcards.threat))
     save_found(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from scatterproof.config.puzzles import paths
 from scatterproof.config.stream import cells_of_json
 from scatterproof.judging.stream_cells import save_arrays, tap_cells
 from scatterproof.puzzle import Answer
@@ -9,7 +10,10 @@ from scatterproof.running.job import compute_job
 
 params, wildcards = snakemake.params, snakemake.wildcards
 with compute_job(snakemake, "stream", "cpu"):
-    answers = {held: Answer.load(Path(path)) for held, path in zip(params.held, snakemake.input.answers, strict=True)}
+    answers = {
+        held: Answer.load(path)
+        for held, path in zip(params.held, paths(snakemake.input.answers, params.files), strict=True)
+    }
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     traffic, truth = tap_cells(cells_of_json(params.cells), answers, key)
     save_arrays(Path(snakemake.output.truth), truth)

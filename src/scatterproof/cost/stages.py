@@ -32,9 +32,8 @@ RULES = {
     **dict.fromkeys(("prepare_dataset", "check_study"), Rule("data")),
     "train_victim": Rule("victim", of_victim=True),
     "tabulate_victims": Rule("report"),
-    **dict.fromkeys(
-        ("partition_blocks", "grant_puzzle", "grant_puzzles", "grant_fineness"), Rule("blocks", of_victim=True)
-    ),
+    "cut_puzzle": Rule("blocks", of_victim=True),
+    "measure_victims": Rule("blocks"),
     "evaluate_prune": Rule("prune", of_victim=True),
     "evaluate_shuffle": Rule("shuffle", of_victim=True),
     "compute_theory": Rule("theory"),

@@ -4,7 +4,7 @@ The talk's footnote 10 guesses a threshold in how fine the blocks may be: fine o
 more of them there are, the more bits a pirate must find.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ from torch import nn
 from scatterproof.attacks.base import Snapshot
 from scatterproof.blocks import BlockGrid, Layout
 from scatterproof.config.fineness import ATTACK, LEAST_BLOCKS
-from scatterproof.config.threat import ThreatModel
+from scatterproof.config.puzzles import Cut
 from scatterproof.config.victim import VictimConfig
 from scatterproof.judging.judge import Judge
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 from scatterproof.theory import search_space_bits
-from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import dense_layers, find_layer
 
 
@@ -29,27 +27,15 @@ def sizes_of(model: nn.Module, config: VictimConfig, sizes: Sequence[int]) -> li
     return [s for s in sorted(sizes) if s <= most and BlockGrid(outputs, inputs, s, s).count >= LEAST_BLOCKS]
 
 
-def grant(
-    model: nn.Module,
-    config: VictimConfig,
-    dataset: Dataset,
-    threat: ThreatModel,
-    sizes: Sequence[int],
-    seed: tuple[int | str, ...],
-) -> Iterator[tuple[int, Puzzle, Answer]]:
-    """A puzzle and its answer for each size that makes enough blocks."""
-    for size in sizes_of(model, config, sizes):
-        yield size, *make_puzzle(model, config, dataset, threat, size, (*seed, "fineness", size))
-
-
-def file_of(size: int) -> str:
-    """The name of a size's puzzle or answer in its folder."""
-    return f"b{size}.safetensors"
+def fine_enough(model: nn.Module, config: VictimConfig, cuts: Sequence[Cut]) -> list[Cut]:
+    """The puzzles of those sizes."""
+    sizes = sizes_of(model, config, [cut.block_size for cut in cuts])
+    return [cut for cut in cuts if cut.block_size in sizes]
 
 
 def in_folder(folder: Path) -> dict[int, Path]:
-    """What `file_of` named, by size, ascending."""
-    found = {int(path.stem.removeprefix("b")): path for path in folder.glob("b*.safetensors")}
+    """The puzzles or answers of a part with one a block size, by size, ascending."""
+    found = {int(path.parent.name.removeprefix("b")): path for path in folder.glob("b*/*.safetensors")}
     return dict(sorted(found.items()))
 
 

@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 
 def evaluate_slice(
     cells: Sequence[Cell],
-    files: Mapping[int, tuple[str, str]],
+    files: Mapping[int, tuple[Path, Path]],
     test: Split,
     device: torch.device,
     chunk: int,
@@ -34,7 +34,7 @@ def evaluate_slice(
     rows: Rows = []
     evaluator = None
     for size, group in groupby(cells, key=lambda cell: cell.block_size):
-        puzzle, answer = Puzzle.load(Path(files[size][0])), Answer.load(Path(files[size][1]))
+        puzzle, answer = Puzzle.load(files[size][0]), Answer.load(files[size][1])
         if evaluator is None:
             evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk)
         evaluator = evaluator.with_blocks(puzzle)

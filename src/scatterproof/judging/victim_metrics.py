@@ -1,5 +1,6 @@
 """What is recorded of a victim but for its training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,14 @@ import torch
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
+
+
+def grids_of(answers: Sequence[Answer]) -> dict[int, dict[str, list[int]]]:
+    """Rows and columns of each layer's grid, by the side of its blocks."""
+    return {
+        answer.layout.block_shape[0]: {name: [grid.rows, grid.columns] for name, grid in answer.layout.grids.items()}
+        for answer in answers
+    }
 
 
 def victim_metrics(
