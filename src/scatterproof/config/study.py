@@ -272,8 +272,7 @@ def problems(error: ValidationError, prefix: str = "") -> list[str]:
             lines.append(f"{prefix}{key}: unknown key")
         elif item["type"] == "value_error":
             message = item["msg"].removeprefix("Value error, ")
-            whole = not key or message.startswith(key)  # an attack's settings don't know the section they stand in
-            lines.append(message if whole else f"{prefix}{key}.{message}")
+            lines.append(message if message.startswith(key) else f"{prefix}{key}.{message}")
         else:
             lines.append(f"{prefix}{key}: {item['msg']}, got {item['input']!r}")
     return lines
