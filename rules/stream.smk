@@ -135,6 +135,7 @@ rule control_stream:
         threats=[threat.model_dump_json() for threat in STREAM_THREATS.values()],
         block_size=MAIN_SIZE,
         shuffles=STUDY.stream.control_shuffles,
+        draws=DRAWS,
         seed=STUDY.seed,
         device=STUDY.run.device,
     message:
