@@ -119,6 +119,7 @@ rule control_attacks:
         victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
         config=STUDY.attacks.model_dump_json(exclude={"victims", "victim_seeds", "threats_per_job", "block_size"}),
         scatter=STUDY.scatter,
+        draws=DRAWS,
         block_size=STUDY.attacked_size,
         seed=STUDY.seed,
         device=STUDY.run.device,

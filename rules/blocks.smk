@@ -34,6 +34,7 @@ rule cut_puzzle:
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
         base=lambda wildcards: STUDY.victim_config(wildcards.victim).stamp(int(wildcards.seed)),
         puzzles=lambda wildcards: cuts_json(CUTS[wildcards.part]),
+        draws=DRAWS,
         fine=lambda wildcards: wildcards.part == "fineness",
         seed=STUDY.seed,
         device=STUDY.run.device,

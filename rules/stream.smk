@@ -137,6 +137,7 @@ rule control_stream:
         block_size=MAIN_SIZE,
         shuffles=STUDY.stream.control_shuffles,
         fingerprint=STUDY.attacks.fingerprint.model_dump_json(),
+        draws=DRAWS,
         seed=STUDY.seed,
         device=STUDY.run.device,
     message:

@@ -16,6 +16,8 @@ from scatterproof.config.stream import stream_threats
 from scatterproof.config.study import Study
 from scatterproof.config.threat import ThreatModel
 
+DRAWS = 2  # the recipe of `make_puzzle`'s draws: another one makes all that it drew anew, in older folders too
+
 
 @dataclass(frozen=True)
 class Cut:
