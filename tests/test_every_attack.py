@@ -1,41 +1,51 @@
-"""What every direct attack keeps: its bits, its knowledge, shapes and places, and whether it sees the blocks."""
+"""What every attack keeps: its bits, its needs, shapes and places, its settings, and whether it sees the blocks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 import small
-from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import AttackError, Copy, DirectAttack, Machine, Placed, Reached, Run, Snapshot
-from scatterproof.config.attacks import NEEDS, AttacksConfig, hyperparameters
+from scatterproof.attacks import ATTACKS
+from scatterproof.attacks.base import Attack, AttackError, Copy, Machine, Placed, Reached, Run, Snapshot
+from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
+from scatterproof.attacks.refine import Refine
+from scatterproof.attacks.runner import make_attack
+from scatterproof.attacks.training.layer import Layer
+from scatterproof.config.attacks import NEEDS, AttackName, AttackSettings
+from scatterproof.config.settings.blocks import FingerprintSettings
+from scatterproof.config.study import parse_study
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.judge import copied
 from scatterproof.puzzle import Answer, Puzzle, make_puzzle
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
-IMAGES = max(24, *(knowledge.images for knowledge in NEEDS.values()))
+IMAGES = max(24, *(needs.images for needs in NEEDS.values()))
 # Smaller than their defaults, so that a tiny puzzle takes no longer than it must.
 TINY: dict[str, dict[str, Any]] = {
-    "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": (0.01,)},
+    "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": [0.01]},
     "relax": {"steps_taken": 3},
     "probe": {"updates": 8},
     "layer": {"updates": 8},
     "blocks": {"updates": 8},
     "finetune": {"updates": 8},
     "surrogate": {"updates": 2},
+    **dict.fromkeys(("random", "hill_climbing", "annealing", "genetic"), {"evaluations": 120}),
+    "reinforce": {"evaluations": 33, "steps": 16, "walks": 2, "minibatch": 8, "epochs": 1},
 }
-each_attack = pytest.mark.parametrize("name", DIRECT)
+each_attack = pytest.mark.parametrize("name", ATTACKS)
 
 
 def threat(name: str, share: float = 1.0) -> ThreatModel:
     """What grants the attack all that it needs."""
-    knowledge = NEEDS[name]
+    needs = NEEDS[name]
     return ThreatModel(
-        share=share, scatter=knowledge.scatter[0], images=IMAGES, knows=knowledge.knows[-1], base_model=True
+        share=share, scatter=needs.scatter[0], images=IMAGES, knows=needs.knows[-1], base_model=True
     )  # fmt: skip
 
 
@@ -47,8 +57,10 @@ def puzzle(name: str, share: float = 1.0) -> tuple[Puzzle, Answer]:
     return make_puzzle(model, config, small.dataset(pirate=IMAGES), threat(name, share), 24, (0,), base)
 
 
-def make(name: str) -> DirectAttack:
-    return DIRECT[name](**(hyperparameters(AttacksConfig(), name) | TINY.get(name, {})))
+def make(name: str, **changes: dict[str, Any]) -> Attack[Any]:
+    """The attack as a study makes it; changes: other settings, by the name of the attack that they are of."""
+    settings = {each: TINY.get(each, {}) | changes.get(each, {}) for each in TINY | changes}
+    return make_attack(AttackSettings.model_validate(settings), name)
 
 
 @cache
@@ -63,8 +75,74 @@ def tensors(reached: Reached) -> dict[str, torch.Tensor]:
 
 
 def test_every_attack_says_what_it_needs() -> None:
-    assert set(DIRECT) == set(NEEDS)
-    assert all(name == kind.name for name, kind in DIRECT.items())
+    assert set(ATTACKS) == set(NEEDS)
+    assert all(name == kind.name for name, kind in ATTACKS.items())
+    assert all(make(name).needs == needs for name, needs in NEEDS.items())
+
+
+def test_the_registry_has_the_attacks_that_a_study_may_name_and_set() -> None:
+    assert set(ATTACKS) == set(AttackSettings.model_fields) == set(get_args(AttackName))
+
+
+@each_attack
+def test_each_default_stands_once(name: str) -> None:
+    assert ATTACKS[name]().settings == AttackSettings().of(name) == ATTACKS[name].Settings()
+    own = [kind for kind in ATTACKS.values() if kind.Settings is ATTACKS[name].Settings]
+    assert own == [ATTACKS[name]], "no two attacks share a class of settings"
+
+
+def another(name: str) -> dict[str, dict[str, Any]]:
+    """One setting of the attack changed, if it has any."""
+    settings = make(name).settings
+    for key, value in settings.model_dump().items():
+        if type(value) in (int, float):
+            for other in (value + 1, value / 2):
+                changed = settings.model_dump() | {key: other}
+                try:
+                    type(settings).model_validate(changed)
+                except ValidationError:
+                    continue
+                return {name: {key: other}}
+    return {}
+
+
+CALLED = {"fingerprint": {"prior", "relax", "refine", "blocks"}, "layer": {"finetune"}}
+
+
+@each_attack
+def test_a_setting_changes_the_identity_of_its_attack_and_of_those_that_call_it(name: str) -> None:
+    changes, held = another(name), puzzle("refine")[0]
+    assert changes or not ATTACKS[name].Settings.model_fields
+    for each in ATTACKS:
+        before, after = (made.identity(held, HERE) for made in (make(each), make(each, **changes)))
+        assert (before != after) == (bool(changes) and each in {name} | CALLED.get(name, set())), each
+        same = make(each).file_name(held, HERE) == make(each, **changes).file_name(held, HERE)
+        assert same == (before == after), each
+
+
+def test_called_attacks_have_the_studys_settings() -> None:
+    study = parse_study({"study": "x", "attacks": {"fingerprint": {"rounds": 3}, "layer": {"updates": 9}}}, "x.yaml")
+    for name in CALLED["fingerprint"]:
+        settings = make_attack(study.attacks, name).calling(Fingerprint).settings
+        assert (settings.rounds, settings.sweeps) == (3, FingerprintSettings().sweeps), name
+    assert make_attack(study.attacks, "fingerprint").settings.rounds == 3
+    assert make_attack(study.attacks, "finetune").calling(Layer).settings.updates == 9
+    assert Refine().calling(Fingerprint).settings == FingerprintSettings()
+
+
+def test_the_called_fingerprint_runs_with_the_studys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    most: list[int] = []
+    rounds = MeanField.rounds
+
+    def noted(self: MeanField, limit: int, *more: Any) -> Iterator[Round]:
+        most.append(limit)
+        return rounds(self, limit, *more)
+
+    monkeypatch.setattr(MeanField, "rounds", noted)
+    for name in CALLED["fingerprint"]:
+        most.clear()
+        make(name, fingerprint={"rounds": 3, "tempered_rounds": 0}).run(puzzle(name)[0], HERE)
+        assert most and set(most) == {3}, name
 
 
 @each_attack
@@ -103,14 +181,14 @@ def test_the_same_puzzle_gives_the_same_bits(name: str) -> None:
 
 def lacking(name: str) -> Iterator[ThreatModel]:
     """For each thing that the attack needs a threat that grants all but that."""
-    knowledge, full = NEEDS[name], threat(name)
-    if knowledge.images:
-        yield full.model_copy(update={"images": knowledge.images - 1})
-    if "none" not in knowledge.knows:
+    needs, full = NEEDS[name], threat(name)
+    if needs.images:
+        yield full.model_copy(update={"images": needs.images - 1})
+    if "none" not in needs.knows:
         yield full.model_copy(update={"knows": "none"})
-    if knowledge.base_model:
+    if needs.base_model:
         yield full.model_copy(update={"base_model": False})
-    if "dense" not in knowledge.scatter:
+    if "dense" not in needs.scatter:
         yield full.model_copy(update={"scatter": "dense"})
 
 
@@ -134,5 +212,5 @@ def test_withheld_attacks_never_see_the_blocks(name: str) -> None:
 
 @each_attack
 def test_it_says_what_it_uses_of_its_images(name: str) -> None:
-    used = DIRECT[name].used(threat(name))
+    used = ATTACKS[name].used(threat(name))
     assert used is None or used in ("none", threat(name).knows)

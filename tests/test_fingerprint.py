@@ -19,7 +19,8 @@ from scatterproof.attacks.fingerprint.context import find_surroundings, made_up_
 from scatterproof.attacks.fingerprint.evidence import group_evidence, unit_evidence
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.store import load_found, save_found
-from scatterproof.config.attacks import Knowledge
+from scatterproof.config.settings.base import Needs
+from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.judging.judge import placed
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.models import dense_layers
@@ -85,7 +86,7 @@ def test_rounds_that_do_not_settle_are_tried_again(monkeypatch: pytest.MonkeyPat
     """On in doubt from each block's own evidence, which is not enough."""
     always_again(monkeypatch)
     puzzle, answer = planted(0, 0.3)
-    assert right(Fingerprint(rounds=0, doubtful=0), puzzle, answer) < 0.5
+    assert right(Fingerprint(rounds=0, tempered_rounds=0), puzzle, answer) < 0.5
     assert right(Fingerprint(rounds=0, restarts=0), puzzle, answer) > 0.9
 
 
@@ -113,7 +114,7 @@ def test_a_restart_finds_what_the_first_try_did_not(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("seed", [1, 3, 4])
 def test_what_doubt_would_lose_is_kept(seed: int) -> None:
     puzzle, answer = planted(seed, 0.2)
-    first = right(Fingerprint(doubtful=0), puzzle, answer)
+    first = right(Fingerprint(tempered_rounds=0), puzzle, answer)
     assert first > 0.5
     assert right(Fingerprint(), puzzle, answer) == first
 
@@ -203,14 +204,14 @@ def test_blocks_of_other_shapes_stay_where_they_fit(
 
 
 def test_a_threat_that_grants_too_little_is_refused() -> None:
-    class OfOneLayer(Fingerprint):
-        knowledge = Knowledge(scatter=("layer",), images=5)
+    class OfOneLayer(FingerprintSettings):
+        needs = Needs(scatter=("layer",), images=5)
 
     config = small.vgg()
     for threat, named in ({"scatter": "dense"}, "what is scattered to be layer"), ({"images": 4}, "at least 5 images"):
         puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 8, **threat)
         with pytest.raises(AttackError, match=f"fingerprint needs {named}, the threat"):
-            OfOneLayer().run(puzzle, HERE)
+            Fingerprint(OfOneLayer()).run(puzzle, HERE)
 
 
 def test_evidence_tells_groups_of_different_covariance() -> None:

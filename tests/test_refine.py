@@ -210,7 +210,7 @@ def test_cosines_ignore_how_large_a_block_is() -> None:
     assert float(found.beliefs[:, 0].min()) > 0.9
 
 
-@pytest.mark.parametrize("attack", [Refine(sweeps=3, rates=(0.01,)), Relax(steps_taken=10)], ids=["refine", "relax"])
+@pytest.mark.parametrize("attack", [Refine(sweeps=3, rates=[0.01]), Relax(steps_taken=10)], ids=["refine", "relax"])
 def test_a_planted_leak_is_found(attack: Refine | Relax) -> None:
     data = small.dataset(pirate=100)
     model = small.network(small.WIDE)

@@ -9,17 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scatterproof.attacks.training.retrain import Blocks, Layer, assembled
 from torch import nn
 
 import planted
 import small
-from scatterproof.attacks import DIRECT
-from scatterproof.attacks.base import AttackError, Copy, DirectAttack, Machine, Run
-from scatterproof.attacks.runner import make_direct
+from scatterproof.attacks import ATTACKS
+from scatterproof.attacks.base import Attack, AttackError, Copy, Machine, Run
+from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training import fitting
+from scatterproof.attacks.training.base import assembled
+from scatterproof.attacks.training.blocks import Blocks
 from scatterproof.attacks.training.cached import cache as cached
+from scatterproof.attacks.training.finetune import Finetune
 from scatterproof.attacks.training.fitting import Fit, Start
+from scatterproof.attacks.training.layer import Layer
+from scatterproof.attacks.training.surrogate import Surrogate
 from scatterproof.config.attacks import NEEDS, AttackGrid, AttacksConfig, attacks_on
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.config.threat import ThreatModel
@@ -37,15 +41,15 @@ HERE = Run(MACHINE, ("test",))
 LIGHT: dict[str, dict[str, Any]] = {
     "probe": {"updates": 120},
     "layer": {"updates": 120},
-    "finetune": {"updates": 24, "layer": {"updates": 80}},
+    "finetune": {"updates": 24},
     "blocks": {"updates": 120},
-    "surrogate": {"updates": 160, "models": ({"width": 1.0}, {"model": "small:narrow"}), "train": {"lr": 0.05}},
+    "surrogate": {"updates": 160, "models": [{"width": 1.0}, {"model": "small:narrow"}], "train": {"lr": 0.05}},
 }
 WITHHELD = [name for name in LIGHT if NEEDS[name].role == "withheld"]
 
 
-def light(name: str, **keys: Any) -> DirectAttack:
-    return DIRECT[name](**LIGHT[name] | keys)
+def light(name: str) -> Attack[Any]:
+    return ATTACKS[name](called=[Layer(updates=80)] if name == "finetune" else [], **LIGHT[name])
 
 
 @cache
@@ -180,7 +184,7 @@ def blocks_fit(rates: tuple[float, ...], images: int = 20) -> tuple[Fit, Start]:
     puzzle, answer = held(images=images)
     task = cached(puzzle, CPU)
     start = Start.at(task.folded(assembled(puzzle, answer.placement.positions)))
-    return Fit(task, {"placed": start}, replace(Blocks(rates=rates).recipe, updates=40), ("test",)), start
+    return Fit(task, {"placed": start}, Blocks(rates=list(rates), updates=40).recipe, ("test",)), start
 
 
 @pytest.mark.parametrize("rates", [(0.05,), (0.5, 5.0)])
@@ -334,12 +338,14 @@ def test_the_study_sets_every_hyperparameter() -> None:
         {"layer": {"updates": 11}, "blocks": {"decays": [2.0]}, "surrogate": {"models": [{"width": 0.5}]}}
     )
     layer, blocks, finetune, surrogate = (
-        make_direct(config, each) for each in ("layer", "blocks", "finetune", "surrogate")
+        make_attack(config, each) for each in ("layer", "blocks", "finetune", "surrogate")
     )
-    assert layer.recipe.updates == 11  # type: ignore[attr-defined]
-    assert blocks.recipe.decays == (2.0,)  # type: ignore[attr-defined]
-    assert finetune.layer["updates"] == 11  # type: ignore[attr-defined]
-    assert [each.width for each in surrogate.configs(held()[0])] == [0.5]  # type: ignore[attr-defined]
+    assert isinstance(layer, Layer) and layer.recipe.updates == 11
+    assert isinstance(blocks, Blocks) and blocks.recipe.decays == (2.0,)
+    assert isinstance(finetune, Finetune) and finetune.calling(Layer).recipe.updates == 11
+    task = cached(held()[0], CPU)
+    assert finetune.layer_fit(held()[0], task, HERE).recipe.updates == 11, "its first stage is trained as layer is"
+    assert isinstance(surrogate, Surrogate) and [each.width for each in surrogate.configs(held()[0])] == [0.5]
 
 
 def test_the_layer_is_retrained_wherever_something_is_known_of_enough_images() -> None:
