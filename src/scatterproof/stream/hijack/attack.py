@@ -115,6 +115,8 @@ def together(evidence: BlockEvidence, labels: Labels) -> Placed:
     grid = evidence.around.grid
     blocks = evidence.flat.view(-1, grid.height, grid.width)
     column, row = bound(evidence, labels)
-    told = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
-    *_, found = Fingerprint().placements(blocks, evidence.shapes, evidence.around, dense=0, told=told)
+    extra_evidence = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
+    *_, found = Fingerprint().placements(
+        blocks, evidence.shapes, evidence.around, dense=0, extra_evidence=extra_evidence
+    )
     return found
