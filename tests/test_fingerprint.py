@@ -83,7 +83,7 @@ def always_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rounds_that_do_not_settle_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On in doubt from each block's own evidence, which is not enough."""
+    """On at a temperature, from each block's own evidence, which is not enough."""
     always_again(monkeypatch)
     puzzle, answer = planted(0, 0.3)
     assert right(Fingerprint(rounds=0, tempered_rounds=0), puzzle, answer) < 0.5
@@ -95,10 +95,10 @@ def test_a_restart_finds_what_the_first_try_did_not(monkeypatch: pytest.MonkeyPa
     puzzle, answer = planted(0, 0.5)
     around, known = find_surroundings(puzzle, "3", HERE.machine.device), MeanField.rounds
 
-    def misled(self: MeanField, most: int, doubt: float = 1.0, start: Round | None = None) -> Iterator[Round]:
+    def misled(self: MeanField, most: int, temperature: float = 1.0, start: Round | None = None) -> Iterator[Round]:
         if len(self.around.inputs) == len(around.inputs) and (start is None or start.belief is wrong.belief):
             return iter([wrong])
-        return known(self, most, doubt, start)
+        return known(self, most, temperature, start)
 
     count = puzzle.layout.positions
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
@@ -112,7 +112,7 @@ def test_a_restart_finds_what_the_first_try_did_not(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("seed", [1, 3, 4])
-def test_what_doubt_would_lose_is_kept(seed: int) -> None:
+def test_what_a_temperature_would_lose_is_kept(seed: int) -> None:
     puzzle, answer = planted(seed, 0.2)
     first = right(Fingerprint(tempered_rounds=0), puzzle, answer)
     assert first > 0.5

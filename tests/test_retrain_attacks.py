@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scatterproof.attacks.training.blocks import Blocks
 from torch import nn
 
 import planted
@@ -18,7 +19,6 @@ from scatterproof.attacks.base import Attack, AttackError, Copy, Machine, Run
 from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training import fitting
 from scatterproof.attacks.training.base import assembled
-from scatterproof.attacks.training.blocks import Blocks
 from scatterproof.attacks.training.cached import cache as cached
 from scatterproof.attacks.training.finetune import Finetune
 from scatterproof.attacks.training.fitting import Fit, Start

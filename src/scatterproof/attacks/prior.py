@@ -2,9 +2,9 @@
 
 Training moves weights by little, so that a block still resembles the base's at its place. First each block goes where
 its normalised inner product with the base's is largest, all of them together by linear assignment, as ArrowMatch does
-(Game of Arrows, USENIX Security 2025). Then the fingerprint goes on with the base as its guide: the base says where a
-block was before training, the fingerprint where what training added fits. Under a base so far from the victim that it
-places half of the blocks by itself, this places nearly all.
+(Game of Arrows, USENIX Security 2025). Then the fingerprint goes on with the base as its prior weight: the base says
+where a block was before training, the fingerprint where what training added fits. Under a base so far from the victim
+that it places half of the blocks by itself, this places nearly all.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """Refinement: the fingerprint guided by the pirate's own training, then moves that lower the loss on its images.
 
 Where the fingerprint's placement does not clearly beat a layer that the pirate trains on its images, it is taken once
-more, guided by what that training added to the layer (guide.py), at the rate whose placement does best; the better of
-the two is the start. Where the victim's training left little in the layer, the guide leads the beliefs out of chance.
+more, with what that training added to the layer as the weight expected (prior_weight.py), at the rate whose placement
+does best; the better of the two is the start. Where the victim's training left little in the layer, it leads the
+beliefs out of chance.
 
 In each sweep one backward pass ranks every exchange of two places and the best moves of three around, to first order;
 the most promising are scored truly, one by one; those that lower the loss and concern different places are made
@@ -24,8 +25,8 @@ import torch
 from scatterproof.attacks.base import Attack, Placed, Run
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import find_surroundings
-from scatterproof.attacks.guide import trained_change, trained_losses
 from scatterproof.attacks.held_out import clearly_lower, image_losses, scorers, supported
+from scatterproof.attacks.prior_weight import trained_change, trained_losses
 from scatterproof.attacks.proposals import best_cycles, best_swaps
 from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import invert, placements_of
@@ -44,7 +45,7 @@ MOVED = 0.5  # of a moved block's belief goes to its new place
 class Refine(Attack[RefineSettings]):
     """Swaps and cycles of three from a fingerprint.
 
-    held_out: the share of the images that the stop is decided on; rates: of the guide's training, each tried;
+    held_out: the share of the images that the stop is decided on; rates: of the prior weight's training, each tried;
     steps_trained: of that training; proposals: moves of each kind that a sweep scores; sweeps: at most so many;
     patience: sweeps without a gain on the held-out images after which it ends.
     """
@@ -84,15 +85,17 @@ class Refine(Attack[RefineSettings]):
         losses = [trained_losses(held, anywhere, change) for change in changes]
         return changes, min(losses, key=lambda one: float(one.mean()))
 
-    def _guided(self, puzzle: Puzzle, run: Run, held: PlacementEvaluator, guides: Sequence[torch.Tensor]) -> Placed:
-        """The fingerprint with the guide whose first placement does best."""
+    def _guided(
+        self, puzzle: Puzzle, run: Run, held: PlacementEvaluator, prior_weights: Sequence[torch.Tensor]
+    ) -> Placed:
+        """The fingerprint with the prior weight whose first placement does best."""
         (name,) = puzzle.layout.grids
         device = run.machine.device
         around = find_surroundings(puzzle, name, device)
         blocks, shapes = puzzle.blocks.to(device), puzzle.shapes.to(device)
         found = []
-        for guide in guides:
-            steps = self.calling(Fingerprint).placements(blocks, shapes, around, guide)
+        for prior_weight in prior_weights:
+            steps = self.calling(Fingerprint).placements(blocks, shapes, around, prior_weight)
             found.append((float(image_losses(held, next(steps).placement).mean()), steps))
         *_, last = min(found, key=lambda one: one[0])[1]
         return last

@@ -5,16 +5,16 @@ the next layer's Gram matrix (evidence.py). Then the blocks together: what train
 directions, those in which its inputs vary and those that the next layer reads. So the layer as expected under the
 beliefs held so far, filtered to those directions, predicts each block from all the others (prediction.py), and a
 block's product with the prediction for a place says how likely it lies there. Beliefs and prediction are computed in
-turn (mean field) until they settle. The filters' widths and the noise are chosen, in every round, by how much of the
+turn (mean field) until they converge. The filters' widths and the noise are chosen, in every round, by how much of the
 expected layer's energy the prediction explains. What is expected at a place has no part in the prediction for it, so
 that blocks don't hold themselves where they are. The layer's own biases tell rows apart as well, and are all there is
 where no dense layer follows.
 
-Where the rounds don't settle they were too sure of something wrong too soon. Then, if all blocks are held and they are
-some thousands at most, others are tried: on from there in doubt, log-likelihoods halved, and anew from halves of the
-inputs. The try whose placement explains most of the layer counts: on trained layers that was the one with most blocks
-in place. Where the leak is weak a wrong placement, fitted to the same noise, can explain more than the true one; there
-doubt loses what was found, and the first rounds stand.
+Where the rounds don't converge they were too sure of something wrong too soon. Then, if all blocks are held and they
+are some thousands at most, others are tried: on from there at a temperature, log-likelihoods halved, and anew from
+halves of the inputs. The try whose placement explains most of the layer counts: on trained layers that was the one with
+most blocks in place. Where the leak is weak a wrong placement, fitted to the same noise, can explain more than the true
+one; there a temperature loses what was found, and the first rounds stand.
 
 Several layers scattered at once are first told apart (layers.py), then put together one after the other, each seen
 through those before it.
@@ -44,7 +44,7 @@ from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import torch_generator
 
 # The five below were chosen by the truth of a few victims and layers of noise: docs/results/cifar100-quarter-threats
-DOUBT = 2.0  # log-likelihoods are divided by it where the rounds don't settle
+TEMPERATURE = 2.0  # log-likelihoods are divided by it where the rounds don't converge
 ENOUGH = 0.05  # of a layer's energy: where so much is explained, more tries moved few blocks and no accuracy
 LITTLE = 0.75  # of the information that a block's place takes: layers of noise explain about half of it
 CHANCE = 1.5  # times what blocks of random signs explain: less is taken for nothing found; it only saves time
@@ -52,14 +52,7 @@ DRAWS = 2  # of such signs
 
 
 class Fingerprint(Attack[FingerprintSettings]):
-    """Mean-field reassembly of one layer, or of several scattered together.
-
-    rounds: at most so many; candidates: blocks times positions that beliefs are held about (all, up to a few thousand
-    blocks); input_widths, output_widths: of the filters, as shares of the largest direction's variance; converged: the
-    relative change of what is explained at which the rounds end, as they do where no block's likeliest place changes;
-    tempered_rounds: rounds, at most, that doubt where the first ones don't settle, all blocks are held and beliefs
-    about all places; restarts: then, from halves of the inputs; sweeps: over the layers, at most, where several are.
-    """
+    """Mean-field reassembly of one layer, or of several scattered together."""
 
     name: ClassVar[str] = "fingerprint"
     Settings = FingerprintSettings
@@ -119,77 +112,83 @@ class Fingerprint(Attack[FingerprintSettings]):
         blocks: torch.Tensor,
         shapes: torch.Tensor,
         around: Surroundings,
-        guide: torch.Tensor | None = None,
+        prior_weight: torch.Tensor | None = None,
         dense: int = DENSE,
-        told: tuple[torch.Tensor, torch.Tensor] | None = None,
+        extra_evidence: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Iterator[Placed]:
         """The same for blocks [held, height, width] of these shapes int64 [held, 2].
 
-        guide [positions, height * width]: what else is known of the weight at each position, and counts throughout.
-        told: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
+        prior_weight [positions, height * width]: the weight expected there by what else is known; counts throughout.
+        extra_evidence: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
         With more blocks times positions than `dense` only what could count is made a placement: that takes long.
         """
-        field = self._field(blocks, shapes, around, guide, told)
+        field = self._field(blocks, shapes, around, prior_weight, extra_evidence)
         often = len(blocks) * around.grid.count <= dense
         for found in field.rounds(self.settings.rounds):
             if often:
                 yield field.placed(found)
         again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
-        if again and self.settings.tempered_rounds and guide is None and not found.settled:
-            yield from self._again(field, found, told)
+        if again and self.settings.tempered_rounds and prior_weight is None and not found.converged:
+            yield from self._again(field, found, extra_evidence)
         elif not often:
             yield field.placed(found)
 
     def _again(
-        self, field: MeanField, found: Round, told: tuple[torch.Tensor, torch.Tensor] | None
+        self, field: MeanField, found: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
     ) -> Iterator[Placed]:
-        """Other tries after rounds that did not settle: what explains more than the best so far, in the end the best.
+        """Other tries after rounds that did not converge: what explains more than the best so far, in the end the best.
 
-        First on from there in doubt; then from halves of the inputs, until one settles. There is no use in trying
+        First on from there at a temperature; then from halves of the inputs, until one converges. There is no use in it
         where much is explained already, or so little that it tells no place; nor where the same blocks with signs drawn
         at random, in which nothing is left to find, explain about as much.
         """
         best = field.placed(found)
         explained = field.explained(best.placement)
-        if not self._worth_it(field, explained, told):
+        if not self._worth_it(field, explained, extra_evidence):
             yield best
             return
         for number in range(1 + self.settings.restarts):
-            start = found if number == 0 else self._started_anew(field, number, told)
-            *_, ended = field.rounds(self.settings.tempered_rounds, DOUBT, start)
+            start = found if number == 0 else self._started_anew(field, number, extra_evidence)
+            *_, ended = field.rounds(self.settings.tempered_rounds, TEMPERATURE, start)
             placed = field.placed(ended)
             reached = field.explained(placed.placement)
             if reached > explained:
                 best, explained = placed, reached
                 yield best
-            if number > 0 and ended.settled and best is placed:
+            if number > 0 and ended.converged and best is placed:
                 break
             stop_if_asked(f"in try {number + 1}")
         yield best
 
-    def _worth_it(self, field: MeanField, explained: float, told: tuple[torch.Tensor, torch.Tensor] | None) -> bool:
+    def _worth_it(
+        self, field: MeanField, explained: float, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> bool:
         """Whether what a first try explains is neither enough nor nothing."""
         if explained > ENOUGH * field.energy or field.tells(explained) < LITTLE:
             return False
-        return all(explained > CHANCE * self._explained_by_chance(field, draw, told) for draw in range(DRAWS))
+        return all(explained > CHANCE * self._explained_by_chance(field, draw, extra_evidence) for draw in range(DRAWS))
 
     def _explained_by_chance(
-        self, field: MeanField, draw: int, told: tuple[torch.Tensor, torch.Tensor] | None
+        self, field: MeanField, draw: int, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
     ) -> float:
         generator = torch_generator("signs", draw)
         signs = torch.randint(2, field.blocks.shape, generator=generator, dtype=torch.int8).to(field.blocks.device)
         blocks = torch.where(signs.bool(), field.blocks, -field.blocks)
         del signs
-        nothing = self._field(blocks, field.shapes, field.around, told=told, filters=field.filters)
+        nothing = self._field(blocks, field.shapes, field.around, extra_evidence=extra_evidence, filters=field.filters)
         *_, found = nothing.rounds(self.settings.rounds)
         return nothing.explained(nothing.placed(found).placement)
 
-    def _started_anew(self, field: MeanField, number: int, told: tuple[torch.Tensor, torch.Tensor] | None) -> Round:
+    def _started_anew(
+        self, field: MeanField, number: int, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> Round:
         """Where the rounds come from a random half of the inputs."""
         inputs = field.around.inputs
         order = torch.randperm(len(inputs), generator=torch_generator("fingerprint", number)).to(inputs.device)
         half = replace(field.around, inputs=inputs[order[: -(-len(order) // 2)]])
-        *_, found = self._field(field.blocks, field.shapes, half, told=told).rounds(self.settings.rounds)
+        *_, found = self._field(field.blocks, field.shapes, half, extra_evidence=extra_evidence).rounds(
+            self.settings.rounds
+        )
         return found
 
     def _field(
@@ -197,13 +196,20 @@ class Fingerprint(Attack[FingerprintSettings]):
         blocks: torch.Tensor,
         shapes: torch.Tensor,
         around: Surroundings,
-        guide: torch.Tensor | None = None,
-        told: tuple[torch.Tensor, torch.Tensor] | None = None,
+        prior_weight: torch.Tensor | None = None,
+        extra_evidence: tuple[torch.Tensor, torch.Tensor] | None = None,
         filters: Filters | None = None,
     ) -> MeanField:
         filters = filters or Filters(around, self.settings.input_widths, self.settings.output_widths)
         return MeanField(
-            blocks, shapes, around, filters, self.settings.candidates, self.settings.converged, guide, told
+            blocks,
+            shapes,
+            around,
+            filters,
+            self.settings.candidates,
+            self.settings.tolerance,
+            prior_weight,
+            extra_evidence,
         )
 
 

@@ -16,18 +16,18 @@ CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
 
 
 class Round(NamedTuple):
-    """Candidates and beliefs [blocks, count] about them after a round; settled: the next one would not change them."""
+    """Candidates and beliefs [blocks, count] about them after a round; converged: the next one would change nothing."""
 
     candidates: Candidates
     belief: torch.Tensor
-    settled: bool = False
+    converged: bool = False
 
 
 class MeanField:
     """One layer's blocks [held, height, width] of shapes int64 [held, 2].
 
-    candidates: blocks times positions that beliefs are held about; settled: the relative change of what is explained
-    at which rounds end; guide, told: as for `Fingerprint.placements`.
+    candidates: blocks times positions that beliefs are held about; tolerance: the relative change of what is explained
+    at which rounds end; prior_weight, extra_evidence: as for `Fingerprint.placements`.
     """
 
     def __init__(
@@ -37,41 +37,41 @@ class MeanField:
         around: Surroundings,
         filters: Filters,
         candidates: int,
-        settled: float,
-        guide: torch.Tensor | None,
-        told: tuple[torch.Tensor, torch.Tensor] | None,
+        tolerance: float,
+        prior_weight: torch.Tensor | None,
+        extra_evidence: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> None:
         self.blocks, self.shapes, self.around = blocks, shapes, around
-        self.filters, self._settled, self._guide = filters, settled, guide
+        self.filters, self._tolerance, self._prior_weight = filters, tolerance, prior_weight
         self._evidence = BlockEvidence(blocks, shapes, around)
-        if told is not None:
-            self._evidence.add(*told)
+        if extra_evidence is not None:
+            self._evidence.add(*extra_evidence)
         self._slots = around.grid.count
         self._count = max(1, min(self._slots, candidates // len(blocks)))
         self.energy = float(blocks.square().sum(dtype=torch.float64))
 
-    def rounds(self, most: int, doubt: float = 1.0, start: Round | None = None) -> Iterator[Round]:
-        """Round by round until they settle, at most so many: from each block's own evidence, which comes first, or on
-        from a round of this layer. doubt: what log-likelihoods are divided by, against being too sure too soon: the
+    def rounds(self, most: int, temperature: float = 1.0, start: Round | None = None) -> Iterator[Round]:
+        """Round by round until they converge, at most so many: from each block's own evidence, which comes first, or on
+        from a round of this layer. temperature: divides log-likelihoods, against being too sure too soon: the
         prediction is made of blocks that may lie elsewhere, and is taken as if they did not.
         """
         if start is None:
-            candidates = self._evidence.candidates(self._guidance(), self.energy, self._count)
-            start = Round(candidates, self._believed(candidates, doubt))
+            candidates = self._evidence.candidates(self._prior(), self.energy, self._count)
+            start = Round(candidates, self._believed(candidates, temperature))
             yield start
         candidates, belief, before = start.candidates, start.belief, 0.0
         for _ in range(most):
             likeliest = _likeliest(candidates, belief)
-            if self._guide is None:  # which says by itself which row is which
+            if self._prior_weight is None:  # which says by itself which row is which
                 candidates = self._evidence.relabelled(candidates, belief)
             prediction = self._predicted(_expected(self._evidence.flat, candidates, belief, self._slots))
             candidates = self._evidence.candidates(prediction, self.energy, self._count)
-            belief = self._believed(candidates, doubt)
+            belief = self._believed(candidates, temperature)
             change = abs(prediction.explained - before)
-            settled = change <= self._settled * prediction.explained
-            settled = settled or likeliest.equal(_likeliest(candidates, belief))
-            yield Round(candidates, belief, settled)
-            if settled:
+            converged = change <= self._tolerance * prediction.explained
+            converged = converged or likeliest.equal(_likeliest(candidates, belief))
+            yield Round(candidates, belief, converged)
+            if converged:
                 break
             before = prediction.explained
 
@@ -97,20 +97,20 @@ class MeanField:
         rest = max(1 - explained / max(self.energy, 1e-30), 1e-12)
         return -0.5 * log(rest) * self._evidence.flat.shape[1] / log(max(self._slots, 2))
 
-    def _believed(self, candidates: Candidates, doubt: float) -> torch.Tensor:
-        if doubt != 1:
-            candidates = candidates._replace(scores=candidates.scores / doubt)
+    def _believed(self, candidates: Candidates, temperature: float) -> torch.Tensor:
+        if temperature != 1:
+            candidates = candidates._replace(scores=candidates.scores / temperature)
         return beliefs(candidates, self._slots)
 
-    def _guidance(self) -> Prediction | None:
-        if self._guide is None:
+    def _prior(self) -> Prediction | None:
+        if self._prior_weight is None:
             return None
-        return Prediction(self._guide, 1.0, float(self._guide.square().sum(dtype=torch.float64)))
+        return Prediction(self._prior_weight, 1.0, float(self._prior_weight.square().sum(dtype=torch.float64)))
 
     def _predicted(self, expected: torch.Tensor) -> Prediction:
-        if self._guide is None:
+        if self._prior_weight is None:
             return self.filters.predict(expected)
-        return self.filters.guided(expected, self._guide)
+        return self.filters.with_prior(expected, self._prior_weight)
 
 
 def _likeliest(candidates: Candidates, belief: torch.Tensor) -> torch.Tensor:

@@ -115,17 +115,17 @@ class Filters:
         gain, explained = _fit(whole, expected)
         return Prediction(whole, gain, explained)
 
-    def guided(self, expected: torch.Tensor, guide: torch.Tensor) -> Prediction:
-        """The same where a guide [positions, height * width] says something of the weight too: the prediction is made
-        of what it leaves, and the two are weighed by least squares."""
-        rest = expected - _fit(guide, expected)[0] * guide
-        parts = torch.stack([guide.flatten(), self.predict(rest).weight.flatten()]).double()
+    def with_prior(self, expected: torch.Tensor, prior_weight: torch.Tensor) -> Prediction:
+        """The same where weights [positions, height * width] are expected from elsewhere: the prediction is made of
+        what they leave, and the two are weighed by least squares."""
+        rest = expected - _fit(prior_weight, expected)[0] * prior_weight
+        parts = torch.stack([prior_weight.flatten(), self.predict(rest).weight.flatten()]).double()
         products = parts @ parts.T
         ridge = (
             1e-9 * products.diagonal().mean().clamp(min=1e-30) * torch.eye(2, dtype=parts.dtype, device=parts.device)
         )
         shares = torch.linalg.solve(products + ridge, parts @ expected.flatten().double()).clamp(min=0)
-        weight = (shares @ parts).view_as(guide).float()
+        weight = (shares @ parts).view_as(prior_weight).float()
         gain, explained = _fit(weight, expected)
         return Prediction(weight, gain, explained)
 

@@ -23,7 +23,7 @@ class FingerprintSettings(Settings):
         description="widths of the filters of the layer's inputs, as shares of the largest direction's variance",
     )
     output_widths: list[Rate] = Field([0.01, 0.03, 0.1, 0.3], min_length=1, description="likewise, of its outputs")
-    converged: float = Field(
+    tolerance: float = Field(
         0.002, ge=0, description="relative change of what is explained, below which the rounds end"
     )
     tempered_rounds: int = Field(

@@ -109,8 +109,12 @@ class Hijack(Attack[HijackSettings]):
         grid = evidence.around.grid
         blocks = evidence.flat.view(-1, grid.height, grid.width)
         column, row = bound(evidence, labels)
-        told = (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
-        *_, found = self.calling(Fingerprint).placements(blocks, evidence.shapes, evidence.around, dense=0, told=told)
+        extra_evidence = (
+            (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
+        )
+        *_, found = self.calling(Fingerprint).placements(
+            blocks, evidence.shapes, evidence.around, dense=0, extra_evidence=extra_evidence
+        )
         return found
 
 

@@ -1,8 +1,8 @@
-"""A layer that the pirate trains itself on its own images: a guide to where the blocks lie.
+"""A layer that the pirate trains itself on its own images: weights expected, and so evidence of where the blocks lie.
 
 The layer's blocks in any order are a random initialisation of it. What training adds to it, everything around frozen,
-resembles what training had added to the victim's: the layers around ask for the same. The guide is that change, and a
-block's product with it at a place is evidence like any other.
+resembles what training had added to the victim's: the layers around ask for the same. The prior weight is that change,
+and a block's product with it at a place is evidence like any other.
 """
 
 import torch
@@ -42,7 +42,7 @@ def trained_change(
             optimizer.param_groups[0]["lr"] = step_size
         optimizer.step()
         if step % 10 == 0:
-            stop_if_asked("while training a guide")
+            stop_if_asked("while training a prior weight")
     return change.detach() / layer.scale[:, None]
 
 
