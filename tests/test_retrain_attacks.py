@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scatterproof.attacks.training.blocks import Blocks
+from scatterproof.attacks.training.from_blocks import Blocks
 from torch import nn
 
 import planted
