@@ -3,6 +3,8 @@
 import pytest
 import torch
 from scipy import stats
+from torch import nn
+from torch.nn import functional as F
 
 import small
 from planted import swapped
@@ -12,6 +14,7 @@ from scatterproof.config.threat import ThreatModel
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.controls import Controls, controlled, right_places, wilson
 from scatterproof.puzzle import Puzzle, logits_on
+from scatterproof.victims.data import Dataset, to_input
 
 
 def test_a_place_with_equal_inputs_is_as_good_but_no_better_by_chance() -> None:
@@ -78,3 +81,28 @@ def test_labels_by_luck_lead_refine_away_from_no_right_place() -> None:
         real, _ = small.puzzle(model, small.WIDE, data, 16, images=100, knows="labels")
         row = controls._planted("refine", real)
         assert row["passed"], row
+
+
+def test_a_search_must_climb_back_from_half_of_the_agreement() -> None:
+    config = AttacksConfig.model_validate({"hill_climbing": {"evaluations": 3000}, "random": {"evaluations": 3000}})
+    data = small.dataset(victim=200, pirate=100, test=500)
+    model = trained(data)
+    controls = Controls(config, model, small.WIDE, data, 16, ("test",), Machine(torch.device("cpu"), 1))
+    climbed, drawn = (
+        controls._halved(name, ThreatModel(images=100, knows="labels")) for name in ("hill_climbing", "random")
+    )
+    assert climbed["passed"] and climbed["measure"] == "recovered" and climbed["control"] == "planted", climbed
+    assert not drawn["passed"] and drawn["value"] < 0.8, drawn
+
+
+def trained(data: Dataset) -> nn.Module:
+    """`small.wide` after a hundred steps on the victim's images."""
+    torch.manual_seed(0)
+    model = small.wide()
+    images = to_input(data.victim.images, 8, data.mean, data.std)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), data.victim.labels).backward()
+        optimizer.step()
+    return model.eval()

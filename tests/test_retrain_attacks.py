@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scatterproof.attacks.training.from_blocks import Blocks
 from torch import nn
 
 import planted
@@ -22,6 +21,7 @@ from scatterproof.attacks.training.base import assembled
 from scatterproof.attacks.training.cached import cache as cached
 from scatterproof.attacks.training.finetune import Finetune
 from scatterproof.attacks.training.fitting import Fit, Start
+from scatterproof.attacks.training.from_blocks import Blocks
 from scatterproof.attacks.training.layer import Layer
 from scatterproof.attacks.training.surrogate import Surrogate
 from scatterproof.config.attacks import NEEDS, AttackGrid, AttacksConfig, attacks_on

@@ -11,8 +11,8 @@ planted   the layer holds what training leaves there, several times as strong: p
           equal on all images are one place); for a network that the attack has made, agreement with the planted one
           on more test images than 90 % of those on which the same blocks agree with it in their places: part of the
           blocks makes another network.
-          A search reads no evidence: it is given a start on the victim's own layer, blocks displaced until half of the
-          accuracy on test images is left, and must bring back 95 % of the victim's.
+          A search reads no evidence. Its labels are the victim's own answers, and it is given a start: blocks displaced
+          until half of the agreement with the victim on test images is left. It must bring back 95 % of it.
 random    the layer drawn anew from a secret seed, several times; logits stay the victim's own, since those of the
           network with this layer would tell where its blocks lie. Nothing found: the upper 95 % bound (Wilson 1927,
           https://doi.org/10.1080/01621459.1927.10502953) of the right positions, pooled, is below three times chance;
@@ -39,6 +39,7 @@ from scatterproof.blocks import Placement
 from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught_by
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
@@ -163,11 +164,18 @@ class Controls:
 
     def _halved(self, name: str, threat: ThreatModel) -> dict[str, Any]:
         puzzle, answer = self._cut(self.victim, threat)
-        judge = Judge(puzzle, answer, self.victim, self.dataset, self.machine.device)
-        start = displaced(answer, halving_count(judge.evaluator, answer, self.key), self.key)
-        reached = self._reached(name, puzzle, "planted", start=start)
-        share = float(judge.score(reached).accuracy) / float(judge.known_places.accuracy)
-        return control_row("planted", "recovered", 1, share, np.nan, np.nan, RECOVERED, share >= RECOVERED)
+        test, device = self.dataset.test, self.machine.device
+        own, granted = (
+            logits_on(self.victim, self.victim_config, self.dataset, images).argmax(1)
+            for images in (test.images, puzzle.images)
+        )
+        scorer = PlacementEvaluator(puzzle, test.images, own, device)
+        start = displaced(answer, halving_count(scorer, answer, self.key), self.key)
+        reached = self._reached(name, replace(puzzle, labels=granted), "planted", start=start)
+        assert isinstance(reached, Placed)
+        agreement = float(scorer.score(reached.placement[None]).accuracy)
+        bound = RECOVERED * float(scorer.score(answer.placement.positions[None]).accuracy)
+        return control_row("planted", "recovered", 1, agreement, np.nan, np.nan, bound, agreement >= bound)
 
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0

@@ -20,7 +20,7 @@ TABLE_HEAD = ("victim", "block size", "blocks held", "the pirate has", "attack",
 MEASURES = {
     "position_accuracy": "blocks placed rightly",
     "fidelity": "agreement with the planted model",
-    "recovered": "accuracy brought back from a half, of the victim's",
+    "recovered": "agreement with the victim, brought back from a half",
     "gain": "gain by the blocks",
     "ari": "adjusted Rand index",
 }
