@@ -35,7 +35,7 @@ TINY: dict[str, dict[str, Any]] = {
     "blocks": {"updates": 8},
     "finetune": {"updates": 8},
     "surrogate": {"updates": 2},
-    **dict.fromkeys(("random", "hill_climbing", "annealing", "genetic"), {"evaluations": 120}),
+    **{name: {"evaluations": 120} for name in ("random", "hill_climbing", "annealing", "genetic")},
     "reinforce": {"evaluations": 33, "steps": 16, "walks": 2, "minibatch": 8, "epochs": 1},
 }
 each_attack = pytest.mark.parametrize("name", ATTACKS)
