@@ -21,7 +21,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,8 +29,9 @@ import torch
 from grid import show
 from scipy import stats
 
+from scatterproof.attacks.base import Machine, Placed, Run
 from scatterproof.attacks.search.annealing import Annealing
-from scatterproof.attacks.search.base import Attack, AttackResult, Machine
+from scatterproof.attacks.search.base import SearchAttack
 from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.hill_climbing import HillClimbing
 from scatterproof.attacks.search.random_search import RandomSearch
@@ -42,7 +42,7 @@ from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.control_victims import displaced, halving_count, with_random_layers
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle, make_puzzle, with_images
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, read_dataset
 from scatterproof.victims.models import build_model
@@ -62,15 +62,15 @@ CONFIG = VictimConfig(
     train=TrainConfig(lr=0.05, epochs=12, schedule="onecycle", augment="crop"),
 )
 DISPLACED = (0.25, 0.5, 0.75, 0.9, 1.0)
-CLIMBERS: dict[str, Attack] = {
-    "hill_climbing": HillClimbing(images=IMAGES),
-    "annealing": Annealing(images=IMAGES),
+CLIMBERS: dict[str, SearchAttack[Any]] = {
+    "hill_climbing": HillClimbing(),
+    "annealing": Annealing(),
 }
-SEARCHES: dict[str, Attack] = {
+SEARCHES: dict[str, SearchAttack[Any]] = {
     **CLIMBERS,
-    "genetic": Genetic(images=IMAGES),
-    "reinforce": Reinforce(images=IMAGES),
-    "random": RandomSearch(images=IMAGES),
+    "genetic": Genetic(),
+    "reinforce": Reinforce(),
+    "random": RandomSearch(),
 }
 
 
@@ -114,11 +114,10 @@ def planted() -> list[str]:
         test = on(puzzle, dataset)
         own = accuracy(test, answer.placement)
         for name, taken in reached.items():
-            result = SEARCHES[name].run(puzzle, PLANTED_BUDGET, ("planted", seed), MACHINE)
-            shares = [float(each) / own for each in test.score_population(result.placements).accuracy]
-            solved = [
-                int(row["evaluations"]) for row, share in zip(result.rows, shares, strict=True) if share >= SOLVED
-            ]
+            found = reached_by(SEARCHES[name], puzzle, PLANTED_BUDGET, ("planted", seed))
+            placements = torch.stack([each.placement for each in found])
+            shares = [float(each) / own for each in test.score_population(placements).accuracy]
+            solved = [each.evaluations for each, share in zip(found, shares, strict=True) if share >= SOLVED]
             taken.append(solved[0] if solved else PLANTED_BUDGET + 1)
             ends[name].append(shares[-1])
     missed = []
@@ -132,6 +131,15 @@ def planted() -> list[str]:
             show(f"planted.{name}.sooner_than_random.p", p, f"(target below {LEVEL:g})")
             missed += [] if p < LEVEL and statistics.mean(ends[name]) >= SOLVED else [f"planted.{name}"]
     return missed
+
+
+def reached_by(
+    attack: SearchAttack[Any], puzzle: Puzzle, budget: int, key: tuple[int | str, ...], start: Placement | None = None
+) -> list[Placed]:
+    """What a search reaches within so many evaluations, at the costs that it keeps."""
+    limited = type(attack)(attack.settings.model_copy(update={"evaluations": budget}))
+    found = [snapshot.reached for snapshot in limited.run(puzzle, Run(MACHINE, key, start=start))]
+    return [each for each in found if isinstance(each, Placed)]
 
 
 Victim = tuple[torch.nn.Module, Puzzle, Answer]
@@ -154,14 +162,14 @@ def halved(victims: Sequence[Victim], dataset: Dataset) -> list[str]:
 
 
 def climb(
-    attack: Attack, victims: Sequence[Victim], tests: Sequence[PlacementEvaluator], counts: Sequence[int]
+    attack: SearchAttack[Any], victims: Sequence[Victim], tests: Sequence[PlacementEvaluator], counts: Sequence[int]
 ) -> list[tuple[float, float, float]]:
     """Test accuracy of the victim, of the start with so many blocks displaced, and at the end, for each victim."""
     rows = []
     for i, ((_, puzzle, answer), test, count) in enumerate(zip(victims, tests, counts, strict=True)):
         start = displaced(answer, count, (i,))
-        result = attack.run(puzzle, BUDGET, ("halved", i), MACHINE, start=start)
-        rows.append((accuracy(test, answer.placement), accuracy(test, start), end(test, result)))
+        found = reached_by(attack, puzzle, BUDGET, ("halved", i), start)
+        rows.append((accuracy(test, answer.placement), accuracy(test, start), end(test, found)))
     return rows
 
 
@@ -195,12 +203,14 @@ def nothing(victims: Sequence[Victim], dataset: Dataset) -> list[str]:
     return missed
 
 
-def gain(attack: Attack, network: torch.nn.Module, dataset: Dataset, seed: int) -> float:
+def gain(
+    attack: SearchAttack[Any], network: torch.nn.Module, dataset: Dataset, seed: int, images: int = IMAGES
+) -> float:
     """Test accuracy that an attack gains over a start with every block displaced."""
     puzzle, answer = cut(network, dataset, seed)
     test, start = on(puzzle, dataset), displaced(answer, len(puzzle.blocks), (seed,))
-    result = attack.run(puzzle, BUDGET, ("nothing", seed), MACHINE, start=start)
-    return end(test, result) - accuracy(test, start)
+    found = reached_by(attack, with_images(puzzle, images), BUDGET, ("nothing", seed), start)
+    return end(test, found) - accuracy(test, start)
 
 
 def nothing_on(npz: str, seeds: int) -> list[str]:
@@ -209,8 +219,7 @@ def nothing_on(npz: str, seeds: int) -> list[str]:
     dataset = read_dataset(DatasetConfig(kind="npz", path=npz))
     missed = []
     for name, attack in SEARCHES.items():
-        fewer = replace(attack, images=100)
-        gains = [gain(fewer, untrained(CONFIG, dataset.classes, seed), dataset, seed) for seed in range(seeds)]
+        gains = [gain(attack, untrained(CONFIG, dataset.classes, seed), dataset, seed, 100) for seed in range(seeds)]
         low, high = interval(gains)
         show(
             f"untrained.{dataset.name}.{name}.gain",
@@ -241,8 +250,8 @@ def accuracy(test: PlacementEvaluator, placement: Placement) -> float:
     return float(test.score(placement.positions[None]).accuracy)
 
 
-def end(test: PlacementEvaluator, result: AttackResult) -> float:
-    return float(test.score(result.placements[-1:]).accuracy)
+def end(test: PlacementEvaluator, found: Sequence[Placed]) -> float:
+    return float(test.score(found[-1].placement[None]).accuracy)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

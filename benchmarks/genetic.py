@@ -30,7 +30,8 @@ from pymoo.operators.mutation.inversion import InversionMutation
 from pymoo.optimize import minimize
 from scipy import stats
 
-from scatterproof.attacks.base import Machine
+from scatterproof.attacks.base import Machine, Placed, Run
+from scatterproof.attacks.search.base import scorer_of
 from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.permutations import swap_mutation
 from scatterproof.attacks.search.space import PlacementSpace
@@ -49,10 +50,11 @@ from planted import planted_puzzle, swapped
 GENES, BLOCK, REPEATS = 1568, 4, 15  # a layer of 64 x 392
 GENERATIONS, MARGIN, LEVEL = 40, 2.0, 0.05
 TARGET = 0.1
-SETTINGS = Genetic(
-    images=297, population=100, crossover="order", crossover_rate=0.9, mutation="inversion", mutation_rate=0.9,
-    tournament=2, elite=100, spread=2,
+SEARCH = Genetic(
+    fitness="loss", population=100, crossover="order", crossover_rate=0.9, mutation="inversion", mutation_rate=0.9,
+    tournament=2, elite=1.0, spread=2, evaluations=100 * GENERATIONS,
 )  # fmt: skip
+SETTINGS = SEARCH.settings
 
 
 def main() -> int:
@@ -81,7 +83,7 @@ def operators() -> bool:
     crossover, mutation = pymoo_operators()
 
     def ours() -> None:
-        SETTINGS.children(space, fillings.index_select(0, chosen), generator)
+        SEARCH.children(space, fillings.index_select(0, chosen), generator)
 
     def theirs() -> None:
         crossed = crossover.do(problem, population, parents.T, random_state=random)
@@ -115,7 +117,7 @@ def equivalence(seeds: int, threads: int) -> bool:
     """Print what both sides reach; whether they are equivalent."""
     puzzle, answer, dataset = planted_puzzle(0)
     machine = Machine(torch.device("cpu"), threads)
-    search = SETTINGS.make_evaluator(puzzle, machine, SETTINGS.images)
+    search = scorer_of(puzzle, machine)
     test = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, machine.device)
     start = half_exchanged(answer.placement)
     sides: dict[str, Callable[[int], torch.Tensor]] = {
@@ -131,7 +133,7 @@ def equivalence(seeds: int, threads: int) -> bool:
             seconds[name].append(took)
     show("planted.victim", 100 * accuracy(test, answer.placement.positions), "% of the test images")
     show("planted.start", 100 * accuracy(test, start.positions), "% of the test images")
-    show("planted.evaluations", SETTINGS.population * GENERATIONS, "evaluations per run")
+    show("planted.evaluations", SETTINGS.evaluations, "evaluations per run")
     show("planted.seeds", seeds, "runs of each side")
     for name in sides:
         show(f"planted.{name}", statistics.mean(points[name]), "% of the test images")
@@ -165,8 +167,9 @@ def run_ours(
     puzzle: Puzzle, evaluator: PlacementEvaluator, machine: Machine, start: Placement, seed: int
 ) -> torch.Tensor:
     """The best placement [blocks] that our search finds."""
-    budget = SETTINGS.population * GENERATIONS
-    return SETTINGS.run(puzzle, budget, (seed,), machine, start=start, evaluator=evaluator).placements[-1]
+    reached = SEARCH.run(puzzle, Run(machine, (seed,), start=start, scorer=evaluator))[-1].reached
+    assert isinstance(reached, Placed)
+    return reached.placement
 
 
 def run_pymoo(puzzle: Puzzle, evaluator: PlacementEvaluator, start: Placement, seed: int) -> torch.Tensor:
@@ -182,7 +185,7 @@ def run_pymoo(puzzle: Puzzle, evaluator: PlacementEvaluator, start: Placement, s
         eliminate_duplicates=False,
     )  # fmt: skip
     found = minimize(PlacementProblem(space, evaluator), algorithm, ("n_gen", GENERATIONS), seed=seed)
-    assert found.algorithm.evaluator.n_eval == SETTINGS.population * GENERATIONS
+    assert found.algorithm.evaluator.n_eval == SETTINGS.evaluations
     return space.placements(torch.from_numpy(found.X.astype(np.int64)))
 
 

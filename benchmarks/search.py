@@ -21,11 +21,22 @@ import torch
 from evaluate import make_case
 from grid import show
 
-from scatterproof.attacks.search.base import AttackResult, Machine
+from scatterproof.attacks.base import Machine, Placed, Run, Snapshot
+from scatterproof.attacks.search.base import Progress
 from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.running.device import set_up
 
 POPULATION, EVALUATIONS, MINUTES, TALK_SECONDS = 100, 10_000, 12.0, 30.0
+
+
+class Watched(Genetic):
+    """Remembers its last population, on which every generation before has its part."""
+
+    last: dict[str, torch.Tensor]
+
+    def step(self, search: Progress) -> None:
+        super().step(search)
+        self.last = search.state
 
 
 def main() -> int:
@@ -72,11 +83,11 @@ def kill_on_the_way(folder: Path) -> int:
     process, seen = start(folder), set[int]()
     while process.poll() is None and len(seen) < 3:
         time.sleep(0.2)
-        if (folder / "checkpoint.pt").exists():
-            seen.add((folder / "checkpoint.pt").stat().st_mtime_ns)
+        seen |= {checkpoint.stat().st_mtime_ns for checkpoint in folder.glob("*.pt")}
     process.kill()
     process.wait()
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    (checkpoint,) = folder.glob("*.pt")
+    state = torch.load(checkpoint, weights_only=True)
     return int(state["evaluations"]) if not (folder / "result.json").exists() else 0
 
 
@@ -86,17 +97,22 @@ def run_once(arguments: argparse.Namespace) -> None:
     set_up(device, arguments.threads)
     torch.manual_seed(0)
     _, puzzle, _ = make_case(32)
-    attack = Genetic(population=POPULATION, fitness=arguments.fitness)
+    attack = Watched(population=POPULATION, fitness=arguments.fitness, evaluations=arguments.evaluations)
     machine = Machine(device, arguments.threads, arguments.precision, memory_mb=8000)
-    result = attack.run(puzzle, arguments.evaluations, (0,), machine, arguments.folder / "checkpoint.pt")
-    about = {"minutes": result.rows[-1]["minutes"], "digest": digest(result)}
+    snapshots = attack.run(puzzle, Run(machine, (0,), arguments.folder))
+    about = {"minutes": snapshots[-1].minutes, "digest": digest(snapshots, attack.last)}
     (arguments.folder / "result.json").write_text(json.dumps(about))
 
 
-def digest(result: AttackResult) -> str:
-    """Of the placements kept and every generation's best fitness, to the last bit."""
-    fitness = [float(row["best_fitness"]).hex() for row in result.history]
-    return hashlib.sha256(result.placements.numpy().tobytes() + json.dumps(fitness).encode()).hexdigest()
+def digest(snapshots: list[Snapshot], last: dict[str, torch.Tensor]) -> str:
+    """Of the placements kept, when they were reached, their fitness and the last population, to the last bit."""
+    found = hashlib.sha256(last["fillings"].numpy().tobytes() + last["fitness"].numpy().tobytes())
+    for snapshot in snapshots:
+        reached = snapshot.reached
+        assert isinstance(reached, Placed) and reached.fitness is not None
+        found.update(reached.placement.numpy().tobytes())
+        found.update(json.dumps([reached.generation, reached.evaluations, reached.fitness.hex()]).encode())
+    return found.hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A search run to its end: what it had reached at the costs that it keeps, and after every generation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from unittest import mock
 
 import torch
 
-from scatterproof.attacks.base import Machine, Placed, Run
+from scatterproof.attacks.base import Machine, Placed, Run, Snapshot
 from scatterproof.attacks.search.base import Progress, SearchAttack
 from scatterproof.blocks import Placement
 from scatterproof.evaluation.evaluator import PlacementEvaluator
@@ -50,16 +51,18 @@ def searched(
 
     with mock.patch.object(attack, "_generation", noted):
         snapshots = attack.run(puzzle, Run(MACHINE, (seed,), work, start, scorer))
-    reached = [snapshot.reached for snapshot in snapshots]
-    assert all(isinstance(each, Placed) for each in reached)
-    return Found(
-        torch.stack([each.placement for each in reached]),
-        [
-            row(each.generation, each.evaluations, snapshot.minutes, each.fitness)
-            for snapshot, each in zip(snapshots, reached, strict=True)
-        ],
-        history,
-    )
+    return Found(*snapshot_rows(snapshots), history)
+
+
+def snapshot_rows(snapshots: Sequence[Snapshot]) -> tuple[torch.Tensor, Rows]:
+    """A search's placements int64 [snapshots, blocks], and a row of each."""
+    placements, rows = [], []
+    for snapshot in snapshots:
+        reached = snapshot.reached
+        assert isinstance(reached, Placed)
+        placements.append(reached.placement)
+        rows.append(row(reached.generation, reached.evaluations, snapshot.minutes, reached.fitness))
+    return torch.stack(placements), rows
 
 
 def with_settings(attack: SearchAttack[Any], **changes: Any) -> Any:

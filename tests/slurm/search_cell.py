@@ -1,4 +1,4 @@
-"""A real search on a small puzzle, slowed down to be interrupted: `search_cell.py OUTPUT CHECKPOINT SECONDS`."""
+"""A real search on a small puzzle, slowed down to be interrupted: `search_cell.py OUTPUT WORK SECONDS`."""
 
 import sys
 import time
@@ -8,31 +8,41 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import small
-from scatterproof.attacks import ATTACKS
-from scatterproof.attacks.search.base import Machine, Search
+from scatterproof.attacks.base import Machine, Run
+from scatterproof.attacks.search.base import Progress
+from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.running.files import write_json
 from scatterproof.running.interrupt import listen
+from searching import snapshot_rows
 
 BUDGET, GENERATION = 4000, 20
 
 
+class Slow(Genetic):
+    """Remembers its last population, on which every generation before has its part."""
+
+    seconds: float
+    last: list[float]
+
+    def step(self, search: Progress) -> None:
+        super().step(search)
+        self.last = [*search.state["fitness"].tolist(), *search.state["fillings"].flatten().tolist()]
+        time.sleep(self.seconds * GENERATION / BUDGET)
+
+
 def main() -> None:
     listen()
-    output, checkpoint, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    output, work = Path(sys.argv[1]), Path(sys.argv[2])
     config = small.vgg()
     puzzle, _ = small.puzzle(small.network(config), config, small.dataset(), 16, images=12, knows="labels", share=1.0)
-    attack = ATTACKS["genetic"](images=12, fitness="loss", population=GENERATION)
-    step = type(attack).step
-
-    def slow(self: object, search: Search) -> None:
-        step(self, search)
-        time.sleep(seconds * GENERATION / BUDGET)
-
-    type(attack).step = slow  # type: ignore[method-assign]
+    attack = Slow(fitness="loss", population=GENERATION, evaluations=BUDGET)
+    attack.seconds = float(sys.argv[3])
+    run = Run(Machine(torch.device("cpu"), 1), (1,), work)
+    checkpoint = work / f"{attack.file_name(puzzle, run)}.pt"
     print("goes on" if checkpoint.exists() else "starts afresh", flush=True)
-    result = attack.run(puzzle, BUDGET, (1,), Machine(torch.device("cpu"), 1), checkpoint)
-    history = [row["best_fitness"] for row in result.history]
-    write_json(output, {"placements": result.placements.tolist(), "history": history})
+    placements, rows = snapshot_rows(attack.run(puzzle, run))
+    history = [[row["generation"], row["evaluations"], row["best_fitness"]] for row in rows]
+    write_json(output, {"placements": placements.tolist(), "history": history, "population": attack.last})
     checkpoint.unlink()
 
 

@@ -18,7 +18,7 @@ rule all:
 rule search:
     output: "found.json"
     resources: runtime=config["runtime"], mem_mb=1500, gpu=1, slurm_partition=config["partition"]
-    shell: "{sys.executable} {HERE}/search_cell.py {{output}} checkpoint.pt {{config[seconds]}}"
+    shell: "{sys.executable} {HERE}/search_cell.py {{output}} work {{config[seconds]}}"
 """
 
 
@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def running(sweep: Sweep) -> tuple[str, str]:
     """Job and node of the search, once it has a checkpoint."""
-    wait_for((sweep.folder / "checkpoint.pt").exists, 90, "checkpoint")
+    wait_for(lambda: any((sweep.folder / "work").glob("*.pt")), 90, "checkpoint")
     time.sleep(1.5)
     listed = subprocess.run(
         ["squeue", "-h", "-r", "-t", "R", "-o", "%i %N"], capture_output=True, text=True, check=True
