@@ -170,7 +170,7 @@ def runs_json(runs: Sequence[SearchRun]) -> str:
 
 
 def settings_json(config: SearchConfig, runs: Sequence[SearchRun]) -> str:
-    """What these runs depend on besides, for a rule's parameter: other attacks' hyperparameters are not in it."""
+    """What these runs depend on besides, for a rule's parameter: other attacks' settings are not in it."""
     sections = {run.attack for run in runs} - {"random"}
     return config.model_dump_json(include={"precision", *sections})
 

@@ -34,6 +34,9 @@ RULES = {
     "tabulate_victims": Rule("report"),
     "cut_puzzle": Rule("blocks", of_victim=True),
     "measure_victims": Rule("blocks"),
+    # Of versions before cut_puzzle: a study that goes on has attempts of them
+    **dict.fromkeys(("partition_blocks", "grant_puzzle", "grant_puzzles"), Rule("blocks", of_victim=True)),
+    "grant_fineness": Rule("fineness", of_victim=True),
     "evaluate_prune": Rule("prune", of_victim=True),
     "evaluate_shuffle": Rule("shuffle", of_victim=True),
     "compute_theory": Rule("theory"),
