@@ -18,10 +18,10 @@ from scatterproof.attacks.base import Attack, AttackError, Copy, Machine, Run
 from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training import fitting
 from scatterproof.attacks.training.base import assembled
-from scatterproof.attacks.training.blocks import Blocks
 from scatterproof.attacks.training.cached import cache as cached
 from scatterproof.attacks.training.finetune import Finetune
 from scatterproof.attacks.training.fitting import Fit, Start
+from scatterproof.attacks.training.from_blocks import Blocks
 from scatterproof.attacks.training.layer import Layer
 from scatterproof.attacks.training.surrogate import Surrogate
 from scatterproof.config.attacks import NEEDS, AttackGrid, AttacksConfig, attacks_on

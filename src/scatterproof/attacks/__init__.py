@@ -14,8 +14,8 @@ from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.hill_climbing import HillClimbing
 from scatterproof.attacks.search.random_search import RandomSearch
 from scatterproof.attacks.search.reinforce import Reinforce
-from scatterproof.attacks.training.blocks import Blocks
 from scatterproof.attacks.training.finetune import Finetune
+from scatterproof.attacks.training.from_blocks import Blocks
 from scatterproof.attacks.training.layer import Layer
 from scatterproof.attacks.training.probe import Probe
 from scatterproof.attacks.training.surrogate import Surrogate
