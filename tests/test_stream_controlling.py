@@ -12,6 +12,7 @@ import small
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
 from scatterproof.attacks.base import Machine, Placed
+from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import Obfuscation, StreamCell, StreamConfig, held_services, service_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.control_victims import with_random_layers
@@ -33,7 +34,14 @@ CELL = StreamCell("sources", "random", Obfuscation(), 0.0, 1.0, 0, 1, "adaptive"
 
 def controls(shuffles: int = 10, seed: int = 0) -> StreamControls:
     model, data = small.network(small.WIDE), small.dataset(pirate=100)
-    return StreamControls(model, small.WIDE, data, 16, shuffles, (seed,), MACHINE)
+    return StreamControls(model, small.WIDE, data, 16, shuffles, (seed,), MACHINE, Fingerprint())
+
+
+def test_a_controlled_hijack_calls_the_fingerprint_that_it_is_given() -> None:
+    other = replace(controls(), fingerprint=Fingerprint(rounds=3))
+    hijack = other._hijack(replace(CELL, hijack="naive"))
+    assert hijack.calling(Fingerprint) is other.fingerprint
+    assert hijack.settings.method == "naive"
 
 
 @pytest.mark.parametrize("method", ["naive", "adaptive", "spectral", "learned", "matching"])
@@ -153,7 +161,7 @@ def judged(layouts: int = 2) -> pd.DataFrame:
     cells.append(StreamCell(**{**vars(CELL), "held": 0.0, "observed": 1.0}))
     puzzles, answers = {0.0: puzzle, 1.0: puzzle}, {0.0: answer, 1.0: answer}
     traffic, _ = tap_cells(cells, answers, (0,))
-    found = found_of(found_arrays(list(hijack_cells(cells, puzzles, traffic, MACHINE))), len(cells))
+    found = found_of(found_arrays(list(hijack_cells(cells, puzzles, traffic, MACHINE, Fingerprint()))), len(cells))
     judge = Judge(puzzle, answer, model, data, MACHINE.device)
     about = {"study": "small", "victim_seed": 0, "victim": "victim", "layer": "3", "block_size": 16}
     return hijack_table(cells, found, {1.0: judge}, about, {"device_minutes": 2.0, "device": "here"}, "here")
