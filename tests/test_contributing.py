@@ -139,7 +139,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     models = copy / "src/scatterproof/victims/models.py"
     models.write_text(models.read_text().replace(*("from scatterproof.victims.vgg", IMPORT)))
     folder = tmp_path_factory.mktemp("run")
-    command = [word.replace(str(workflow.ROOT), str(copy)) for word in workflow.command(folder, STUDY)]
+    snakefile = str(workflow.ROOT / "Snakefile")
+    command = [str(copy / "Snakefile") if word == snakefile else word for word in workflow.command(folder, STUDY)]
     wanted = [f"{workflow.RESULTS}/tables/{name}.csv" for name in ("attacks", "controls", "verdict")]
     done = subprocess.run(
         [*command, *wanted],
