@@ -81,7 +81,7 @@ def test_without_keep_going_all_faults_are_one_message_and_nothing_is_submitted(
     project = sweep(tmp_path, {"model": {"gpu_model": "h100"}} | REFUSED)
     command = [word for word in project.command() if word != "--keep-going"]
     project.command = lambda *_: command  # type: ignore[method-assign]
-    assert project.run(timeout=60) == 1
+    assert project.run(timeout=120) == 1
     for name in REFUSED:
         assert project.log.count(f"rule r_{name}, resource ") == 1
     assert "Submitted" not in project.log
