@@ -75,11 +75,11 @@ class MeanField:
                 break
             before = prediction.explained
 
-    def placed(self, found: Round) -> Placed:
+    def placed(self, iterate: Round) -> Placed:
         """The best placement by a round's scores, and its beliefs."""
-        best, at = found.belief.topk(min(KEPT_CANDIDATES, found.belief.shape[1]), dim=1)
-        placement = best_assignment(found.candidates, self._evidence.shape_of, self._evidence.shape_at)
-        return Placed(placement, found.candidates.positions.gather(1, at).cpu(), best.cpu())
+        best, at = iterate.belief.topk(min(KEPT_CANDIDATES, iterate.belief.shape[1]), dim=1)
+        placement = best_assignment(iterate.candidates, self._evidence.shape_of, self._evidence.shape_at)
+        return Placed(placement, iterate.candidates.positions.gather(1, at).cpu(), best.cpu())
 
     def explained(self, placement: torch.Tensor) -> float:
         """The energy (sum of squares) of the layer put together so that the filters explain, each block by the others:
