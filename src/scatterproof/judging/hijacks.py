@@ -16,7 +16,7 @@ from scatterproof.judging.stream_cells import Found
 
 def hijack_table(
     cells: Sequence[StreamCell],
-    found: Sequence[Found],
+    results: Sequence[Found],
     judges: Mapping[float, Judge],
     about: dict[str, Any],
     retraining: dict[str, Any],
@@ -29,7 +29,7 @@ def hijack_table(
     """
     peers = {held: judge.rows({NOTHING: [Snapshot(0.0, Copy({}))]}) for held, judge in judges.items()}
     parts, judged = [], set()
-    for cell, one in zip(cells, found, strict=True):
+    for cell, one in zip(cells, results, strict=True):
         if one.reached is None:
             continue
         judge = judges[cell.held]

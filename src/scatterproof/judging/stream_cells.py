@@ -37,10 +37,10 @@ COMPARED = 20  # requests, plain and hidden, that overheads are measured on
 
 def tap_groups(cells: Sequence[StreamCell]) -> dict[StreamCell, list[int]]:
     """The numbers of the cells that see one and the same traffic, by one of them."""
-    found: dict[StreamCell, list[int]] = {}
+    groups: dict[StreamCell, list[int]] = {}
     for number, cell in enumerate(cells):
-        found.setdefault(replace(cell, hijack="naive"), []).append(number)
-    return found
+        groups.setdefault(replace(cell, hijack="naive"), []).append(number)
+    return groups
 
 
 def sizes_of(puzzle: Puzzle | Answer) -> Sizes:
@@ -129,7 +129,7 @@ def _timed(puzzle: Puzzle, machine: Machine) -> tuple[BlockEvidence, float]:
 
 def score_cells(
     cells: Sequence[StreamCell],
-    found: Sequence[Found],
+    results: Sequence[Found],
     truth: Mapping[str, NDArray[Any]],
     puzzles: Mapping[float, Puzzle],
     answers: Mapping[float, Answer],
@@ -142,7 +142,7 @@ def score_cells(
         for held, evaluator in evaluators.items()
     }
     rows = []
-    for number, (cell, one) in enumerate(zip(cells, found, strict=True)):
+    for number, (cell, one) in enumerate(zip(cells, results, strict=True)):
         prefix = f"{first_of[number]}."
         seen = Seen(truth[f"{prefix}record"], truth[f"{prefix}position"])
         cost = Overhead(*truth[f"{prefix}cost"].tolist())
@@ -207,10 +207,10 @@ def load_arrays(path: Path) -> Arrays:
         return dict(file)
 
 
-def found_arrays(found: Sequence[Found]) -> Arrays:
+def found_arrays(results: Sequence[Found]) -> Arrays:
     """What the hijacks found, as arrays of one .npz."""
     arrays: Arrays = {}
-    for number, one in enumerate(found):
+    for number, one in enumerate(results):
         parts = {"record": one.groups.record, "column": one.groups.column, "row": one.groups.row}
         parts |= {"label_column": one.labels.column, "label_row": one.labels.row}
         parts |= {"own_column": one.own[0], "own_row": one.own[1], "minutes": np.array(one.minutes)}
@@ -222,7 +222,7 @@ def found_arrays(found: Sequence[Found]) -> Arrays:
 
 def found_of(arrays: Arrays, count: int) -> list[Found]:
     """The inverse of `found_arrays`."""
-    found = []
+    results = []
     for number in range(count):
         part = {name: arrays[f"{number}.{name}"] for name in ("record", "column", "row", "label_column", "label_row")}
         reached = None
@@ -231,7 +231,7 @@ def found_of(arrays: Arrays, count: int) -> list[Found]:
                 torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("placement", "candidates", "beliefs")
             )
             reached = Placed(placement, candidates, beliefs)
-        found.append(
+        results.append(
             Found(
                 Groups(part["record"], part["column"], part["row"]),
                 Groups(part["record"], part["label_column"], part["label_row"]),
@@ -240,4 +240,4 @@ def found_of(arrays: Arrays, count: int) -> list[Found]:
                 float(arrays[f"{number}.minutes"]),
             )
         )
-    return found
+    return results
