@@ -112,10 +112,10 @@ class Hijack(Attack[HijackSettings]):
         extra_evidence = (
             (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
         )
-        *_, found = self.calling(Fingerprint).placements(
+        *_, last = self.calling(Fingerprint).placements(
             blocks, evidence.shapes, evidence.around, dense=0, extra_evidence=extra_evidence
         )
-        return found
+        return last
 
 
 def informed(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
