@@ -11,12 +11,12 @@ from scatterproof.attacks.base import Copy, Snapshot
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.stream import StreamCell, hijack_name
 from scatterproof.judging.judge import Judge
-from scatterproof.judging.stream_cells import Found
+from scatterproof.judging.stream_cells import HijackResult
 
 
 def hijack_table(
     cells: Sequence[StreamCell],
-    results: Sequence[Found],
+    results: Sequence[HijackResult],
     judges: Mapping[float, Judge],
     about: dict[str, Any],
     retraining: dict[str, Any],

@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
     share: float
 
 
-class BlockEvidence:
+class PositionEvidence:
     """Each block's own evidence, to which a prediction's is added.
 
     flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may

@@ -38,7 +38,7 @@ SEEDS = 10  # columns surest by evidence that graph matching starts from
 
 
 @dataclass(frozen=True)
-class BlockEvidence:
+class LabelEvidence:
     """What each block held says of its column and row, log-likelihoods float32 [blocks, columns], [blocks, rows], less
     their mean; flat [blocks, height * width]; shapes int64 [blocks, 2]; shape_of, shape_at number the shapes of blocks
     and positions; leaks: the part of by_column and by_row that leaked places make up."""
@@ -53,7 +53,7 @@ class BlockEvidence:
     leaks: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
-    def of(cls, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> "BlockEvidence":
+    def of(cls, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> "LabelEvidence":
         """For blocks [held, height, width] of these shapes int64 [held, 2]."""
         grid = around.grid
         places = grid.shapes().to(shapes)
@@ -149,7 +149,7 @@ def _votes(traffic: Traffic, record: Ints, number: Ints, which: int, shape: tupl
     return votes
 
 
-def with_leaks(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
+def with_leaks(evidence: LabelEvidence, traffic: Traffic, groups: Groups) -> LabelEvidence:
     """The blocks' own evidence, and what leaked places say: of own blocks that are alone on a device whose place has
     leaked, and, where nothing is hidden, of the groups that other devices' messages were found in."""
     flows, record, block = traffic.flows, traffic.record, traffic.block
@@ -203,7 +203,7 @@ def labels_of(own: OwnGroups, by_column: Floats, by_row: Floats) -> Labels:
     return Labels(*labels)
 
 
-def label_by_blocks(evidence: BlockEvidence, own: OwnGroups, rounds: int) -> Iterator[Labels]:
+def label_by_blocks(evidence: LabelEvidence, own: OwnGroups, rounds: int) -> Iterator[Labels]:
     """By the groups' pooled evidence, then, where every block's groups are known, after each round of settling."""
     sums = [pooled(each, group)[1] for each, group in ((evidence.by_column, own.column), (evidence.by_row, own.row))]
     grid = evidence.around.grid
@@ -223,7 +223,7 @@ def label_by_blocks(evidence: BlockEvidence, own: OwnGroups, rounds: int) -> Ite
         before = labels
 
 
-def place(evidence: BlockEvidence, labels: Labels) -> Placed:
+def place(evidence: LabelEvidence, labels: Labels) -> Placed:
     """The placement: straight from the labels where they give every block a place of its own, else by assignment."""
     grid, blocks = evidence.around.grid, len(evidence.flat)
     column, row = torch.from_numpy(labels.column), torch.from_numpy(labels.row)
@@ -242,7 +242,7 @@ def place(evidence: BlockEvidence, labels: Labels) -> Placed:
     return Placed(best_assignment(candidates, evidence.shape_of, evidence.shape_at), at, best)
 
 
-def bound(evidence: BlockEvidence, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+def bound(evidence: LabelEvidence, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels as evidence of each block's column and row that outweighs its own; nothing where there is no label."""
     by_axis = []
     for scores, label in ((evidence.by_column, labels.column), (evidence.by_row, labels.row)):
@@ -254,7 +254,7 @@ def bound(evidence: BlockEvidence, labels: Labels) -> tuple[torch.Tensor, torch.
     return by_axis[0], by_axis[1]
 
 
-def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> Labels:
+def match_columns(evidence: LabelEvidence, own: OwnGroups, labels: Labels) -> Labels:
     """Columns labelled by graph matching instead: pairs of groups whose weights go together, pairs of columns whose
     inputs do. Starts from the columns that the evidence is surest of."""
     grid = evidence.around.grid
