@@ -37,7 +37,7 @@ def find_surroundings(
 ) -> Surroundings:
     """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
 
-    found: weights of other scattered layers as far as they have been put together; those not yet are left out.
+    weights: those of other scattered layers as far as they have been put together; those not yet are left out.
     Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
     """
     model = puzzle.model().to(device)
