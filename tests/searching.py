@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search had reached.
 
     placements int64 [snapshots, blocks]; rows: generation, evaluations, minutes and best_fitness of each; history: the
@@ -39,7 +39,7 @@ def searched(
     work: Path | None = None,
     start: Placement | None = None,
     scorer: PlacementEvaluator | None = None,
-) -> Found:
+) -> SearchResult:
     """The search with another budget."""
     attack = with_settings(attack, evaluations=budget)
     history: Rows = []
@@ -51,7 +51,7 @@ def searched(
 
     with mock.patch.object(attack, "_generation", noted):
         snapshots = attack.run(puzzle, Run(MACHINE, (seed,), work, start, scorer))
-    return Found(*snapshot_rows(snapshots), history)
+    return SearchResult(*snapshot_rows(snapshots), history)
 
 
 def snapshot_rows(snapshots: Sequence[Snapshot]) -> tuple[torch.Tensor, Rows]:

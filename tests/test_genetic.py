@@ -16,7 +16,7 @@ from scatterproof.attacks.search.random_search import RandomSearch
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle
-from searching import MACHINE, Found, searched, without_times
+from searching import MACHINE, SearchResult, searched, without_times
 
 POPULATION = 8
 CASES: dict[str, dict[str, Any]] = {"whole": {}, "edges": {"size": 60}, "share": {"share": 0.3}}
@@ -31,7 +31,7 @@ def attack(**keys: Any) -> Genetic:
     return Genetic(**({"population": POPULATION, "elite": 3 / POPULATION, "crossover": "order"} | keys))
 
 
-def check(result: Found, puzzle: Puzzle, budget: int) -> None:
+def check(result: SearchResult, puzzle: Puzzle, budget: int) -> None:
     """Every snapshot a placement of all blocks, each where its shape fits; history monotone, the budget exact."""
     shapes = puzzle.layout.shapes()
     for placement in result.placements:

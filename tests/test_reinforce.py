@@ -22,7 +22,7 @@ from scatterproof.config.study import StudyError, parse_study
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
-from searching import MACHINE, Found, checkpoint_of, searched, with_settings, without_times
+from searching import MACHINE, SearchResult, checkpoint_of, searched, with_settings, without_times
 from small import dataset, network, puzzle, vgg
 
 ATTACK = Reinforce(steps=16, walks=2, episode=6, minibatch=8, epochs=2, hidden=[8])
@@ -47,7 +47,7 @@ def env_on(search: Progress, episode: int = 10, restart: Any = "best") -> Exchan
     return ExchangeEnv(search, Frontier.at(filling, float(search.score(filling[None])[0])), episode, restart)
 
 
-def attacked(attack: Reinforce = ATTACK, work: Path | None = None, share: float = 1.0) -> Found:
+def attacked(attack: Reinforce = ATTACK, work: Path | None = None, share: float = 1.0) -> SearchResult:
     found, evaluator = made(share)
     return searched(attack, found, BUDGET, work=work, scorer=evaluator)
 

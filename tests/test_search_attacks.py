@@ -22,7 +22,7 @@ from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.blocks import Placement
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.puzzle import Answer, Puzzle, with_images
-from searching import MACHINE, Found, checkpoint_of, searched, without_times
+from searching import MACHINE, SearchResult, checkpoint_of, searched, without_times
 
 BUDGET = 60
 TINY: dict[str, dict[str, Any]] = {
@@ -55,13 +55,13 @@ def scorer(share: float = 1.0, size: int = 16) -> PlacementEvaluator:
     return scorer_of(held(share, size)[0], MACHINE)
 
 
-def run(kind: str, share: float = 1.0, seed: int = 0, budget: int = BUDGET, **keys: Any) -> Found:
+def run(kind: str, share: float = 1.0, seed: int = 0, budget: int = BUDGET, **keys: Any) -> SearchResult:
     own = {key: keys.pop(key) for key in ("work", "start") if key in keys}
     return searched(attack(kind, **keys), held(share)[0], budget, seed, scorer=scorer(share), **own)
 
 
 @cache
-def ran(kind: str, share: float, fitness: str) -> Found:
+def ran(kind: str, share: float, fitness: str) -> SearchResult:
     return run(kind, share, fitness=fitness)
 
 

@@ -22,7 +22,7 @@ from scatterproof.judging.judge import Judge
 from scatterproof.judging.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
 from scatterproof.report.sections.verdicts import grants, held
 from scatterproof.stream.hijack.attack import Hijack, evidence_of
-from scatterproof.stream.hijack.labelling import BlockEvidence, with_leaks
+from scatterproof.stream.hijack.labelling import LabelEvidence, with_leaks
 from scatterproof.stream.hijack.tap import Traffic, tap
 from scatterproof.stream.network.deployment import Deployment
 from scatterproof.stream.network.simulate import simulate
@@ -85,7 +85,7 @@ def test_a_hijack_that_knows_the_answer_fails_the_controls(monkeypatch: pytest.M
 
 
 def test_a_hijack_that_guesses_fails_the_positive_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    def guess(_: Hijack, traffic: Traffic, evidence: BlockEvidence) -> Placed:
+    def guess(_: Hijack, traffic: Traffic, evidence: LabelEvidence) -> Placed:
         places = torch.arange(len(evidence.flat))
         return Placed(places, places[:, None], torch.ones(len(places), 1))
 

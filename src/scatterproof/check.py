@@ -41,14 +41,14 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             f"dataset.pirate is {len(dataset.pirate)}, which leaves the victim no image of {missing}: "
             f"expected some of each of the {dataset.classes} classes, lower it"
         )
-    found = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
+    facts = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     _check_fineness(study, dataset)
     # Of each seed: a model, its checkpoint with momentum, and the puzzles.
     copies = 4 + sum(map(len, puzzle_parts(study).values()))
     needed = sum(
-        4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, found, strict=True)
+        4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, facts, strict=True)
     )
-    return {"victims": found, "disk_bytes": needed}
+    return {"victims": facts, "disk_bytes": needed}
 
 
 def _check_fineness(study: Study, dataset: Dataset) -> None:

@@ -48,12 +48,12 @@ def retraining_table(
     """
     about = victims.set_index(["victim", "victim_seed"])[["study", "layer", "block_size", "device"]]
     own = curves.join(about["device"], on=["victim", "victim_seed"]).assign(recipe=OWN, source="own", images=images)
-    found = pd.concat([own.drop(columns=["study", "layer", "block_size"]), *parts], ignore_index=True)
-    found = found.join(about[["study", "layer", "block_size"]], on=["victim", "victim_seed"])
+    table = pd.concat([own.drop(columns=["study", "layer", "block_size"]), *parts], ignore_index=True)
+    table = table.join(about[["study", "layer", "block_size"]], on=["victim", "victim_seed"])
     run = ["victim", "victim_seed", "source", "recipe", "images"]
-    found["device_minutes"] = found["minutes"] - found.groupby(run)["minutes"].shift(fill_value=0.0)
-    found["gpu_minutes"] = found["device_minutes"].where(found["device"].astype(str).str.startswith("cuda"))
-    return found.assign(keep=0.0)[COLUMNS["retraining"]]
+    table["device_minutes"] = table["minutes"] - table.groupby(run)["minutes"].shift(fill_value=0.0)
+    table["gpu_minutes"] = table["device_minutes"].where(table["device"].astype(str).str.startswith("cuda"))
+    return table.assign(keep=0.0)[COLUMNS["retraining"]]
 
 
 def breakeven_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, victims: pd.DataFrame) -> pd.DataFrame:
@@ -73,14 +73,14 @@ def breakeven_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, v
 
 def training_runs(retraining: pd.DataFrame) -> pd.DataFrame:
     """Every point of every training: HEAD, KIND, run, minutes, accuracy (the best so far)."""
-    found = retraining.assign(
+    runs = retraining.assign(
         what=retraining["source"],
         name=retraining["recipe"],
         threat="",
         params=[f"images={images}" for images in retraining["images"]],
         run=0,
     )
-    return _best_so_far(found, "epoch")
+    return _best_so_far(runs, "epoch")
 
 
 def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
@@ -88,19 +88,19 @@ def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
     withheld = [name for name in NEEDS if NEEDS[name].role == "withheld"]
     if trajectory is None or trajectory["attack"].isin(withheld).all():
         return pd.DataFrame(columns=[*HEAD, *KIND, "run", "step", "minutes", "accuracy"])
-    found = kinds(trajectory[~trajectory["attack"].isin(withheld)])
-    found["fitness"] = found["fitness"].fillna("")
-    steps = found.groupby([*HEAD, "attack", "threat", "seed", "device"]).cumcount()
-    found["evaluations"] = found["evaluations"].where(found["budget"].notna(), steps)
+    runs = kinds(trajectory[~trajectory["attack"].isin(withheld)])
+    runs["fitness"] = runs["fitness"].fillna("")
+    steps = runs.groupby([*HEAD, "attack", "threat", "seed", "device"]).cumcount()
+    runs["evaluations"] = runs["evaluations"].where(runs["budget"].notna(), steps)
     keys = ["fitness", "population", "images", "budget"]
     params = [
         " ".join(
             f"{key}={value}" for key, value in zip(keys, values, strict=True) if not pd.isna(value) and value != ""
         )
-        for values in found[keys].itertuples(index=False)
+        for values in runs[keys].itertuples(index=False)
     ]
-    found = found.assign(what="attack", name=found["attack"], params=params, run=found["seed"])
-    return _best_so_far(found, "evaluations")
+    runs = runs.assign(what="attack", name=runs["attack"], params=params, run=runs["seed"])
+    return _best_so_far(runs, "evaluations")
 
 
 def _best_so_far(points: pd.DataFrame, step: str) -> pd.DataFrame:

@@ -82,8 +82,8 @@ def crossing(attack: pd.DataFrame, training: pd.DataFrame, floor: float) -> Cros
 def _at(line: pd.DataFrame, times: Any, before: float) -> Any:
     """A step curve's mean at these times."""
     line = line.sort_values("minutes")
-    found = np.searchsorted(line["minutes"].to_numpy(dtype=np.float64), times, side="right")
-    return np.concatenate([[before], line["mean"].to_numpy(dtype=np.float64)])[found]
+    index = np.searchsorted(line["minutes"].to_numpy(dtype=np.float64), times, side="right")
+    return np.concatenate([[before], line["mean"].to_numpy(dtype=np.float64)])[index]
 
 
 def crossing_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, victims: pd.DataFrame) -> pd.DataFrame:
@@ -100,9 +100,9 @@ def crossing_table(retraining: pd.DataFrame, trajectory: pd.DataFrame | None, vi
         same = curves[(curves["victim"] == about["victim"]) & (curves["device"] == about["device"])]
         for against in SOURCES:
             trainings = candidates(same, against)
-            found = Crossing("")
+            point = Crossing("")
             if len(trainings):
-                found = crossing(attack, envelope(trainings), float(own["chance"].mean()) + WITHIN)
-            share = found.accuracy / float(own["accuracy"].mean())
-            rows.append({**about, "against": against, **found._asdict(), "level": share})
+                point = crossing(attack, envelope(trainings), float(own["chance"].mean()) + WITHIN)
+            share = point.accuracy / float(own["accuracy"].mean())
+            rows.append({**about, "against": against, **point._asdict(), "level": share})
     return pd.DataFrame(rows, columns=COLUMNS["crossing"])

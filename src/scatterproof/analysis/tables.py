@@ -33,11 +33,11 @@ def cell_table(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any],
 
 def search_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str, cuda: bool) -> pd.DataFrame:
     """The rows of one job's searches; device_minutes are those that the search had run when it reached the row."""
-    found = pd.DataFrame(rows).assign(**about, device=device)
-    found = found.rename(columns={"minutes": "device_minutes"})
-    found["gpu_minutes"] = found["device_minutes"] if cuda else None
-    found["population"] = found["population"].astype("Int64")
-    return found[COLUMNS["search"]]
+    table = pd.DataFrame(rows).assign(**about, device=device)
+    table = table.rename(columns={"minutes": "device_minutes"})
+    table["gpu_minutes"] = table["device_minutes"] if cuda else None
+    table["population"] = table["population"].astype("Int64")
+    return table[COLUMNS["search"]]
 
 
 def attack_table(
@@ -52,34 +52,34 @@ def attack_table(
     rows: each with `used`, what of its images the attack makes use of; retraining: the victim's training.json; what was
     trained on another device is no peer, and the ratio stays empty.
     """
-    found = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
-    found = found.assign(threat=threat.name, keep=threat.share, images=threat.images)
-    found = found.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
-    used = found.pop("used")
+    table = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
+    table = table.assign(threat=threat.name, keep=threat.share, images=threat.images)
+    table = table.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
+    used = table.pop("used")
     for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
-        found[column] = threat.images * (used == read)
-    found["device_minutes"] = found.pop("minutes")
-    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
+        table[column] = threat.images * (used == read)
+    table["device_minutes"] = table.pop("minutes")
+    table["gpu_minutes"] = table["device_minutes"] if device.startswith("cuda") else None
     trained = retraining["device_minutes"] if retraining["device"] == device else 0
-    found["cost_over_retraining"] = found["device_minutes"] / trained if trained else None
-    found["withheld_accuracy"] = None
-    return found[COLUMNS["attacks"]]
+    table["cost_over_retraining"] = table["device_minutes"] / trained if trained else None
+    table["withheld_accuracy"] = None
+    return table[COLUMNS["attacks"]]
 
 
 def stream_table(rows: Sequence[dict[str, Any]], about: dict[str, Any], device: str) -> pd.DataFrame:
     """The rows of one victim's tapped services; about: study, victim_seed, layer, block_size and victim."""
-    found = pd.DataFrame(rows).assign(**about, device=device)
-    found["device_minutes"] = found.pop("minutes")
-    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
-    return found[COLUMNS["stream"]]
+    table = pd.DataFrame(rows).assign(**about, device=device)
+    table["device_minutes"] = table.pop("minutes")
+    table["gpu_minutes"] = table["device_minutes"] if device.startswith("cuda") else None
+    return table[COLUMNS["stream"]]
 
 
 def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> pd.DataFrame:
     """`tables/fineness.csv`: a row for each victim and block size, with the minutes of the attack."""
-    found = pd.DataFrame(rows).assign(study=study, device=device)
-    found = found.rename(columns={"minutes": "device_minutes"})
-    found["gpu_minutes"] = found["device_minutes"] if device.startswith("cuda") else None
-    return found[COLUMNS["fineness"]]
+    table = pd.DataFrame(rows).assign(study=study, device=device)
+    table = table.rename(columns={"minutes": "device_minutes"})
+    table["gpu_minutes"] = table["device_minutes"] if device.startswith("cuda") else None
+    return table[COLUMNS["fineness"]]
 
 
 def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:
@@ -92,20 +92,20 @@ def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) 
     parts = [] if search is None else [search]
     if attacks is not None:
         parts.append(attacks[(attacks["role"] != "ceiling") & (attacks["attack"] != NOTHING)])
-    found = [part.rename(columns={"device_minutes": "minutes"}).reindex(columns=columns) for part in parts]
-    if not found:
+    tables = [part.rename(columns={"device_minutes": "minutes"}).reindex(columns=columns) for part in parts]
+    if not tables:
         return pd.DataFrame(columns=columns)
-    return pd.concat([part.astype({"population": "Int64", "budget": "Int64"}) for part in found], ignore_index=True)
+    return pd.concat([part.astype({"population": "Int64", "budget": "Int64"}) for part in tables], ignore_index=True)
 
 
 def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence[str]) -> pd.DataFrame:
     """tables/victim.csv from the metrics files of these victims."""
     rows = []
     for (name, seed), path in zip(names, metrics, strict=True):
-        found = json.loads(Path(path).read_text())
-        del found["grids"]
-        head = {key: found.pop(key) for key in ("layer", "block_size")}
-        rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **found})
+        row = json.loads(Path(path).read_text())
+        del row["grids"]
+        head = {key: row.pop(key) for key in ("layer", "block_size")}
+        rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **row})
     return pd.DataFrame(rows)[COLUMNS["victim"]]
 
 

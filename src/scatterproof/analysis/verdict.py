@@ -50,13 +50,13 @@ def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
     last = rows[rows["last"].astype(bool) & rows["role"].isin(roles)]
     order = list(dict.fromkeys(last["attack"]))
     accuracy = last.pivot_table(index="victim_seed", columns="attack", values="accuracy", aggfunc="mean")[order]
-    found = []
+    best = []
     for seed in accuracy.index:
         others = accuracy.drop(index=seed) if len(accuracy) > 1 else accuracy
         name = others.mean().idxmax()
         mine = last[(last["attack"] == name) & (last["victim_seed"] == seed)]
-        found.append(pd.concat([mine.iloc[0].drop(AVERAGED), mine[AVERAGED].astype(float).mean()]))
-    return pd.DataFrame(found)
+        best.append(pd.concat([mine.iloc[0].drop(AVERAGED), mine[AVERAGED].astype(float).mean()]))
+    return pd.DataFrame(best)
 
 
 def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
@@ -78,9 +78,9 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
         granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
-        found = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
-        if set(found["victim_seed"]) == seeds:
-            parts.append(found.assign(threat=str(threat), defence=str(defence), params=str(params)))
+        others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
+        if set(others["victim_seed"]) == seeds:
+            parts.append(others.assign(threat=str(threat), defence=str(defence), params=str(params)))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -60,9 +60,9 @@ def matched(flat: torch.Tensor, base: torch.Tensor, shapes: torch.Tensor, places
     directions = F.normalize(base, dim=1)
     positions, scores = [], []
     for part in torch.arange(len(flat), device=flat.device).split(CHUNK):
-        found = F.normalize(flat[part], dim=1) @ directions.T
-        found.masked_fill_(shape_of[part][:, None] != shape_at, -2.0)
-        best, place = found.topk(count, dim=1)
+        cosines = F.normalize(flat[part], dim=1) @ directions.T
+        cosines.masked_fill_(shape_of[part][:, None] != shape_at, -2.0)
+        best, place = cosines.topk(count, dim=1)
         positions.append(place)
         scores.append(best)
     candidates = Candidates(torch.cat(positions), torch.cat(scores))

@@ -22,10 +22,10 @@ def best_swaps(scorer: PlacementEvaluator, placement: torch.Tensor, count: int) 
         values.append(value)
         moves.append(torch.stack([rows[0] + at // len(positions), at % len(positions)], 1))
     value, order = torch.cat(values).sort(stable=True)
-    found = torch.cat(moves)[order[value.isfinite()]][:count]
-    if len(found) == 0:
+    swaps = torch.cat(moves)[order[value.isfinite()]][:count]
+    if len(swaps) == 0:
         raise ValueError("no block has another position of its own shape")
-    return found
+    return swaps
 
 
 def best_cycles(scorer: PlacementEvaluator, placement: torch.Tensor, count: int) -> torch.Tensor:

@@ -93,11 +93,11 @@ class Refine(Attack[RefineSettings]):
         device = run.machine.device
         around = find_surroundings(puzzle, name, device)
         blocks, shapes = puzzle.blocks.to(device), puzzle.shapes.to(device)
-        found = []
+        options = []
         for prior_weight in prior_weights:
             steps = self.calling(Fingerprint).placements(blocks, shapes, around, prior_weight)
-            found.append((float(image_losses(held, next(steps).placement).mean()), steps))
-        *_, last = min(found, key=lambda one: one[0])[1]
+            options.append((float(image_losses(held, next(steps).placement).mean()), steps))
+        *_, last = min(options, key=lambda one: one[0])[1]
         return last
 
     def _refined(
@@ -155,12 +155,12 @@ def _fewer(puzzle: Puzzle) -> Puzzle:
 def _disjoint(moves: list[list[int]]) -> list[list[int]]:
     """Of these moves, in their order, those that concern no position of one before."""
     taken: set[int] = set()
-    found = []
+    disjoint = []
     for move in moves:
         if taken.isdisjoint(move):
             taken.update(move)
-            found.append(move)
-    return found
+            disjoint.append(move)
+    return disjoint
 
 
 def _placed(placement: torch.Tensor, start: Placed, evaluations: int) -> Placed:

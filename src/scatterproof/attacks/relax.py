@@ -91,8 +91,8 @@ class Relax(Attack[RelaxSettings]):
         """The start's beliefs as logits [blocks, positions]."""
         if self.settings.start == "nothing":
             return torch.zeros(len(start.placement), positions)
-        found = torch.full((len(start.placement), positions), UNLIKELY)
-        return found.scatter_(1, start.candidates, start.beliefs.clamp(min=UNLIKELY)).log()
+        belief = torch.full((len(start.placement), positions), UNLIKELY)
+        return belief.scatter_(1, start.candidates, start.beliefs.clamp(min=UNLIKELY)).log()
 
     def _gumbel(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Gumbel noise [samples, blocks, positions], drawn on the CPU: the same on every device."""

@@ -14,7 +14,7 @@ from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.running.files import atomic
 
-Found = Mapping[str, Sequence[Snapshot]]  # by attack, or by threat and attack: `THREAT/ATTACK`
+SnapshotsByName = Mapping[str, Sequence[Snapshot]]  # by attack, or by threat and attack: `THREAT/ATTACK`
 
 
 class StoreError(UserError):
@@ -24,11 +24,11 @@ class StoreError(UserError):
 PLACED = ("evaluations", "fitness", "generation")
 
 
-def save_found(path: Path, found: Found) -> None:
+def save_found(path: Path, by_name: SnapshotsByName) -> None:
     """Write atomically what each attack, by name, had reached when."""
     tensors: dict[str, torch.Tensor] = {}
     about: dict[str, list[dict[str, Any]]] = {}
-    for name, snapshots in found.items():
+    for name, snapshots in by_name.items():
         about[name] = []
         for step, snapshot in enumerate(snapshots):
             parts, facts = _parts(snapshot.reached)
@@ -76,7 +76,7 @@ def _reached(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Reached
     return Placed(placement.long(), candidates.long(), beliefs, **progress)
 
 
-def under(found: Found, threat: str) -> dict[str, Sequence[Snapshot]]:
+def under(by_name: SnapshotsByName, threat: str) -> dict[str, Sequence[Snapshot]]:
     """Of what is named `THREAT/ATTACK` that of one threat, by attack."""
     prefix = f"{threat}/"
-    return {name.removeprefix(prefix): steps for name, steps in found.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): steps for name, steps in by_name.items() if name.startswith(prefix)}

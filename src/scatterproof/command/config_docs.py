@@ -116,12 +116,12 @@ def _join(path: str, key: str) -> str:
 
 def _nested(field: Schema) -> list[str]:
     """Names of the models within a field: itself, items of a list, values of a mapping, one of several."""
-    found = [field["$ref"].rpartition("/")[2]] if "$ref" in field else []
+    names = [field["$ref"].rpartition("/")[2]] if "$ref" in field else []
     inner = [field.get("items"), field.get("additionalProperties"), *field.get("patternProperties", {}).values()]
     for part in [*inner, *field.get("anyOf", []), *field.get("oneOf", []), *field.get("allOf", [])]:
         if isinstance(part, dict):
-            found += [name for name in _nested(part) if name not in found]
-    return found
+            names += [name for name in _nested(part) if name not in names]
+    return names
 
 
 def _type(field: Schema, path: str, many: bool = False) -> str:

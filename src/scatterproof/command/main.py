@@ -85,18 +85,18 @@ def _cost(asked: argparse.Namespace) -> int:
     folder, assumed, notes = _study(asked)
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder: nothing of this study has run here")
-    found = account(folder, asked.journal, assumed)
+    spent = account(folder, asked.journal, assumed)
     retraining = _retraining(folder / "tables" / "victim.csv")
-    summary = cost_summary(found.costs, retraining)
+    summary = cost_summary(spent.costs, retraining)
     rows = (
         summary
         if asked.by == "stage"
         else [
-            *({asked.by: name} | sums for name, sums in group_sums(found.costs, asked.by, retraining)),
+            *({asked.by: name} | sums for name, sums in group_sums(spent.costs, asked.by, retraining)),
             {asked.by: "total"} | {key: value for key, value in summary[-1].items() if key != "stage"},
         ]
     )
-    for note in notes + found.notes:
+    for note in notes + spent.notes:
         print(note, file=sys.stderr if asked.csv else sys.stdout)
     if asked.csv:
         writer = csv.DictWriter(sys.stdout, [asked.by, *COLUMNS["cost_summary"][1:]], lineterminator="\n")
@@ -104,8 +104,8 @@ def _cost(asked: argparse.Namespace) -> int:
         writer.writerows(rows)
         return 0
     shown = _marked(rows, folder / "tables" / "controls.csv") if asked.by == "attack" else rows
-    print(f"{folder}: {len(found.costs)} attempts\n\n{_table(shown, asked.by)}\n")
-    print("\n".join(sentences(found.costs, summary[-1], waste_table(found.costs), assumed)))
+    print(f"{folder}: {len(spent.costs)} attempts\n\n{_table(shown, asked.by)}\n")
+    print("\n".join(sentences(spent.costs, summary[-1], waste_table(spent.costs), assumed)))
     left = forecast_of(asked.journal.parent, folder.name) if asked.journal.exists() else None
     if left is not None:
         print(left_words(left))

@@ -138,21 +138,21 @@ def attacks_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dic
 
     Raises: ValueError where no threat of its grid grants what an attack needs.
     """
-    found: dict[str, tuple[ThreatModel, list[str]]] = {}
+    by_threat: dict[str, tuple[ThreatModel, list[str]]] = {}
     for grid in config.grids:
         threats = grid_threats(grid, scatter)
         for attack in grid.attacks:
             if all(NEEDS[attack].missing(threat) for threat in threats):
                 raise ValueError(f"attacks.grids: {attack} needs {NEEDS[attack].missing(threats[-1])}")
         for threat in threats:
-            names = found.setdefault(threat.name, (threat, []))[1]
+            names = by_threat.setdefault(threat.name, (threat, []))[1]
             wanted = [name for name in (*grid.attacks, *ALWAYS) if not NEEDS[name].missing(threat)]
             names += [name for name in dict.fromkeys(wanted) if name not in names]
-    return found
+    return by_threat
 
 
 def attack_jobs(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[dict[str, list[str]]]:
     """The jobs for one seed of one victim: for each the attacks on each of its threats, by the threat's name."""
-    found = [(name, attacks) for name, (_, attacks) in attacks_on(config, scatter).items()]
+    pairs = [(name, attacks) for name, (_, attacks) in attacks_on(config, scatter).items()]
     size = config.threats_per_job
-    return [dict(found[first : first + size]) for first in range(0, len(found), size)]
+    return [dict(pairs[first : first + size]) for first in range(0, len(pairs), size)]

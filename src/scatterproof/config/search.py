@@ -151,12 +151,12 @@ def search_jobs(config: SearchConfig, scatter: Literal["layer", "dense"]) -> dic
 
 def threats(config: SearchConfig, scatter: Literal["layer", "dense"]) -> dict[str, ThreatModel]:
     """What the pirate is granted, by name: a threat for each share kept, with all images that a run on it asks for."""
-    found = {}
+    by_name = {}
     for keep in sorted({run.keep for run in search_runs(config)}):
         images = max(run.images for run in search_runs(config) if run.keep == keep)
         threat = ThreatModel(share=keep, scatter=scatter, images=images, knows="labels")
-        found[threat.name] = threat
-    return found
+        by_name[threat.name] = threat
+    return by_name
 
 
 def plateau_threat(config: PlateauConfig, scatter: Literal["layer", "dense"]) -> ThreatModel:

@@ -181,17 +181,17 @@ def hijack_name(cell: StreamCell) -> str:
 
 def held_services(config: StreamConfig, victim: str) -> list[StreamCell]:
     """Of each hijack and service in which blocks are held, the cell of most blocks and requests: for controls."""
-    found: dict[tuple[str, str], StreamCell] = {}
+    by_service: dict[tuple[str, str], StreamCell] = {}
     for cell in stream_cells(config, victim):
-        known = found.get((cell.hijack, cell.service))
+        known = by_service.get((cell.hijack, cell.service))
         if cell.held and (known is None or (cell.held, cell.requests) > (known.held, known.requests)):
-            found[cell.hijack, cell.service] = cell
-    return [replace(cell, labelled=0, layout=0) for cell in found.values()]
+            by_service[cell.hijack, cell.service] = cell
+    return [replace(cell, labelled=0, layout=0) for cell in by_service.values()]
 
 
 def stream_cells(config: StreamConfig, victim: str) -> list[StreamCell]:
     """Every cell of one victim, each once, in the grids' order."""
-    found: dict[tuple[object, ...], StreamCell] = {}
+    by_key: dict[tuple[object, ...], StreamCell] = {}
     for grid in config.grids:
         if grid.victims and victim not in grid.victims:
             continue
@@ -202,8 +202,8 @@ def stream_cells(config: StreamConfig, victim: str) -> list[StreamCell]:
         for values in axes:
             cell = StreamCell(*values)
             key = (*values[:2], cell.obfuscation.model_dump_json(), *values[3:])
-            found.setdefault(key, cell)
-    return list(found.values())
+            by_key.setdefault(key, cell)
+    return list(by_key.values())
 
 
 def stream_threats(config: StreamConfig) -> dict[float, ThreatModel]:

@@ -33,7 +33,7 @@ def knows_of(name: str) -> str:
 
 def granted_knowledge(name: str) -> str:
     """The same with `-base` where a public base model is at hand, as the column `knows` of the tables has it."""
-    found = re.search(r"-((none|labels|logits)(-base)?)(\+|$)", name)
-    if found is None:
+    match = re.search(r"-((none|labels|logits)(-base)?)(\+|$)", name)
+    if match is None:
         raise ValueError(f"no threat's name: {name}")
-    return found[1]
+    return match[1]

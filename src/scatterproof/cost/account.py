@@ -52,16 +52,16 @@ def _accounted(tasks: Sequence[Row], path: Path, keep: bool, settle_s: float, no
     strangers = sum(row["name"] not in names for row in kept)
     if strangers:
         notes.append(f"{path}: {strangers} attempts are of jobs that the journal does not know, and are left out")
-    found = kept
+    attempts = kept
     if on_slurm:
         try:
-            found = merge(kept, _ask(on_slurm, names, settle_s))
+            attempts = merge(kept, _ask(on_slurm, names, settle_s))
         except SacctError as error:
             from_before = f"{len(kept)} attempts are known from before" if kept else "the jobs' own clocks stand in"
             notes.append(f"{error}; {from_before}")
-    if keep and found != kept:
-        write_kept(path, found)
-    return found
+    if keep and attempts != kept:
+        write_kept(path, attempts)
+    return attempts
 
 
 def _ask(tasks: Sequence[Row], names: set[str], settle_s: float) -> list[Row]:

@@ -49,17 +49,17 @@ def read_tasks(journal: Path, results: Path | None = None) -> list[Row]:
     except (JournalError, sqlite3.Error, OSError) as error:
         text = str(error)
         raise AllocationsError(text if str(journal) in text else f"{journal}: cannot be read: {text}") from None
-    found: dict[Any, list[Row]] = defaultdict(list)
+    groups: dict[Any, list[Row]] = defaultdict(list)
     above, study = results.absolute().parts[-2:] if results else ("", "")
     for cell in cells:
         outputs = _outputs(journal, cell)
         if results is None or any(path.rpartition(f"/{above}/")[2].startswith(f"{study}/") for path in outputs):
-            found[(cell["name"], cell["task"], "" if cell["cluster"] == "slurm" else cell["id"])].append(cell)
+            groups[(cell["name"], cell["task"], "" if cell["cluster"] == "slurm" else cell["id"])].append(cell)
     requests: dict[str, Row] = {}
     for cell in cells:
         if cell["name"] not in requests:
             requests[cell["name"]] = _request(journal, cell)
-    return [_task(group, requests[group[0]["name"]]) for group in found.values()]
+    return [_task(group, requests[group[0]["name"]]) for group in groups.values()]
 
 
 def _read(journal: Path) -> list[Row]:
@@ -87,12 +87,12 @@ def _query(journal: Path, read_only: bool) -> list[Row]:
 
 def _outputs(journal: Path, cell: Row) -> list[str]:
     try:
-        found = json.loads(cell["outputs"])
+        outputs = json.loads(cell["outputs"])
     except (ValueError, TypeError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
+        outputs = None
+    if not isinstance(outputs, list) or not all(isinstance(path, str) for path in outputs):
         raise AllocationsError(f"{journal}: cells, row {cell['id']}: outputs are no list of paths; it is left as it is")
-    return found
+    return outputs
 
 
 def _request(journal: Path, cell: Row) -> Row:
@@ -138,18 +138,18 @@ def allocations(tasks: Iterable[Row], accounted: Iterable[Row]) -> list[Row]:
     said: dict[tuple[str, str], dict[float, Row]] = defaultdict(dict)
     for row in sorted(accounted, key=lambda row: is_live(row["state"], row["end"]), reverse=True):
         said[row["job_id"], row["name"]][began(row)] = row  # what has ended stands for what was still live
-    found = []
+    rows = []
     for task in tasks:
         attempts = sorted(said.get((task["job_id"], task["name"]), {}).values(), key=began)
         if task["cluster"] != "slurm" or not attempts:
-            found.append(_unaccounted(task))
+            rows.append(_unaccounted(task))
             continue
-        found += [_accounted(task, row) for row in attempts]
+        rows += [_accounted(task, row) for row in attempts]
         if is_live(attempts[-1]["state"], attempts[-1]["end"]) and task["ended"] and not is_live(task["state"]):
-            found[-1] |= _ended(found[-1], task)
+            rows[-1] |= _ended(rows[-1], task)
         if task["state"] == "BUDGET" and attempts[-1]["state"] == "FAILED":
-            found[-1]["state"] = "BUDGET"  # it ended itself, to be submitted again: SLURM knows but its exit status
-    return found
+            rows[-1]["state"] = "BUDGET"  # it ended itself, to be submitted again: SLURM knows but its exit status
+    return rows
 
 
 def _shared(task: Row) -> Row:

@@ -60,21 +60,21 @@ def forecast_of(folder: Path, study: str | None = None) -> dict[str, Forecast] |
 def _read(path: Path) -> tuple[float, str | None, list[Left]]:
     """When it was written, of which study, and the cells that were left then."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         left = [
             Left(one["rule"], one["minutes"], one["gpus"], one["cpus"])
-            for one in found["left"]
+            for one in content["left"]
             for _ in range(one["cells"])
         ]
-        return float(found["time"]), found["study"], left
+        return float(content["time"]), content["study"], left
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ForecastError(f"{path}: not a list of what is left: {type(error).__name__}: {error}") from None
 
 
-def left_words(found: dict[str, Forecast]) -> str:
+def left_words(forecasts: dict[str, Forecast]) -> str:
     """One line: GPU-hours where any are asked for, else CPU-hours."""
-    device = "gpus" if found["gpus"].most > 0 else "cpus"
-    one, unit = found[device], f"{device[:3].upper()}-hours"
+    device = "gpus" if forecasts["gpus"].most > 0 else "cpus"
+    one, unit = forecasts[device], f"{device[:3].upper()}-hours"
     if one.most == 0:
         return "Nothing is left of what the last controller had to run on the cluster."
     low, high, most = (f"{value / 60:.2f}" if value < inf else "?" for value in (one.low, one.high, one.most))

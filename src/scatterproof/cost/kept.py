@@ -54,13 +54,13 @@ def merge(kept: Iterable[Row], fresh: Iterable[Row]) -> list[Row]:
     """
     fresh = list(fresh)
     answered = {(row["job_id"], row["name"]) for row in fresh}
-    found = {
+    by_key = {
         _key(row): row
         for row in kept
         if not (is_live(row["state"], row["end"]) and (row["job_id"], row["name"]) in answered)
     }
-    found |= {_key(row): row for row in fresh}
-    return sorted(found.values(), key=lambda row: (row["name"], row["job_id"], began(row)))
+    by_key |= {_key(row): row for row in fresh}
+    return sorted(by_key.values(), key=lambda row: (row["name"], row["job_id"], began(row)))
 
 
 def began(row: Row) -> float:

@@ -81,14 +81,14 @@ def _number(text: str) -> float | None:
 
 def _megabytes(text: str) -> float | None:
     """MiB of `4000M`, `16G`, `1.50T`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])", text)
-    return float(found[1]) * 1024.0 ** ("KMGT".index(found[2]) - 1) if found else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])", text)
+    return float(match[1]) * 1024.0 ** ("KMGT".index(match[2]) - 1) if match else None
 
 
 def _seconds(text: str) -> float | None:
     """Seconds of `1-02:03:04`, `02:03:04`, `03:04.567`."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", text)
+    if not match:
         return None
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + seconds

@@ -81,8 +81,8 @@ def overhead_minutes(row: Row) -> float | None:
 
 def _sums(parts: Sequence[tuple[Row, float]], retraining: float) -> Row:
     def total(value: Callable[[Row], float | None]) -> float | None:
-        found = [(value(row), share) for row, share in parts]
-        return _known(None if one is None else one * share for one, share in found)
+        pairs = [(value(row), share) for row, share in parts]
+        return _known(None if one is None else one * share for one, share in pairs)
 
     def whole(column: str) -> float | None:
         values = [None if row.get(column) is None else row[column] * share for row, share in parts]

@@ -58,8 +58,8 @@ class Engine:
             flat = features[0].reshape(-1, features[0].shape[-1])
             self.products = Products(grid, blocks, flat, copies, dtype, memory - self._moves_bytes)
             self.bias = F.pad(bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, 1, grid.height)
-            found = next_layer(self._fast_tail)
-            self.next = None if found is None else NextSums(found, grid, self._shape, dtype)
+            following = next_layer(self._fast_tail)
+            self.next = None if following is None else NextSums(following, grid, self._shape, dtype)
 
     @contextmanager
     def matmuls(self) -> Iterator[None]:
@@ -73,10 +73,10 @@ class Engine:
 
     def output(self, block_at: torch.Tensor) -> torch.Tensor:
         """The scattered layer's output [placements, rows, images, height]."""
-        found = self.products.outputs(block_at)
+        output = self.products.outputs(block_at)
         if self.correction == "scale":
-            found = found * self.factors(block_at != UNPLACED).to(found.dtype)[..., None, None]
-        return found + self.bias.to(self._fast_dtype)
+            output = output * self.factors(block_at != UNPLACED).to(output.dtype)[..., None, None]
+        return output + self.bias.to(self._fast_dtype)
 
     def factors(self, occupied: torch.Tensor) -> torch.Tensor:
         """What multiplies each row's sums [placements, rows], 1 for an empty row.
@@ -98,8 +98,8 @@ class Engine:
         """Logits [placements, images, classes], a batch at a time."""
         for part in block_at.split(self.placements_at_once):
             with self.matmuls(), torch.no_grad():
-                found = self._through(self._fast_tail, self.output(part))
-            yield found
+                logits = self._through(self._fast_tail, self.output(part))
+            yield logits
 
     def score(self, block_at: torch.Tensor) -> Scores:
         """Scores of each placement."""
@@ -161,8 +161,8 @@ class Engine:
             (value.to(dtype) if value.is_floating_point() else value).repeat(count, *[1] * (value.ndim - 1))
             for value in self._around
         ]
-        found: torch.Tensor = tail(rows.to(dtype), *around)
-        return found.view(count, -1, found.shape[-1])
+        logits: torch.Tensor = tail(rows.to(dtype), *around)
+        return logits.view(count, -1, logits.shape[-1])
 
 
 def _frozen(tail: nn.Module) -> nn.Module:

@@ -146,14 +146,14 @@ class PlacementEvaluator:
         """
         if self.engine is None:
             raise ValueError("first-order changes need one scattered layer in a network that torch.fx can trace")
-        found = self.engine.move_changes(invert(placement.to(self.device), self.layout.positions))
+        changes = self.engine.move_changes(invert(placement.to(self.device), self.layout.positions))
         shapes = self.layout.shape_classes().to(self.device)
-        return found.masked_fill_(shapes[:, None] != shapes, torch.inf)
+        return changes.masked_fill_(shapes[:, None] != shapes, torch.inf)
 
     def swap_changes(self, placement: torch.Tensor) -> torch.Tensor:
         """The same by the exchange of each two positions. Raises: as `move_changes`."""
-        found = self.move_changes(placement)
-        return found.add_(found.T.clone())
+        changes = self.move_changes(placement)
+        return changes.add_(changes.T.clone())
 
     def trainable(self, block_at: torch.Tensor) -> Trainable:
         """The one scattered layer with block `block_at[p]` at position p, to be trained on, and what lies around it.
@@ -201,14 +201,14 @@ class PlacementEvaluator:
         A correction is what stands in for missing blocks: `none`; `scale` divides each output's sum by the share of
         its inputs held; `mean` adds to the bias what the missing blocks would add on average, by that share.
         """
-        found: dict[str, list[Scores]] = {kind: [] for kind in corrections}
+        by_kind: dict[str, list[Scores]] = {kind: [] for kind in corrections}
         for block_at in invert(placements.to(self.device), self.layout.positions):
             weights = self._weights(block_at)
             corrected = [self._correct(weights, block_at, kind) for kind in corrections]
             parts = [list(self._forward(part, weights, corrected)) for part in self._chunks()]
             for kind, logits in zip(corrections, zip(*parts, strict=True), strict=True):
-                found[kind].append(self.targets.score(torch.cat(logits)[None]))
-        return {kind: Scores.joined(scores) for kind, scores in found.items()}
+                by_kind[kind].append(self.targets.score(torch.cat(logits)[None]))
+        return {kind: Scores.joined(scores) for kind, scores in by_kind.items()}
 
     def logits(self, placement: torch.Tensor, correction: str = "none") -> torch.Tensor:
         """Logits [n, classes] of one placement [blocks]."""

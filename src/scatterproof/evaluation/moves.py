@@ -25,13 +25,13 @@ REST_BYTES = 16 * 2**20  # what the C library's heap keeps and hands out again
 class NextSums:
     """The layer after the scattered one, its weight cut by the rows of blocks that it reads."""
 
-    def __init__(self, found: NextLayer, grid: BlockGrid, shape: torch.Size, dtype: torch.dtype) -> None:
+    def __init__(self, following: NextLayer, grid: BlockGrid, shape: torch.Size, dtype: torch.dtype) -> None:
         """shape: of one image's input to the layer, but for its last dimension."""
-        self.activation = found.activation
-        self._rest, self._shape, self.dtype = found.rest, shape, dtype
-        weight = F.pad(found.linear.weight, (0, grid.rows * grid.height - grid.outputs))
+        self.activation = following.activation
+        self._rest, self._shape, self.dtype = following.rest, shape, dtype
+        weight = F.pad(following.linear.weight, (0, grid.rows * grid.height - grid.outputs))
         self._by_row = weight.T.reshape(grid.rows, grid.height, -1).to(dtype).contiguous()
-        self._bias = found.linear.bias
+        self._bias = following.linear.bias
         self._buffer: torch.Tensor | None = None
 
     @property
@@ -42,8 +42,8 @@ class NextSums:
     def sums(self, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's output [images, outputs] for hidden [rows, images, height]."""
         flat = hidden.transpose(0, 1).flatten(1).to(self.dtype)
-        found = (flat @ self._by_row.flatten(0, 1)).float()
-        return found if self._bias is None else found + self._bias
+        sums = (flat @ self._by_row.flatten(0, 1)).float()
+        return sums if self._bias is None else sums + self._bias
 
     def change(self, rows: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         """The output's change [moves, images, outputs] for a change [moves, m, images, height] of the rows [moves, m].
@@ -53,17 +53,17 @@ class NextSums:
         moves, m = rows.shape
         order = rows.flatten().argsort(stable=True)
         change = change.flatten(0, 1).to(self.dtype)[order]  # [moves * m, images, height], by rows
-        added, found, more = self._workspace(moves, m, change.shape[1])
+        added, total, more = self._workspace(moves, m, change.shape[1])
         start = 0
         for row, count in zip(*(each.tolist() for each in rows.unique(return_counts=True)), strict=True):
             part = slice(start, start + count)
             torch.mm(change[part].flatten(0, 1), self._by_row[row], out=added[part].flatten(0, 1))
             start += count
         place = order.argsort().view(moves, m)
-        torch.index_select(added, 0, place[:, 0], out=found)
+        torch.index_select(added, 0, place[:, 0], out=total)
         for i in range(1, m):
-            found += torch.index_select(added, 0, place[:, i], out=more)
-        return found
+            total += torch.index_select(added, 0, place[:, i], out=more)
+        return total
 
     def _workspace(self, moves: int, m: int, images: int) -> Sequence[torch.Tensor]:
         sizes = [moves * m, moves, moves]
@@ -75,8 +75,8 @@ class NextSums:
     def logits(self, sums: torch.Tensor) -> torch.Tensor:
         """Logits [moves, images, classes] of sums [moves, images, outputs]."""
         at_once = max(1, REST_BYTES // (sums[0].numel() * sums.element_size()))
-        found = [self._rest(part.reshape(-1, *self._shape, sums.shape[-1])) for part in sums.split(at_once)]
-        return torch.cat(found).view(len(sums), -1, found[0].shape[-1])
+        logits = [self._rest(part.reshape(-1, *self._shape, sums.shape[-1])) for part in sums.split(at_once)]
+        return torch.cat(logits).view(len(sums), -1, logits[0].shape[-1])
 
 
 def moved(block_at: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
@@ -139,8 +139,8 @@ class CurrentPlacement:
         for part in moves.split(self._engine.moves_at_once(moves.shape[1])):
             with self._engine.matmuls(), torch.no_grad():
                 rows, _, _, change = self._change(part)
-                found = self._next.logits(self._next.change(rows, change).add_(sums))
-            yield found
+                logits = self._next.logits(self._next.change(rows, change).add_(sums))
+            yield logits
 
     def _change(self, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rows touched [moves, m]; which of them are named for the first time; and there the change of the layer's

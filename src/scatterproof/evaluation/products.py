@@ -99,17 +99,17 @@ class Products:
         place, is zero.
         """
         rows, columns = self.grid.rows, self.grid.columns
-        found = of_output.new_empty(self.held + 1, rows, columns)
+        gradient = of_output.new_empty(self.held + 1, rows, columns)
         of_output = of_output.to(self._folded.dtype)
         for phase in range(len(self._folded)):
             at = (self._phase == phase).nonzero().flatten()
             slots = self._slices[at].transpose(1, 2)[None] @ of_output[:, None]  # [rows, columns here, spans, height]
-            found[:, :, at] = (
+            gradient[:, :, at] = (
                 (self._folded[phase].flatten(1) @ slots.flatten(0, 1).flatten(1).T)
                 .view(-1, rows, len(at))
-                .to(found.dtype)
+                .to(gradient.dtype)
             )
-        return found.flatten(1)
+        return gradient.flatten(1)
 
     def bytes_per_placement(self) -> int:
         """Largest temporary that `outputs` makes for one placement, in bytes."""

@@ -69,14 +69,14 @@ def features(split: SplitModel, parts: Iterable[torch.Tensor]) -> tuple[torch.Te
 
     None where something else than one row per image passes around the layer (a batch size, say): that can't be kept.
     """
-    found = []
+    by_part = []
     with torch.inference_mode():
         for part in parts:
             values = split.head(part)
             if not all(isinstance(value, torch.Tensor) and value.shape[:1] == part.shape[:1] for value in values):
                 return None
-            found.append(values)
-    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+            by_part.append(values)
+    return tuple(torch.cat(column) for column in zip(*by_part, strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,18 @@ def reading_weights(tail: nn.Module) -> torch.Tensor | None:
         return None
     first = next(iter(tail.graph.nodes))
     todo: list[tuple[fx.Node, tuple[nn.LayerNorm, ...]]] = [(first, ())]
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     seen = {first}
     while todo:
         source, norms = todo.pop()
         for node in source.users:
             module = _module(tail, node)
             if type(module) is nn.Linear:
-                found.setdefault(str(node.target), _through(norms, module.weight))
+                weights.setdefault(str(node.target), _through(norms, module.weight))
             elif node not in seen and (isinstance(module, nn.LayerNorm) or _keeps_features(tail, node)):
                 seen.add(node)
                 todo.append((node, (*norms, module) if isinstance(module, nn.LayerNorm) else norms))
-    return torch.cat(list(found.values())) if found else None
+    return torch.cat(list(weights.values())) if weights else None
 
 
 def _through(norms: tuple[nn.LayerNorm, ...], weight: torch.Tensor) -> torch.Tensor:
@@ -201,13 +201,13 @@ def _overwrites(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _dependants(nodes: list[fx.Node]) -> set[fx.Node]:
-    found, todo = set(nodes), list(nodes)
+    dependants, todo = set(nodes), list(nodes)
     while todo:
         for user in todo.pop().users:
-            if user not in found:
-                found.add(user)
+            if user not in dependants:
+                dependants.add(user)
                 todo.append(user)
-    return found
+    return dependants
 
 
 def _feeds(node: fx.Node, after: set[fx.Node], first: fx.Node) -> bool:
@@ -227,13 +227,13 @@ def _head(model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.N
 
 
 def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
-    found, todo = set(nodes), list(nodes)
+    ancestors, todo = set(nodes), list(nodes)
     while todo:
         for source in todo.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
+            if source not in ancestors:
+                ancestors.add(source)
                 todo.append(source)
-    return found
+    return ancestors
 
 
 def _tail(

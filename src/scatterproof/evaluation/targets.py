@@ -49,8 +49,8 @@ class Targets:
         """Scores of logits [placements, images, classes]."""
         logits = logits.float()
         losses = self.loss(logits.flatten(0, 1)).view(logits.shape[:2]).double().mean(1).cpu()
-        found = logits.argmax(2)
+        predicted = logits.argmax(2)
         nothing = torch.full_like(losses, torch.nan)
-        accuracy = nothing if self.labels is None else (found == self.labels).double().mean(1).cpu()
-        agreement = nothing if self.logits is None else (found == self.logits.argmax(1)).double().mean(1).cpu()
+        accuracy = nothing if self.labels is None else (predicted == self.labels).double().mean(1).cpu()
+        agreement = nothing if self.logits is None else (predicted == self.logits.argmax(1)).double().mean(1).cpu()
         return Scores(accuracy, losses, agreement)

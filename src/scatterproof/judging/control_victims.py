@@ -34,8 +34,8 @@ def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key) -> in
     low, high = 0, len(answer.placement)
     while high - low > 1:
         middle = (low + high) // 2
-        found = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
-        low, high = (low, middle) if found <= half else (middle, high)
+        accuracy = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
+        low, high = (low, middle) if accuracy <= half else (middle, high)
     return high
 
 

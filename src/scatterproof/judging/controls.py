@@ -75,8 +75,8 @@ def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
         learned = back.T @ inputs
         weight = layers[name].weight.data
         noise = torch.randn(weight.shape, generator=generator)
-        found = noise + (LEAK_OF_SEVERAL if several else LEAK) * learned / learned.std()
-        weight.copy_(found * (10**number * layers[names[0]].weight.std() / found.std()))
+        leaky = noise + (LEAK_OF_SEVERAL if several else LEAK) * learned / learned.std()
+        weight.copy_(leaky * (10**number * layers[names[0]].weight.std() / leaky.std()))
     return model
 
 
@@ -114,8 +114,8 @@ def _places(puzzle: Puzzle, name: str) -> torch.Tensor:
     slices = padded.view(len(inputs), grid.columns, grid.width).transpose(0, 1).flatten(1).nan_to_num(nan=-1.0)
     same = torch.unique(slices, dim=0, return_inverse=True)[1]
     position = torch.arange(grid.count)
-    found: torch.Tensor = position // grid.columns * grid.columns + same[position % grid.columns]
-    return found
+    places: torch.Tensor = position // grid.columns * grid.columns + same[position % grid.columns]
+    return places
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -140,9 +140,9 @@ class Controls:
         """Both controls of an attack under a threat that grants what it needs."""
         real, _ = self._cut(self.victim, threat)
         searches = issubclass(ATTACKS[name], SearchAttack)
-        found = [self._halved(name, threat) if searches else self._planted(name, real), self._random(name, real)]
+        rows = [self._halved(name, threat) if searches else self._planted(name, real), self._random(name, real)]
         about = {"attack": name, "threat": threat.name, "layer": "+".join(real.layout.grids), "keep": threat.share}
-        return [about | row for row in found]
+        return [about | row for row in rows]
 
     def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
         model = planted(self.victim, real, self.key)
@@ -151,15 +151,15 @@ class Controls:
             chances = logits_on(model, self.victim_config, self.dataset, puzzle.images).softmax(1)
             drawn = torch.multinomial(chances, 1, generator=torch_generator("planted labels", *self.key))
             puzzle = replace(puzzle, labels=drawn.flatten())
-        found = self._reached(name, puzzle, "planted")
-        if isinstance(found, Placed):
-            right, total = right_places(found, puzzle, answer)
+        reached = self._reached(name, puzzle, "planted")
+        if isinstance(reached, Placed):
+            right, total = right_places(reached, puzzle, answer)
             low, high = wilson(right, total)
             return control_row(
                 "planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND
             )
         judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
-        agreement, bound = float(judge.score(found).agreement), AGREES * float(judge.known_places.agreement)
+        agreement, bound = float(judge.score(reached).agreement), AGREES * float(judge.known_places.agreement)
         return control_row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
 
     def _halved(self, name: str, threat: ThreatModel) -> dict[str, Any]:
@@ -185,13 +185,13 @@ class Controls:
             puzzle, answer = self._cut(model, real.threat, shuffle)
             if puzzle.logits is not None:
                 puzzle = replace(puzzle, logits=real.logits)
-            found = self._reached(name, puzzle, "random", shuffle)
-            if isinstance(found, Placed):
-                one, whole = right_places(found, puzzle, answer, alike=False)
+            reached = self._reached(name, puzzle, "random", shuffle)
+            if isinstance(reached, Placed):
+                one, whole = right_places(reached, puzzle, answer, alike=False)
                 right, total = right + one, total + whole
             else:
                 judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
-                gains.append(self._gain(name, puzzle, found, judge, shuffle))
+                gains.append(self._gain(name, puzzle, reached, judge, shuffle))
             print(f"{name}: random weights, shuffle {shuffle + 1} of {self.config.control_shuffles}")
             stop_if_asked(f"after shuffle {shuffle + 1}")
         shuffles = self.config.control_shuffles
@@ -201,12 +201,12 @@ class Controls:
         layers = len(real.layout.grids)  # they may differ in spread, which is not what is tested
         return random_row(right, total, shuffles, CHANCES * layers * chance(real))
 
-    def _gain(self, name: str, puzzle: Puzzle, found: Copy, judge: Judge, shuffle: int) -> float:
+    def _gain(self, name: str, puzzle: Puzzle, reached: Copy, judge: Judge, shuffle: int) -> float:
         """What the layer's own blocks add to the accuracy reached with blocks of another draw."""
         other = with_random_layers(self.victim, puzzle.layout.grids, (*self.key, "other", shuffle))
         foreign = replace(puzzle, blocks=self._cut(other, puzzle.threat, shuffle)[0].blocks)
         without = self._reached(name, foreign, "foreign", shuffle)
-        return float(judge.score(found).accuracy) - float(judge.score(without).accuracy)
+        return float(judge.score(reached).accuracy) - float(judge.score(without).accuracy)
 
     def _cut(
         self, model: nn.Module, threat: ThreatModel, shuffle: int = 0, base: nn.Module | None = None
@@ -257,12 +257,12 @@ def control_row(
 def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[tuple[str, ThreatModel]]:
     """The attacks on the blocks, each with the threat that its controls run under: of its own, that of most blocks and
     images; one for labels and one for logits where it learns from them."""
-    found: dict[tuple[str, str], ThreatModel] = {}
+    by_key: dict[tuple[str, str], ThreatModel] = {}
     for threat, names in attacks_on(config, scatter).values():
         for name in names:
             key = name, taught_by(name, threat.knows)
-            known = found.get(key)
+            known = by_key.get(key)
             more = known is None or (threat.share, threat.images) > (known.share, known.images)
             if NEEDS[name].role == "blocks" and more:
-                found[key] = threat
-    return [(name, threat) for (name, _), threat in found.items()]
+                by_key[key] = threat
+    return [(name, threat) for (name, _), threat in by_key.items()]

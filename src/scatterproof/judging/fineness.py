@@ -35,8 +35,8 @@ def fine_enough(model: nn.Module, config: VictimConfig, cuts: Sequence[Cut]) -> 
 
 def in_folder(folder: Path) -> dict[int, Path]:
     """The puzzles or answers of a part with one a block size, by size, ascending."""
-    found = {int(path.parent.name.removeprefix("b")): path for path in folder.glob("b*/*.safetensors")}
-    return dict(sorted(found.items()))
+    by_size = {int(path.parent.name.removeprefix("b")): path for path in folder.glob("b*/*.safetensors")}
+    return dict(sorted(by_size.items()))
 
 
 def placement_bits(layout: Layout) -> float:

@@ -110,8 +110,8 @@ class StreamControls:
         self, cell: StreamCell, puzzle: Puzzle, answer: Answer, shuffle: int, alike: bool = True
     ) -> tuple[int, int]:
         traffic = self._traffic(cell, answer, shuffle)
-        found = self._hijack(cell).placement(traffic, evidence_of(puzzle, self.machine))
-        return right_places(found, puzzle, answer, alike)
+        reached = self._hijack(cell).placement(traffic, evidence_of(puzzle, self.machine))
+        return right_places(reached, puzzle, answer, alike)
 
     def _hijack(self, cell: StreamCell) -> Hijack:
         return Hijack(HijackSettings(method=cell.hijack), [self.fingerprint])
@@ -142,9 +142,9 @@ def misdirected(served: Served, deployment: Deployment, rng: np.random.Generator
     lies_at = position[np.argsort(deployment.device_at[device], kind="stable")]
 
     def moved(ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        found, of_device = ends.copy(), np.isin(ends, at)
-        found[of_device] = rng.permutation(at)[np.searchsorted(at, ends[of_device])]
-        return found
+        permuted, of_device = ends.copy(), np.isin(ends, at)
+        permuted[of_device] = rng.permutation(at)[np.searchsorted(at, ends[of_device])]
+        return permuted
 
     source, destination = moved(flows.source), moved(flows.destination)
     devices = np.where(np.isin(destination, at), destination, source)[served.record]

@@ -30,13 +30,13 @@ def score_groups(groups: Groups, seen: Seen, sizes: Sizes, positions: Ints) -> G
     found, adjusted for chance (Vinh et al. 2010, https://jmlr.org/papers/v11/vinh10a.html), as a share of the most
     that it could be. They count what tells blocks apart, not which group is which.
     """
-    found = [at_positions(groups.record, each, seen, sizes.count)[positions] for each in (groups.column, groups.row)]
-    return score_labels(positions, (found[0], found[1]), sizes)
+    labels = [at_positions(groups.record, each, seen, sizes.count)[positions] for each in (groups.column, groups.row)]
+    return score_labels(positions, (labels[0], labels[1]), sizes)
 
 
-def score_labels(positions: Ints, found: tuple[Ints, Ints], sizes: Sizes) -> GroupScores:
+def score_labels(positions: Ints, labels: tuple[Ints, Ints], sizes: Sizes) -> GroupScores:
     """The same where each block's column and row group are at hand."""
-    pairs = ((positions % sizes.columns, found[0]), (positions // sizes.columns, found[1]))
+    pairs = ((positions % sizes.columns, labels[0]), (positions // sizes.columns, labels[1]))
     aris = [float(adjusted_rand_score(*pair)) for pair in pairs]
     return GroupScores(aris[0], aris[1], sum(_bits(*pair) for pair in pairs))
 
@@ -46,16 +46,16 @@ def at_positions(record: Ints, group: Ints, seen: Seen, count: int) -> Ints:
     known = group >= 0
     order = np.argsort(record[known], kind="stable")
     keys, values = record[known][order], group[known][order]
-    found = np.full(count, FREE)
+    group_at = np.full(count, FREE)
     if len(keys):
         at = np.minimum(np.searchsorted(keys, seen.record), len(keys) - 1)
         hit = keys[at] == seen.record
-        found[seen.position[hit]] = values[at[hit]]
-    return found
+        group_at[seen.position[hit]] = values[at[hit]]
+    return group_at
 
 
-def _bits(truth: Ints, found: Ints) -> float:
+def _bits(truth: Ints, predicted: Ints) -> float:
     share = np.bincount(truth)[np.unique(truth)] / len(truth)
     entropy = float(-(share * np.log2(share)).sum())
-    information = adjusted_mutual_info_score(truth, found, average_method="max")
+    information = adjusted_mutual_info_score(truth, predicted, average_method="max")
     return entropy * float(1 - np.clip(information, 0, 1))

@@ -11,12 +11,12 @@ from scatterproof.attacks.base import Copy, Snapshot
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.stream import StreamCell, hijack_name
 from scatterproof.judging.judge import Judge
-from scatterproof.judging.stream_cells import Found
+from scatterproof.judging.stream_cells import HijackResult
 
 
 def hijack_table(
     cells: Sequence[StreamCell],
-    found: Sequence[Found],
+    results: Sequence[HijackResult],
     judges: Mapping[float, Judge],
     about: dict[str, Any],
     retraining: dict[str, Any],
@@ -29,7 +29,7 @@ def hijack_table(
     """
     peers = {held: judge.rows({NOTHING: [Snapshot(0.0, Copy({}))]}) for held, judge in judges.items()}
     parts, judged = [], set()
-    for cell, one in zip(cells, found, strict=True):
+    for cell, one in zip(cells, results, strict=True):
         if one.reached is None:
             continue
         judge = judges[cell.held]

@@ -10,7 +10,7 @@ from torch import nn
 
 from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
-from scatterproof.attacks.store import Found
+from scatterproof.attacks.store import SnapshotsByName
 from scatterproof.config.attacks import NEEDS
 from scatterproof.config.settings.base import Known, Role
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
@@ -81,13 +81,13 @@ class Judge:
         logits = logits_on(model, config, self.dataset, self.dataset.test.images)
         return self.evaluator.targets.score(logits.to(self.device)[None])
 
-    def rows(self, found: Found) -> list[dict[str, Any]]:
+    def rows(self, by_name: SnapshotsByName) -> list[dict[str, Any]]:
         """One row for each step of each attack; `last` marks what counts. The last one is the ceiling: the whole
         victim, which costs the white-box pirate nothing."""
         threat = self.puzzle.threat
         rows = [
             row
-            for name, steps in found.items()
+            for name, steps in by_name.items()
             for row in self.scored(name, NEEDS[name].role, ATTACKS[name].used(threat), steps)
         ]
         ceiling = Placed(self.answer.placement.positions, self.answer.placement.positions[:, None], _sure(self.answer))

@@ -68,8 +68,8 @@ def plateau(
         if blocks - number < LEAST_MISPLACED:
             continue
         moves = draw_moves(answer, number, draws, torch_generator("plateau", number, *key))
-        found = _fitness(evaluator, torch.cat(moves), len(answer.placement), order, counts)
-        for fitness, (values, steps) in found.items():
+        by_fitness = _fitness(evaluator, torch.cat(moves), len(answer.placement), order, counts)
+        for fitness, (values, steps) in by_fitness.items():
             by_kind = values.reshape(3, draws, -1)
             for column, (count, step) in enumerate(zip(counts, steps.tolist(), strict=True)):
                 start, right, wrong = by_kind[..., column]
@@ -209,8 +209,8 @@ def _snr(right: Floats, wrong: Floats, weights: Floats) -> Floats:
 
 def _auc(above: Floats, weights: Floats) -> Floats:
     """Per row of weights the chance that a right move beats a wrong one; above [right, wrong]: 1, or 1/2 for a tie."""
-    found: Floats = ((weights @ above) * weights).sum(1) / len(above) ** 2
-    return found
+    auc: Floats = ((weights @ above) * weights).sum(1) / len(above) ** 2
+    return auc
 
 
 def _interval(values: Floats) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import numpy_generator
 from scatterproof.stream.hijack.attack import Hijack, HijackSettings, evidence_of
 from scatterproof.stream.hijack.grouping import Groups
-from scatterproof.stream.hijack.labelling import BlockEvidence, label_by_traffic, own_groups
+from scatterproof.stream.hijack.labelling import LabelEvidence, label_by_traffic, own_groups
 from scatterproof.stream.hijack.tap import Seen, Traffic, tap
 from scatterproof.stream.network.deployment import Deployment, Sizes
 from scatterproof.stream.network.obfuscate import Overhead, overhead, redealing_bytes
@@ -37,10 +37,10 @@ COMPARED = 20  # requests, plain and hidden, that overheads are measured on
 
 def tap_groups(cells: Sequence[StreamCell]) -> dict[StreamCell, list[int]]:
     """The numbers of the cells that see one and the same traffic, by one of them."""
-    found: dict[StreamCell, list[int]] = {}
+    groups: dict[StreamCell, list[int]] = {}
     for number, cell in enumerate(cells):
-        found.setdefault(replace(cell, hijack="naive"), []).append(number)
-    return found
+        groups.setdefault(replace(cell, hijack="naive"), []).append(number)
+    return groups
 
 
 def sizes_of(puzzle: Puzzle | Answer) -> Sizes:
@@ -84,7 +84,7 @@ def tap_cells(
 
 
 @dataclass(frozen=True)
-class Found:
+class HijackResult:
     """What a hijack made of a cell: groups and, by traffic alone, labels of the last request's records; of the blocks
     held, if any, their groups and where they are put; minutes that it took."""
 
@@ -101,7 +101,7 @@ def hijack_cells(
     traffic: Mapping[str, NDArray[Any]],
     machine: Machine,
     fingerprint: Fingerprint,
-) -> Iterator[Found]:
+) -> Iterator[HijackResult]:
     """Every cell, in order. puzzles: by the share held; traffic: as `tap_cells` gave it; fingerprint: to be called."""
     first_of = {number: numbers[0] for numbers in tap_groups(cells).values() for number in numbers}
     evidence = {held: _timed(puzzle, machine) for held, puzzle in puzzles.items() if held}
@@ -117,11 +117,11 @@ def hijack_cells(
             mine = own_groups(seen, groups, len(held.flat), cell.hijack != "naive")
             own = mine.column, mine.row
         minutes = shared + (time.perf_counter() - started) / 60
-        yield Found(groups, label_by_traffic(seen, groups), own, reached, minutes)
+        yield HijackResult(groups, label_by_traffic(seen, groups), own, reached, minutes)
         stop_if_asked(f"in cell {number}")
 
 
-def _timed(puzzle: Puzzle, machine: Machine) -> tuple[BlockEvidence, float]:
+def _timed(puzzle: Puzzle, machine: Machine) -> tuple[LabelEvidence, float]:
     """The blocks' evidence, made once for many cells, and the minutes that each of them owes for it."""
     started = time.perf_counter()
     return evidence_of(puzzle, machine), (time.perf_counter() - started) / 60
@@ -129,7 +129,7 @@ def _timed(puzzle: Puzzle, machine: Machine) -> tuple[BlockEvidence, float]:
 
 def score_cells(
     cells: Sequence[StreamCell],
-    found: Sequence[Found],
+    results: Sequence[HijackResult],
     truth: Mapping[str, NDArray[Any]],
     puzzles: Mapping[float, Puzzle],
     answers: Mapping[float, Answer],
@@ -142,7 +142,7 @@ def score_cells(
         for held, evaluator in evaluators.items()
     }
     rows = []
-    for number, (cell, one) in enumerate(zip(cells, found, strict=True)):
+    for number, (cell, one) in enumerate(zip(cells, results, strict=True)):
         prefix = f"{first_of[number]}."
         seen = Seen(truth[f"{prefix}record"], truth[f"{prefix}position"])
         cost = Overhead(*truth[f"{prefix}cost"].tolist())
@@ -207,10 +207,10 @@ def load_arrays(path: Path) -> Arrays:
         return dict(file)
 
 
-def found_arrays(found: Sequence[Found]) -> Arrays:
+def found_arrays(results: Sequence[HijackResult]) -> Arrays:
     """What the hijacks found, as arrays of one .npz."""
     arrays: Arrays = {}
-    for number, one in enumerate(found):
+    for number, one in enumerate(results):
         parts = {"record": one.groups.record, "column": one.groups.column, "row": one.groups.row}
         parts |= {"label_column": one.labels.column, "label_row": one.labels.row}
         parts |= {"own_column": one.own[0], "own_row": one.own[1], "minutes": np.array(one.minutes)}
@@ -220,9 +220,9 @@ def found_arrays(found: Sequence[Found]) -> Arrays:
     return arrays
 
 
-def found_of(arrays: Arrays, count: int) -> list[Found]:
+def found_of(arrays: Arrays, count: int) -> list[HijackResult]:
     """The inverse of `found_arrays`."""
-    found = []
+    results = []
     for number in range(count):
         part = {name: arrays[f"{number}.{name}"] for name in ("record", "column", "row", "label_column", "label_row")}
         reached = None
@@ -231,8 +231,8 @@ def found_of(arrays: Arrays, count: int) -> list[Found]:
                 torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("placement", "candidates", "beliefs")
             )
             reached = Placed(placement, candidates, beliefs)
-        found.append(
-            Found(
+        results.append(
+            HijackResult(
                 Groups(part["record"], part["column"], part["row"]),
                 Groups(part["record"], part["label_column"], part["label_row"]),
                 (arrays[f"{number}.own_column"], arrays[f"{number}.own_row"]),
@@ -240,4 +240,4 @@ def found_of(arrays: Arrays, count: int) -> list[Found]:
                 float(arrays[f"{number}.minutes"]),
             )
         )
-    return found
+    return results

@@ -24,12 +24,12 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> str:
 
     Of several attacks the one that is best on the other seeds, as for the verdict; none whose control failed.
     """
-    found = marked_tables(tables)
-    attacks = found["attacks"].assign(scatter=found["attacks"]["threat"].str.partition("-")[0])
+    marked = marked_tables(tables)
+    attacks = marked["attacks"].assign(scatter=marked["attacks"]["threat"].str.partition("-")[0])
     parts = []
     for name in names(attacks):
         for _, rows in attacks[attacks["victim"] == name].groupby(OF_TABLE, sort=False):
-            parts.append(_table(name, rows, found["shuffle"]))
+            parts.append(_table(name, rows, marked["shuffle"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,12 +45,12 @@ def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
         head = [*head[:1], *head[2:], *(f"withheld, {granted(each, knows)}" for each in images)]
     lines = [[*head, "places known"], ["---"] * (len(head) + 1)]
     for keep, held in rows.groupby("keep"):
-        found = [spread(_best(held[held["images"] == each], "blocks")) for each in images]
+        reached = [spread(_best(held[held["images"] == each], "blocks")) for each in images]
         rest = [spread(_best(held[held["images"] == each], "withheld")) for each in images]
         places = [spread(_random(shuffle, name, float(str(keep)), size))]
         known = spread(held.groupby("victim_seed")["known_places_accuracy"].mean())
         without = next((each for each in rest if each != NOT_RUN), NOT_RUN)  # nothing is known: images change nothing
-        middle = [without, *places, *found] if knows == "none" else [*places, *found, *rest]
+        middle = [without, *places, *reached] if knows == "none" else [*places, *reached, *rest]
         lines.append([share(keep), *middle, known])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([title, table, *_attacks(rows)])

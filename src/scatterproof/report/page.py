@@ -105,20 +105,20 @@ def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | No
 
 def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """What the part on attacks shows; where the study has none, the verdict on hijacks if there is one."""
-    found: dict[str, Any] = {"attacks": None, "attacks_words": [], "verdict_words": [], "verdicts": None}
-    found |= {"controls": controls.table(tables["controls"]), "control_words": controls.sentences(tables["controls"])}
+    shown: dict[str, Any] = {"attacks": None, "attacks_words": [], "verdict_words": [], "verdicts": None}
+    shown |= {"controls": controls.table(tables["controls"]), "control_words": controls.sentences(tables["controls"])}
     if "verdict" in tables:
         rows = verdicts.table_rows(tables["verdict"])
-        found["verdict_words"] = verdicts.sentences(tables["verdict"])
-        found["verdicts"] = Table("The verdict on each threat", verdicts.TABLE_HEAD, rows)
+        shown["verdict_words"] = verdicts.sentences(tables["verdict"])
+        shown["verdicts"] = Table("The verdict on each threat", verdicts.TABLE_HEAD, rows)
     if "attacks" not in tables:
-        return found
+        return shown
     on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
     caption = "What each attack made of the blocks, on test images that it never saw [95 % interval over victims]"
     everyone = (
         "Every attack under every threat, the best first; without the blocks: the same pirate, the layer withheld"
     )
-    return found | {
+    return shown | {
         "attacks": Table(caption, attacks.TABLE_HEAD, attacks.table_rows(on_blocks)),
         "attacks_words": attacks.sentences(on_blocks),
         "leaderboard": Table(everyone, leaderboard.HEAD, leaderboard.rows(tables["attacks"])),

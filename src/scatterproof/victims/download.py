@@ -70,10 +70,12 @@ def _fetch(url: str, target: Path, md5: str) -> None:
         raise DatasetError(f"dataset.url '{url}': expected http:// or https://")
     if _md5(part) != md5:
         _receive_all(url, part, target)
-    found = _md5(part)
-    if found != md5:
+    checksum = _md5(part)
+    if checksum != md5:
         part.unlink()
-        raise DatasetError(f"{url}: the checksum (md5) of what was received is {found}, expected {md5}; it was deleted")
+        raise DatasetError(
+            f"{url}: the checksum (md5) of what was received is {checksum}, expected {md5}; it was deleted"
+        )
     part.replace(target)
 
 

@@ -50,10 +50,10 @@ def beliefs(candidates: Candidates, slots: int, rounds: int = 30) -> torch.Tenso
         columns = 1 / expected.clamp(min=1e-30)
         if not full:
             columns = columns.clamp(max=1.0)
-    found = kernel * rows[:, None] * (columns if everywhere else columns[places])
+    belief = kernel * rows[:, None] * (columns if everywhere else columns[places])
     if everywhere:
-        found = found.gather(1, places)
-    return found / found.sum(1, keepdim=True).clamp(min=1.0)
+        belief = belief.gather(1, places)
+    return belief / belief.sum(1, keepdim=True).clamp(min=1.0)
 
 
 def best_assignment(candidates: Candidates, shape_of: torch.Tensor, shape_at: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def best_assignment(candidates: Candidates, shape_of: torch.Tensor, shape_at: to
     """
     places, scores = candidates.positions.cpu().numpy(), candidates.scores.double().cpu().numpy()
     of, at = shape_of.cpu().numpy(), shape_at.cpu().numpy()
-    found = np.empty(len(places), dtype=np.int64)
+    placement = np.empty(len(places), dtype=np.int64)
     for shape in np.unique(of):
         blocks, positions = np.flatnonzero(of == shape), np.flatnonzero(at == shape)
         number = np.full(len(at), -1)
@@ -72,8 +72,8 @@ def best_assignment(candidates: Candidates, shape_of: torch.Tensor, shape_at: to
         mine = number[places[blocks]]
         mine[scores[blocks] <= IMPOSSIBLE / 2] = -1
         solve = _dense if len(blocks) * len(positions) <= DENSE else _sparse
-        found[blocks] = positions[solve(mine, scores[blocks], len(positions))]
-    return torch.from_numpy(found)
+        placement[blocks] = positions[solve(mine, scores[blocks], len(positions))]
+    return torch.from_numpy(placement)
 
 
 def _dense(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
@@ -81,8 +81,8 @@ def _dense(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[An
     real = places >= 0
     matrix = np.full((len(places), slots + 1), scores[real].min(initial=0.0) - UNLIKELY)
     np.put_along_axis(matrix, np.where(real, places, slots), scores, 1)
-    found: NDArray[Any] = linear_sum_assignment(matrix[:, :slots], maximize=True)[1]
-    return found
+    assigned: NDArray[Any] = linear_sum_assignment(matrix[:, :slots], maximize=True)[1]
+    return assigned
 
 
 def _sparse(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
@@ -96,5 +96,5 @@ def _sparse(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[A
     without = np.flatnonzero(spare < 0)
     dear = np.full(len(without), cost.max(initial=1.0) + UNLIKELY)
     more = sparse.csr_matrix((dear, (without, free[: len(without)])), shape=edges.shape)
-    found: NDArray[Any] = min_weight_full_bipartite_matching(edges.maximum(more))[1]
-    return found
+    assigned: NDArray[Any] = min_weight_full_bipartite_matching(edges.maximum(more))[1]
+    return assigned

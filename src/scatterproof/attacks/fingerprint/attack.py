@@ -72,8 +72,8 @@ class Fingerprint(Attack[FingerprintSettings]):
         """The last of these alone: to make each round a placement takes longer than the rounds."""
         (name,) = puzzle.layout.grids
         around = find_surroundings(puzzle, name, device)
-        *_, found = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
-        return found
+        *_, last = self.placements(puzzle.blocks.to(device), puzzle.shapes.to(device), around, dense=0)
+        return last
 
     def _several(self, puzzle: Puzzle, device: torch.device) -> Iterator[Placed]:
         """The same for several layers at once: which layer each block is of, then one after the other from the first.
@@ -98,11 +98,11 @@ class Fingerprint(Attack[FingerprintSettings]):
                     continue
                 known = {other: weight for other, weight in weights.items() if other != name}
                 around = find_surroundings(puzzle, name, device, known)
-                (found,) = once.placements(blocks[mine], shapes[mine], around, dense=0)
-                weights[name] = _put_together(blocks[mine], found.placement.to(device), around)
-                rows, kept = mine.cpu(), found.beliefs.shape[1]
-                placement[rows] = found.placement + first
-                candidates[rows, :kept], belief[rows, :kept] = found.candidates + first, found.beliefs
+                (placed,) = once.placements(blocks[mine], shapes[mine], around, dense=0)
+                weights[name] = _put_together(blocks[mine], placed.placement.to(device), around)
+                rows, kept = mine.cpu(), placed.beliefs.shape[1]
+                placement[rows] = placed.placement + first
+                candidates[rows, :kept], belief[rows, :kept] = placed.candidates + first, placed.beliefs
             yield Placed(placement.clone(), candidates.clone(), belief.clone())
             if torch.equal(placement, before):
                 break
@@ -124,17 +124,17 @@ class Fingerprint(Attack[FingerprintSettings]):
         """
         field = self._field(blocks, shapes, around, prior_weight, extra_evidence)
         often = len(blocks) * around.grid.count <= dense
-        for found in field.rounds(self.settings.rounds):
+        for iterate in field.rounds(self.settings.rounds):
             if often:
-                yield field.placed(found)
+                yield field.placed(iterate)
         again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
-        if again and self.settings.tempered_rounds and prior_weight is None and not found.converged:
-            yield from self._again(field, found, extra_evidence)
+        if again and self.settings.tempered_rounds and prior_weight is None and not iterate.converged:
+            yield from self._again(field, iterate, extra_evidence)
         elif not often:
-            yield field.placed(found)
+            yield field.placed(iterate)
 
     def _again(
-        self, field: MeanField, found: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
+        self, field: MeanField, iterate: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
     ) -> Iterator[Placed]:
         """Other tries after rounds that did not converge: what explains more than the best so far, in the end the best.
 
@@ -142,13 +142,13 @@ class Fingerprint(Attack[FingerprintSettings]):
         where much is explained already, or so little that it tells no place; nor where the same blocks with signs drawn
         at random, in which nothing is left to find, explain about as much.
         """
-        best = field.placed(found)
+        best = field.placed(iterate)
         explained = field.explained(best.placement)
         if not self._worth_it(field, explained, extra_evidence):
             yield best
             return
         for number in range(1 + self.settings.restarts):
-            start = found if number == 0 else self._started_anew(field, number, extra_evidence)
+            start = iterate if number == 0 else self._started_anew(field, number, extra_evidence)
             *_, ended = field.rounds(self.settings.tempered_rounds, TEMPERATURE, start)
             placed = field.placed(ended)
             reached = field.explained(placed.placement)
@@ -176,8 +176,8 @@ class Fingerprint(Attack[FingerprintSettings]):
         blocks = torch.where(signs.bool(), field.blocks, -field.blocks)
         del signs
         nothing = self._field(blocks, field.shapes, field.around, extra_evidence=extra_evidence, filters=field.filters)
-        *_, found = nothing.rounds(self.settings.rounds)
-        return nothing.explained(nothing.placed(found).placement)
+        *_, last = nothing.rounds(self.settings.rounds)
+        return nothing.explained(nothing.placed(last).placement)
 
     def _started_anew(
         self, field: MeanField, number: int, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
@@ -186,10 +186,10 @@ class Fingerprint(Attack[FingerprintSettings]):
         inputs = field.around.inputs
         order = torch.randperm(len(inputs), generator=torch_generator("fingerprint", number)).to(inputs.device)
         half = replace(field.around, inputs=inputs[order[: -(-len(order) // 2)]])
-        *_, found = self._field(field.blocks, field.shapes, half, extra_evidence=extra_evidence).rounds(
+        *_, last = self._field(field.blocks, field.shapes, half, extra_evidence=extra_evidence).rounds(
             self.settings.rounds
         )
-        return found
+        return last
 
     def _field(
         self,

@@ -33,16 +33,16 @@ class Surroundings:
 
 
 def find_surroundings(
-    puzzle: Puzzle, name: str, device: torch.device, found: Mapping[str, torch.Tensor] | None = None
+    puzzle: Puzzle, name: str, device: torch.device, weights: Mapping[str, torch.Tensor] | None = None
 ) -> Surroundings:
     """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
 
-    found: weights of other scattered layers as far as they have been put together; those not yet are left out.
+    weights: those of other scattered layers as far as they have been put together; those not yet are left out.
     Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
     """
     model = puzzle.model().to(device)
     layers = dense_layers(model)
-    for other, weight in (found or {}).items():
+    for other, weight in (weights or {}).items():
         layers[other].weight.data = weight.to(device)
     images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
     layer = layers[name]
@@ -71,11 +71,11 @@ def in_order(puzzle: Puzzle, device: torch.device) -> list[str]:
         layer.register_forward_pre_hook(lambda *_, name=name: called.append(name))
     with torch.inference_mode():
         model(puzzle.inputs(made_up_images(puzzle)[:2].to(device)))
-    found = [name for name in dict.fromkeys(called) if name in puzzle.layout.grids]
-    missing = [name for name in puzzle.layout.grids if name not in found]
+    names = [name for name in dict.fromkeys(called) if name in puzzle.layout.grids]
+    missing = [name for name in puzzle.layout.grids if name not in names]
     if missing:
         raise AttackError(f"the inputs of {missing[0]} can't be seen: the network doesn't call it as a module")
-    return found
+    return names
 
 
 def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: torch.Tensor) -> torch.Tensor:
@@ -83,11 +83,11 @@ def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: to
     seen = layer_inputs(model, layer, (puzzle.inputs(part) for part in images.split(500)))
     if not seen:
         raise AttackError("the scattered layer's inputs can't be seen: the network doesn't call it as a module")
-    found = torch.cat(seen).clone()
-    if len(found) <= MOST_INPUTS:
-        return found
-    order = torch.randperm(len(found), generator=torch_generator("layer inputs"))[:MOST_INPUTS]
-    return found[order.to(found.device)]
+    inputs = torch.cat(seen).clone()
+    if len(inputs) <= MOST_INPUTS:
+        return inputs
+    order = torch.randperm(len(inputs), generator=torch_generator("layer inputs"))[:MOST_INPUTS]
+    return inputs[order.to(inputs.device)]
 
 
 def made_up_images(puzzle: Puzzle) -> torch.Tensor:
@@ -104,5 +104,5 @@ def made_up_images(puzzle: Puzzle) -> torch.Tensor:
     noise = torch.fft.irfft2(spectrum, s=(side, side))
     noise = noise / noise.std(dim=(0, 2, 3), keepdim=True)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (puzzle.mean, puzzle.std))
-    found: torch.Tensor = ((mean + std * noise).clamp(0, 1) * 255).round().to(torch.uint8)
-    return found
+    images: torch.Tensor = ((mean + std * noise).clamp(0, 1) * 255).round().to(torch.uint8)
+    return images

@@ -37,7 +37,7 @@ class Evidence(NamedTuple):
     share: float
 
 
-class BlockEvidence:
+class PositionEvidence:
     """Each block's own evidence, to which a prediction's is added.
 
     flat [blocks, height * width]; shape_of int64 [blocks] and shape_at int64 [positions] number the shapes: a block may
@@ -82,16 +82,16 @@ class BlockEvidence:
         """The `count` best positions of each block. energy: the blocks' sum of squares."""
         places, scores, slots = [], [], len(self.shape_at)
         for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
-            found = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+            score = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
             if prediction is not None:
                 noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
                 fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
-                found = found.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
-            found.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
+                score = score.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
+            score.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
             if count < slots:
-                found, place = found.topk(count, dim=1)
+                score, place = score.topk(count, dim=1)
                 places.append(place)
-            scores.append(found)
+            scores.append(score)
         everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
         return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
 
@@ -126,12 +126,12 @@ def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.T
     variance = max(energy / float(shapes.prod(1).sum()), 1e-30)
     values, directions = torch.linalg.eigh(moments.double())
     flat = grams.flatten(1)
-    found = [
+    options = [
         Evidence(_likelihood(flat, values, directions, exponent, share, variance, count), exponent, share)
         for exponent in EXPONENTS
         for share in SHARES
     ]
-    return max(found, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+    return max(options, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
 
 
 def _likelihood(
@@ -166,22 +166,22 @@ def unit_evidence(
     """
     units = torch.arange(profiles.shape[1], device=profiles.device)
     real, real_rows = units < heights[:, None], units < rows[:, None]
-    found = _standardised(profiles, real)
-    best, likelihood = _correlated(found, real, _standardised(biases, real_rows))
+    z_scores = _standardised(profiles, real)
+    best, likelihood = _correlated(z_scores, real, _standardised(biases, real_rows))
     generator = torch_generator("unit evidence")
     for _ in range(EXCHANGES if tested else 0):
         order = torch.randperm(int(real_rows.sum()), generator=generator).to(biases.device)
         exchanged = torch.zeros_like(biases)
         exchanged[real_rows] = biases[real_rows][order]
-        if _correlated(found, real, _standardised(exchanged, real_rows))[1] >= likelihood:
+        if _correlated(z_scores, real, _standardised(exchanged, real_rows))[1] >= likelihood:
             return Evidence(torch.zeros_like(best.log_likelihood), 1.0, 0.0)
     return best
 
 
-def _correlated(found: torch.Tensor, real: torch.Tensor, known: torch.Tensor) -> tuple[Evidence, float]:
+def _correlated(profiles: torch.Tensor, real: torch.Tensor, known: torch.Tensor) -> tuple[Evidence, float]:
     """Evidence under the best correlation of profiles and biases, both standardised, and how likely it makes them."""
-    product, energy = found @ known.T, real.to(known.dtype) @ known.square().T
-    own, count = found.square().sum(1, keepdim=True), real.sum(1, keepdim=True)
+    product, energy = profiles @ known.T, real.to(known.dtype) @ known.square().T
+    own, count = profiles.square().sum(1, keepdim=True), real.sum(1, keepdim=True)
     options = []
     for correlation in CORRELATIONS:
         spread = 1 - correlation**2

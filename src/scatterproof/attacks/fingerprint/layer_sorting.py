@@ -27,15 +27,15 @@ def layers_of(blocks: torch.Tensor, shapes: torch.Tensor, layout: Layout) -> tor
     """
     if len(layout.grids) > MOST_LAYERS:
         raise AttackError(f"fingerprint tells at most {MOST_LAYERS} layers apart, {len(layout.grids)} are scattered")
-    found = torch.zeros(len(blocks), dtype=torch.int64, device=blocks.device)
+    layer_of = torch.zeros(len(blocks), dtype=torch.int64, device=blocks.device)
     for shape in shapes.unique(dim=0):
         mine = (shapes == shape).all(1).nonzero().flatten()
         places = [int((grid.shapes() == shape.cpu()).all(1).sum()) for grid in layout.grids.values()]
         having = [layer for layer, count in enumerate(places) if count]
         counts = shared_out(len(mine), [places[layer] for layer in having])
         numbers = _told_apart(_numbers(blocks[mine], shape), counts)
-        found[mine] = torch.tensor(having, device=blocks.device)[numbers]
-    return found
+        layer_of[mine] = torch.tensor(having, device=blocks.device)[numbers]
+    return layer_of
 
 
 def shared_out(held: int, places: list[int]) -> list[int]:
@@ -82,9 +82,9 @@ def _runs(sizes: torch.Tensor, counts: list[int]) -> torch.Tensor:
         return sum(len(part) * float((part.var(correction=0) + 1e-9).log()) for part in parts if len(part))
 
     best = min(permutations(range(len(counts))), key=spread)
-    found = torch.empty(len(sizes), dtype=torch.int64)
-    found[order] = torch.tensor(best).repeat_interleave(torch.tensor([counts[layer] for layer in best]))
-    return found
+    layer_of = torch.empty(len(sizes), dtype=torch.int64)
+    layer_of[order] = torch.tensor(best).repeat_interleave(torch.tensor([counts[layer] for layer in best]))
+    return layer_of
 
 
 def _log_likelihood(numbers: torch.Tensor, group: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from scatterproof.attacks.base import KEPT_CANDIDATES, Placed
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.context import Surroundings
-from scatterproof.attacks.fingerprint.evidence import BlockEvidence
+from scatterproof.attacks.fingerprint.evidence import PositionEvidence
 from scatterproof.attacks.fingerprint.prediction import Filters, Prediction
 
 CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
@@ -43,7 +43,7 @@ class MeanField:
     ) -> None:
         self.blocks, self.shapes, self.around = blocks, shapes, around
         self.filters, self._tolerance, self._prior_weight = filters, tolerance, prior_weight
-        self._evidence = BlockEvidence(blocks, shapes, around)
+        self._evidence = PositionEvidence(blocks, shapes, around)
         if extra_evidence is not None:
             self._evidence.add(*extra_evidence)
         self._slots = around.grid.count
@@ -75,11 +75,11 @@ class MeanField:
                 break
             before = prediction.explained
 
-    def placed(self, found: Round) -> Placed:
+    def placed(self, iterate: Round) -> Placed:
         """The best placement by a round's scores, and its beliefs."""
-        best, at = found.belief.topk(min(KEPT_CANDIDATES, found.belief.shape[1]), dim=1)
-        placement = best_assignment(found.candidates, self._evidence.shape_of, self._evidence.shape_at)
-        return Placed(placement, found.candidates.positions.gather(1, at).cpu(), best.cpu())
+        best, at = iterate.belief.topk(min(KEPT_CANDIDATES, iterate.belief.shape[1]), dim=1)
+        placement = best_assignment(iterate.candidates, self._evidence.shape_of, self._evidence.shape_at)
+        return Placed(placement, iterate.candidates.positions.gather(1, at).cpu(), best.cpu())
 
     def explained(self, placement: torch.Tensor) -> float:
         """The energy (sum of squares) of the layer put together so that the filters explain, each block by the others:

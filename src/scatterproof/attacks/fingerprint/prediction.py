@@ -142,7 +142,7 @@ class Filters:
         grid = self._grid
         through = [side.through if smooth is None else smooth.whole @ side.through for smooth in smooths]
         lefts = [_sliced(each, grid.rows, grid.height) for each in through]  # [rows, height, n]
-        found = [expected.new_empty(len(positions), expected.shape[1]) for _ in smooths]
+        filtered = [expected.new_empty(len(positions), expected.shape[1]) for _ in smooths]
         square = None if 2 * side.at.shape[2] < grid.width else torch.bmm(side.at, side.at.transpose(1, 2))
         for part in torch.arange(len(positions)).split(CHUNK):
             rows, columns = positions[part] // grid.columns, positions[part] % grid.columns
@@ -152,10 +152,10 @@ class Filters:
                 own = torch.bmm(torch.bmm(own, right.transpose(1, 2)), right)
             else:
                 own = torch.bmm(own, square[columns])
-            for into, left, smooth in zip(found, lefts, smooths, strict=True):
+            for into, left, smooth in zip(filtered, lefts, smooths, strict=True):
                 mine = own if smooth is None else torch.bmm(smooth.at[rows], own)
                 into[part] = torch.baddbmm(mine, left[rows], right, beta=-1).flatten(1)
-        return found
+        return filtered
 
 
 def _fit(prediction: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:

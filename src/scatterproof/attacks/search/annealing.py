@@ -35,20 +35,22 @@ class Annealing(SearchAttack[AnnealSettings]):
             moves = search.space.random_swaps(filling, count, search.generator)
             threshold = torch.rand(count, generator=search.generator, dtype=torch.float64).log() * temperature
             fillings = moved(filling, moves)
-            found = search.offer(at.score(moves), fillings)
+            fitnesses = search.offer(at.score(moves), fillings)
             done += count
-            accepted = (found - fitness >= threshold).nonzero().flatten()
+            accepted = (fitnesses - fitness >= threshold).nonzero().flatten()
             if len(accepted):
                 chosen = int(accepted[0])
-                filling, fitness = fillings[chosen], float(found[chosen])
+                filling, fitness = fillings[chosen], float(fitnesses[chosen])
                 at.apply(moves[chosen])
         search.state |= {"filling": filling, "fitness": fitness}
 
     def _spread(self, search: Progress, filling: torch.Tensor, fitness: float) -> float:
         """Root mean square of the changes by the first `batch` exchanges."""
         moves = search.space.random_swaps(filling, min(self.settings.batch, search.left), search.generator)
-        found = search.offer(search.evaluator.at(search.space.placements(filling)).score(moves), moved(filling, moves))
-        return float((found - fitness).square().mean().sqrt())
+        fitnesses = search.offer(
+            search.evaluator.at(search.space.placements(filling)).score(moves), moved(filling, moves)
+        )
+        return float((fitnesses - fitness).square().mean().sqrt())
 
     def _temperature(self, search: Progress) -> float:
         share = search.evaluations / search.budget

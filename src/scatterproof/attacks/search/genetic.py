@@ -49,10 +49,10 @@ class Genetic(SearchAttack[GeneticSettings]):
         parents = tournaments(fitness, -(-self.settings.population // 2), self.settings.tournament, search.generator)
         chosen = fillings.index_select(0, parents.T.flatten().to(fillings.device))
         children = self.children(search.space, chosen, search.generator)[: min(self.settings.population, search.left)]
-        found = _scored(search, children)
+        fitnesses = _scored(search, children)
         elite = best(fitness, round(self.settings.elite * self.settings.population))
         survivors = torch.cat([fillings[elite.to(fillings.device)], children])
-        self._keep(search, survivors, torch.cat([fitness[elite], found]))
+        self._keep(search, survivors, torch.cat([fitness[elite], fitnesses]))
 
     def children(self, space: PlacementSpace, parents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """As many children as parents, fillings [2 * pairs, positions]: parent i mates with parent i + pairs.

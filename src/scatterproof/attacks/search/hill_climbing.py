@@ -33,10 +33,10 @@ class HillClimbing(SearchAttack[ClimbSettings]):
                 break
             part = part[: search.left]
             fillings = moved(filling, part)
-            found = search.offer(at.score(part), fillings)
-            top = int(found.argmax())
-            if float(found[top]) >= fitness:
-                filling, fitness = fillings[top], float(found[top])
+            fitnesses = search.offer(at.score(part), fillings)
+            top = int(fitnesses.argmax())
+            if float(fitnesses[top]) >= fitness:
+                filling, fitness = fillings[top], float(fitnesses[top])
                 at.apply(part[top])
         search.state = {"filling": filling, "fitness": fitness, "stuck": fitness <= before}
 

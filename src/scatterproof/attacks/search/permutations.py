@@ -56,14 +56,14 @@ def partially_mapped_crossover(first: torch.Tensor, second: torch.Tensor, segmen
     taken = torch.empty_like(inside).scatter_(1, first, inside)
     # per gene: what replaces it, itself where it is free
     follow = torch.where(taken, _compose(second, _inverse(first)), _numbers(first))
-    found = torch.where(inside, first, second)
+    children = torch.where(inside, first, second)
     outside = inside.logical_not()
     for _ in range(first.shape[1].bit_length()):
-        if not bool((taken.gather(1, found) & outside).any()):
+        if not bool((taken.gather(1, children) & outside).any()):
             break
-        found = torch.where(inside, first, follow.gather(1, found))
+        children = torch.where(inside, first, follow.gather(1, children))
         follow = _compose(follow, follow)
-    return found
+    return children
 
 
 def cycle_crossover(first: torch.Tensor, second: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ class Reinforce(SearchAttack[ReinforceSettings]):
             return self.start(search)
         with _own_random(search):
             model, walks = self._model(search)
-            model.learn(self.settings.steps, callback=lambda found, _: search.left > 0, reset_num_timesteps=False)
+            model.learn(self.settings.steps, callback=lambda scope, _: search.left > 0, reset_num_timesteps=False)
         frontier = walks[0].frontier
         search.state = {
             "frontier": vars(frontier),

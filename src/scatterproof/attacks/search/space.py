@@ -46,11 +46,11 @@ class PlacementSpace:
 
     def random(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Uniformly random fillings [count, positions], drawn on the CPU: the same on every device."""
-        found = torch.empty(count, self.positions, dtype=torch.int64, device=self.device)
+        fillings = torch.empty(count, self.positions, dtype=torch.int64, device=self.device)
         for part in self.classes:
             order = torch.rand(count, len(part.numbers), generator=generator, dtype=torch.float64).argsort(1)
-            found[:, part.positions] = part.numbers[order.to(self.device)]
-        return found
+            fillings[:, part.positions] = part.numbers[order.to(self.device)]
+        return fillings
 
     def filling(self, placement: Placement) -> torch.Tensor:
         """A placement as a filling [positions]; numbers of empty places in rising order.

@@ -43,8 +43,8 @@ class Cached:
         rest = {f"{name}.weight": weight for name, weight in parameters.items() if name != first}
         if first is not None:
             inputs = (F.linear(inputs[0], parameters[first], self.biases[first]), *inputs[1:])
-        found: torch.Tensor = functional_call(self.split.tail, rest, inputs) if rest else self.split.tail(*inputs)
-        return found
+        logits: torch.Tensor = functional_call(self.split.tail, rest, inputs) if rest else self.split.tail(*inputs)
+        return logits
 
     def folded(self, weights: Tensors) -> dict[str, torch.Tensor]:
         """The layers' own weights as this task takes them: the first one's copies summed."""

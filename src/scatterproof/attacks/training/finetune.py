@@ -39,8 +39,8 @@ class Finetune(Training[FinetuneSettings]):
             Fit(network, {"layer": Start.at(network.known | named(part))}, self.recipe, self.key(run), finished)
             for part, finished in zip(begun, (self.finished(puzzle, run), None), strict=True)
         )
-        found = everything.trained(choosing.choose(), torch.arange(len(puzzle.images)))
-        yield Copy({name: value.cpu() for name, value in found.items()}, earlier=choosing.minutes)
+        trained = everything.trained(choosing.choose(), torch.arange(len(puzzle.images)))
+        yield Copy({name: value.cpu() for name, value in trained.items()}, earlier=choosing.minutes)
 
     def layer_fit(self, puzzle: Puzzle, task: Cached, run: Run) -> Fit:
         """The first stage: `layer`'s trainings with this attack's images held out."""
@@ -69,5 +69,5 @@ class _Whole:
         return (self.puzzle.inputs(images),)
 
     def logits(self, parameters: Tensors, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        found: torch.Tensor = functional_call(self.model, dict(parameters), inputs)
-        return found
+        logits: torch.Tensor = functional_call(self.model, dict(parameters), inputs)
+        return logits

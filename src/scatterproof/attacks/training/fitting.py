@@ -117,15 +117,15 @@ class Fit:
     def choose(self) -> Choice:
         """Start, rate, decay and updates of the lowest held-out loss; no updates where none lowers it."""
         done = self._restore()
-        found: list[tuple[str, float, float, int, float]] = []
+        choices: list[tuple[str, float, float, int, float]] = []
         for start, rate, decay in product(self.starts, self.recipe.rates, self.recipe.decays):
             name = f"{start} {rate:g} {decay:g}"
             if name not in done:
                 done[name] = list(self._losses(start, rate, decay))
                 self._keep(done)
-            found += [(start, rate, decay, updates, loss) for updates, loss in done[name]]
-        best = min(found, key=lambda each: each[4])
-        return Choice(*best, start_loss=found[0][4])
+            choices += [(start, rate, decay, updates, loss) for updates, loss in done[name]]
+        best = min(choices, key=lambda each: each[4])
+        return Choice(*best, start_loss=choices[0][4])
 
     def trained(self, choice: Choice, index: torch.Tensor) -> dict[str, torch.Tensor]:
         """The parameters after training as chosen on the images at index int64 [k]."""

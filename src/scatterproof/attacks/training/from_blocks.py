@@ -25,8 +25,8 @@ class Blocks(Training[BlocksSettings]):
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
         """The start, then what training made of it."""
         task = cache(puzzle, run.machine.device)
-        found = self.calling(Fingerprint).placed(puzzle, run.machine.device)
-        start = {name: weight.to(task.targets.device) for name, weight in assembled(puzzle, found.placement).items()}
+        placed = self.calling(Fingerprint).placed(puzzle, run.machine.device)
+        start = {name: weight.to(task.targets.device) for name, weight in assembled(puzzle, placed.placement).items()}
         yield Copy(named(start))
         fit = self.fit(task, start, run, self.finished(puzzle, run))
         choice, trained = fit.run()

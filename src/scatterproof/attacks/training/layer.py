@@ -24,5 +24,5 @@ class Layer(Training[LayerSettings]):
         task = cache(puzzle, run.machine.device)
         starts = {"fresh": fresh_start(puzzle, task, self.key(run))}
         fit = Fit(task, starts, self.recipe, self.key(run), self.finished(puzzle, run))
-        _, found = fit.run()
-        yield Copy(named(task.unfolded(found)), earlier=fit.minutes)
+        _, trained = fit.run()
+        yield Copy(named(task.unfolded(trained)), earlier=fit.minutes)

@@ -34,9 +34,9 @@ class Probe(Training[ProbeSettings]):
         starts = {"fresh": Start.fresh({"weight": weight.to(inputs), "bias": inputs.new_zeros(puzzle.classes)})}
         task_of_it = _Linear(inputs, task.targets)
         fit = Fit(task_of_it, starts, self.recipe, self.key(run), self.finished(puzzle, run))
-        _, found = fit.run()
-        own = found["weight"].repeat_interleave(task.copies, 1) / task.copies
-        tensors = probe_tensors(puzzle, own.cpu(), found["bias"].cpu())
+        _, trained = fit.run()
+        own = trained["weight"].repeat_interleave(task.copies, 1) / task.copies
+        tensors = probe_tensors(puzzle, own.cpu(), trained["bias"].cpu())
         yield Copy(tensors, probe_config(puzzle, own.shape[1]), fit.minutes)
 
 

@@ -206,12 +206,12 @@ def finish(axes: dict[str, Axes], x_label: str) -> None:
         return
     last = list(axes.values())[-1]
     last.set_xlabel(x_label)
-    found: dict[str, Any] = {}
+    by_label: dict[str, Any] = {}
     for axis in axes.values():
         handles, labels = axis.get_legend_handles_labels()
-        found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}
-    columns = 1 if max(map(len, found), default=0) > LONG_LABEL else 2
-    last.figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+        by_label |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in by_label}
+    columns = 1 if max(map(len, by_label), default=0) > LONG_LABEL else 2
+    last.figure.legend(by_label.values(), by_label.keys(), loc="outside lower center", ncols=columns)
 
 
 def _by_correction(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

@@ -17,7 +17,7 @@ _SERIES = ["images", "fitness", "correct_share"]
 
 def sentences(table: pd.DataFrame) -> list[str]:
     """For each victim and fitness: between which shares of blocks right a search can climb, on the most images."""
-    found = []
+    texts = []
     for (victim, size, keep, fitness), rows in table.groupby([*_CASE, "fitness"], sort=True):
         most = rows[rows["images"] == rows["images"].max()]
         means = most.groupby("correct_share")[["auc", "auc_low", "snr"]].mean()
@@ -32,13 +32,13 @@ def sentences(table: pd.DataFrame) -> list[str]:
             else f"at {len(clear)} of {len(means)} shares of blocks right ("
             f"{', '.join(f'{100 * share:.3g} %' for share in clear.index)})"
         )
-        found.append(
+        texts.append(
             f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} images: a "
             f"right exchange beats a wrong one more often than a coin would {where}; most clearly with "
             f"{100 * top:.3g} % right, {100 * means['auc'].max():.0f} times in 100.{noise} "
             f"{seeds(rows['victim_seed'].nunique())}"
         )
-    return found
+    return texts
 
 
 def draw_plateau(table: pd.DataFrame, svg: Path) -> Path:

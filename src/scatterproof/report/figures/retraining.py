@@ -82,15 +82,15 @@ def _draw_attacks(axis: Axes, attacks: pd.DataFrame, trainings: pd.DataFrame, fl
         axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         same = trainings[trainings["device"] == line["device"].iloc[0]]
         for source in _drawn(same):
-            found = crossing(line, envelope(candidates(same, source)), floor)
-            if found.ahead == "until":
-                if found.minutes > x[-1]:
+            point = crossing(line, envelope(candidates(same, source)), floor)
+            if point.ahead == "until":
+                if point.minutes > x[-1]:
                     axis.plot(
-                        [x[-1], found.minutes], [mean[-1]] * 2, color=colour, linestyle=(0, (1, 2)), linewidth=1.1
+                        [x[-1], point.minutes], [mean[-1]] * 2, color=colour, linestyle=(0, (1, 2)), linewidth=1.1
                     )
-                rings.append((found, _STYLES[source][0]))
-    for found, colour in rings:
-        axis.plot(found.minutes, 100 * found.accuracy, "o", markeredgecolor=colour, label=_OVERTAKEN, **_RING)
+                rings.append((point, _STYLES[source][0]))
+    for point, colour in rings:
+        axis.plot(point.minutes, 100 * point.accuracy, "o", markeredgecolor=colour, label=_OVERTAKEN, **_RING)
 
 
 def _columns(line: pd.DataFrame) -> tuple[Any, ...]:

@@ -38,8 +38,8 @@ def final(attacks: pd.DataFrame) -> pd.DataFrame:
 def granted(images: Any, knows: Any) -> str:
     """`100 unlabelled images`, or `no images`; and the base model, where `knows` says so."""
     known, _, base = str(knows).partition("-")
-    found = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
-    return f"{found} and a public base model" if base else found
+    text = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
+    return f"{text} and a public base model" if base else text
 
 
 def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -49,11 +49,11 @@ def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
     """
     last = final(attacks)
     values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
-    found = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
+    by_value = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
     cost = last.groupby([*KIND, "keep"], as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
     rows = []
-    for number, about in enumerate(found["accuracy"]):
-        means = (percent_interval(found[value][number], "mean") for value in values)
+    for number, about in enumerate(by_value["accuracy"]):
+        means = (percent_interval(by_value[value][number], "mean") for value in values)
         took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
         rows.append(
             (

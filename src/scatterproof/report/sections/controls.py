@@ -30,24 +30,24 @@ AT_LEAST = ("planted", "labelled")  # what is there must be found; of the others
 def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables of a study as the report reads them: whatever names attacks has a column `control`, what the controls
     say of each; `controls` without a row where the study has none."""
-    found = dict(tables)
-    controls = found.setdefault("controls", pd.DataFrame(columns=COLUMNS["controls"]))
+    shown = dict(tables)
+    controls = shown.setdefault("controls", pd.DataFrame(columns=COLUMNS["controls"]))
     for name in ("attacks", "search"):
-        if name in found:
-            found[name] = with_controls(found[name], controls)
-    if "fineness" in found:
-        plain = found["fineness"].assign(threat="layer-1-0-none")  # it learns from nothing
-        found["fineness"] = with_controls(plain, controls).drop(columns="threat")
-    if "stream" in found:
-        stream = found["stream"]
+        if name in shown:
+            shown[name] = with_controls(shown[name], controls)
+    if "fineness" in shown:
+        plain = shown["fineness"].assign(threat="layer-1-0-none")  # it learns from nothing
+        shown["fineness"] = with_controls(plain, controls).drop(columns="threat")
+    if "stream" in shown:
+        stream = shown["stream"]
         hijacks = stream.assign(threat=_service_threats(stream), attack=HIJACK + stream["hijack"].astype(str))
-        found["stream"] = stream.assign(control=with_controls(hijacks, controls)["control"])
-    if "breakeven" in found:
-        table = found["breakeven"].assign(control=PASSED)
+        shown["stream"] = stream.assign(control=with_controls(hijacks, controls)["control"])
+    if "breakeven" in shown:
+        table = shown["breakeven"].assign(control=PASSED)
         attacks = table["what"] == "attack"
         table.loc[attacks, "control"] = with_controls(table[attacks], controls, "name")["control"]
-        found["breakeven"] = table
-    return found
+        shown["breakeven"] = table
+    return shown
 
 
 def _service_threats(stream: pd.DataFrame) -> pd.Series:
@@ -118,5 +118,5 @@ def _value(row: Any, value: float) -> str:
 def _rows(controls: pd.DataFrame) -> list[Any]:
     """With `images` and `knows`, as the threat's name has them."""
     images = [int(re.findall(r"-(\d+)-(?:none|labels|logits)", str(threat))[0]) for threat in controls["threat"]]
-    found = controls.assign(images=images, knows=controls["threat"].map(granted_knowledge))
-    return list(found.itertuples(index=False))
+    rows = controls.assign(images=images, knows=controls["threat"].map(granted_knowledge))
+    return list(rows.itertuples(index=False))

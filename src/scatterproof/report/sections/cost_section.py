@@ -118,8 +118,8 @@ def _talk_cost(theory_rows: pd.DataFrame) -> list[str]:
 def account_words(tables: Mapping[str, pd.DataFrame], assumed: CostConfig) -> list[str]:
     """What was allocated, wasted, queued, and what energy and money it comes to."""
     rows = {name: _known(tables[name]) for name in ("cost", "cost_summary", "cost_waste")}
-    found = sentences(rows["cost"], rows["cost_summary"][-1], rows["cost_waste"], assumed)
-    return [*found, *price_warnings(rows["cost"], assumed)]
+    texts = sentences(rows["cost"], rows["cost_summary"][-1], rows["cost_waste"], assumed)
+    return [*texts, *price_warnings(rows["cost"], assumed)]
 
 
 def _known(frame: pd.DataFrame) -> list[dict[str, Any]]:

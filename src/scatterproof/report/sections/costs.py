@@ -15,9 +15,9 @@ def amount(value: float | None) -> str:
 
 def sentences(costs: Sequence[Row], total: Row, waste: Sequence[Row], assumed: CostConfig) -> list[str]:
     """Allocated against used, what was wasted and why, the queue, energy, CO2 and price, each where it is known."""
-    found = [_allocated(costs, total), _wasted(waste, total), _queued(total)]
-    found += [_energy(costs, assumed), _measured(costs), _price(costs, assumed)]
-    return [sentence for sentence in found if sentence]
+    texts = [_allocated(costs, total), _wasted(waste, total), _queued(total)]
+    texts += [_energy(costs, assumed), _measured(costs), _price(costs, assumed)]
+    return [sentence for sentence in texts if sentence]
 
 
 def _allocated(costs: Sequence[Row], total: Row) -> str:

@@ -57,9 +57,9 @@ def thresholds(fineness: pd.DataFrame) -> pd.DataFrame:
             if drawn is not None:
                 low, high = percentile_interval(2 ** crossing(sizes, drawn, level))
             at = float(2 ** crossing(sizes, values.mean(axis=1)[None], level)[0])
-            found = {"victim_seed": np.nan, "block_size": at, "level": level, "ci_low": low, "ci_high": high}
+            threshold = {"victim_seed": np.nan, "block_size": at, "level": level, "ci_low": low, "ci_high": high}
             measured = {"seeds": values.shape[1], "smallest": wide.index.min(), "largest": wide.index.max()}
-            rows.append(about | found | measured)
+            rows.append(about | threshold | measured)
     return pd.DataFrame(rows, columns=COLUMNS["fineness_threshold"]).replace(np.inf, np.nan)
 
 
@@ -76,19 +76,19 @@ def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
     each = _per_block(fineness)
     sizes = each.groupby(["victim", "block_size"])[["blocks", "nothing"]].first()
     values = ("accuracy", "relative_accuracy", "position_accuracy", "left", "device_minutes")
-    found: dict[str, list[Any]] = {
+    by_value: dict[str, list[Any]] = {
         value: list(curve(each, by, "block_size", value).itertuples(index=False)) for value in values
     }
     rows = []
-    for index, about in enumerate(found["accuracy"]):
-        shares = (percent_interval(found[value][index], "mean") for value in values[:3])
-        left, size = found["left"][index], sizes.loc[(about.victim, about.block_size)]
+    for index, about in enumerate(by_value["accuracy"]):
+        shares = (percent_interval(by_value[value][index], "mean") for value in values[:3])
+        left, size = by_value["left"][index], sizes.loc[(about.victim, about.block_size)]
         rows.append(
             (
                 *(victim_label(about.victim), number(about.width), attack_label(about)),
                 *(side(about.block_size), share(about.keep), number(size["blocks"]), *shares),
                 *(interval(left.mean, left.ci_low, left.ci_high, _bits), _bits(size["nothing"])),
-                *(minutes(60 * found["device_minutes"][index].mean), str(about.seeds)),
+                *(minutes(60 * by_value["device_minutes"][index].mean), str(about.seeds)),
             )
         )
     return rows
@@ -98,9 +98,9 @@ def _bits(value: float) -> str:
     return f"{value:.2f}"
 
 
-def threshold_rows(found: pd.DataFrame, states: Mapping[tuple[str, str], str]) -> list[tuple[str, ...]]:
+def threshold_rows(table: pd.DataFrame, states: Mapping[tuple[str, str], str]) -> list[tuple[str, ...]]:
     """A row for each victim and level; states: what the controls of (victim, attack) say."""
-    rows: Iterable[Any] = found.itertuples(index=False)
+    rows: Iterable[Any] = table.itertuples(index=False)
     return [
         (
             *(victim_label(row.victim), number(row.width), marked(row.attack, states[row.victim, row.attack])),
@@ -123,25 +123,25 @@ def _size_needed(row: Any) -> str:
     return f"{row.block_size:.3g}{around}"
 
 
-def section(found: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, Any]:
+def section(fineness: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, Any]:
     """What the page's part on fineness shows; nothing where the study has none."""
-    if found is None:
+    if fineness is None:
         return {"fineness": None, "fineness_words": []}
     recovered = "What the fingerprint recovers, by the size of the blocks [95 % interval over victims]"
     level = "Threshold: side of the blocks from which so much of the victim's accuracy is recovered"
-    states = {(str(row.victim), str(row.attack)): str(row.control) for row in found.itertuples()}
+    states = {(str(row.victim), str(row.attack)): str(row.control) for row in fineness.itertuples()}
     return {
-        "fineness": Table(recovered, TABLE_HEAD, table_rows(found)),
-        "fineness_words": [*sentences(found), *_controlled_at(found, controls)],
-        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(found), states)),
+        "fineness": Table(recovered, TABLE_HEAD, table_rows(fineness)),
+        "fineness_words": [*sentences(fineness), *_controlled_at(fineness, controls)],
+        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(fineness), states)),
     }
 
 
-def _controlled_at(found: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
+def _controlled_at(fineness: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
     """At which sizes the controls ran, where these are not all that are shown."""
-    own = controls[controls["attack"].isin(set(found["attack"])) & controls["victim"].isin(set(found["victim"]))]
+    own = controls[controls["attack"].isin(set(fineness["attack"])) & controls["victim"].isin(set(fineness["victim"]))]
     sizes = sorted({int(size) for size in own["block_size"]})
-    if not sizes or set(found["block_size"]) <= set(sizes):
+    if not sizes or set(fineness["block_size"]) <= set(sizes):
         return []
     return [f"The controls of {', '.join(sorted(set(own['attack'])))} ran on {_sizes(sizes)} alone."]
 
@@ -155,14 +155,14 @@ def sentences(fineness: pd.DataFrame) -> list[str]:
 
     fineness: as `with_controls` gives it.
     """
-    found, texts = thresholds(fineness), []
+    table, texts = thresholds(fineness), []
     for name in names(fineness):
         rows = fineness[fineness["victim"] == name]
         fine, coarse = (
             rows[rows["block_size"] == size] for size in (rows["block_size"].min(), rows["block_size"].max())
         )
         first = fine.iloc[0]
-        here = found[found["victim"] == name].set_index("level")
+        here = table[table["victim"] == name].set_index("level")
         needed = " and ".join(f"{100 * level:g} % from {_size_needed(here.loc[level])}" for level in LEVELS)
         texts.append(
             f"{setting(name, first['block_size'], first['keep'])} in an unknown order ({first['blocks']:,} blocks), "

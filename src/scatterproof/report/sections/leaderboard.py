@@ -47,14 +47,14 @@ def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
     """
     last = final(attacks).assign(repeat=0)
     of = ["victim", "block_size", "images", "knows", "threat"]
-    found = []
+    lines = []
     for (victim, size, images, knows, _), threat in last.groupby(of, sort=False):
         means = curve(threat, ["attack", "control", "role"])
         failed = has_failed(means["control"])
         means = means.assign(failed=failed).sort_values(["failed", "mean"], ascending=[True, False], kind="stable")
         for place, row in enumerate(_rows(means), 1):
             mine = threat[(threat["attack"] == row.attack) & (threat["role"] == row.role)]
-            found.append(
+            lines.append(
                 (
                     *(victim_label(str(victim)), side(size), share(row.keep), granted(images, knows)),
                     *("-" if row.failed else str(place), attack_label(row), ROLES[row.role]),
@@ -62,7 +62,7 @@ def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
                     f"{mine['device_minutes'].mean():.3g}",
                 )
             )
-    return found
+    return lines
 
 
 def reported_rows() -> list[tuple[str, ...]]:

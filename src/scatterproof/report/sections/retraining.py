@@ -59,7 +59,7 @@ def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
     breakeven: as `with_controls` gives it.
     """
     table = breakeven.fillna({"threat": "", "params": ""})
-    found = []
+    compared = []
     for victim, own in table.groupby("victim", sort=True):
         attacks = own[own["what"] == "attack"]
         several = len(attacks["device"].unique()) > 1
@@ -72,8 +72,8 @@ def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
                     same = trainings[trainings["device"] == device]
                     outcome = _outcome(attack, source, trainings, same)
                     place = whose, int(str(size)), float(str(keep)), float(str(level)), source
-                    found.append(Comparison(*place, attack, _least(same), outcome))
-    return found
+                    compared.append(Comparison(*place, attack, _least(same), outcome))
+    return compared
 
 
 def left_out(breakeven: pd.DataFrame) -> list[str]:
@@ -113,18 +113,18 @@ def _high(row: Any) -> float:
 
 def sentences(breakeven: pd.DataFrame) -> list[str]:
     """Which attack is cheaper than which retraining to which level, or that none is; for each victim, share, curve."""
-    found = comparisons(breakeven)
-    if not found:
+    compared = comparisons(breakeven)
+    if not compared:
         return ["No attack was made: there is nothing to set against retraining here."]
-    cheaper = sum(each.outcome == "cheaper" for each in found)
+    cheaper = sum(each.outcome == "cheaper" for each in compared)
     texts = [
-        f"In {cheaper} of {len(found)} comparisons below an attack is shown to be cheaper: its interval lies below "
+        f"In {cheaper} of {len(compared)} comparisons below an attack is shown to be cheaper: its interval lies below "
         "that of the training."
         if cheaper
         else "No attack is shown to be cheaper than any of these trainings to any level."
     ]
     by_curve: dict[tuple[str, int, float, str], list[Comparison]] = {}
-    for each in found:
+    for each in compared:
         by_curve.setdefault((each.whose, each.block_size, each.keep, each.source), []).append(each)
     for (whose, size, keep, source), mine in by_curve.items():
         parts = [_part(outcome, [each for each in mine if each.outcome == outcome]) for outcome in _WORDS]

@@ -52,12 +52,12 @@ def final(search: pd.DataFrame) -> pd.DataFrame:
     first, last = (ordered.groupby(run, as_index=False).nth(at) for at in (0, -1))
     ends = last.merge(first[[*run, "accuracy", "best_fitness"]], on=run, suffixes=("", "_start"))
     ends["gain"] = ends["accuracy"] - ends["accuracy_start"]
-    found = None
+    table = None
     for value in ("accuracy", "gain"):
         means = curve(ends, KIND[:-1], "images", value)[[*KIND, "mean", "ci_low", "ci_high"]]
         means = means.rename(columns={"mean": value, "ci_low": f"{value}_low", "ci_high": f"{value}_high"})
-        found = means if found is None else found.merge(means, on=KIND)
-    assert found is not None
+        table = means if table is None else table.merge(means, on=KIND)
+    assert table is not None
     about = {
         "fitness_start": ("best_fitness_start", "mean"),
         "fitness_end": ("best_fitness", "mean"),
@@ -65,25 +65,25 @@ def final(search: pd.DataFrame) -> pd.DataFrame:
         "minutes": ("device_minutes", "mean"),
         "runs": ("accuracy", "size"),
     }
-    return found.merge(ends.groupby(KIND, as_index=False).agg(**about), on=KIND)
+    return table.merge(ends.groupby(KIND, as_index=False).agg(**about), on=KIND)
 
 
 def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) -> list[str]:
     """Is the talk's result reproduced, and what does the loss change? For each victim, share, fitness and budget."""
-    found = final(search)
-    tests = len(found)
+    table = final(search)
+    tests = len(table)
     texts = [
         f"Each sentence is about searches of one fitness and budget. {tests} kinds of search are compared at once: a "
         f"gain counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
         f"{number(0.025 * tests, 2)} lie above 0 by luck."
     ]
     of = ["victim", "block_size", "keep", "fitness", "budget"]
-    for (victim, size, keep, fitness, budget), rows in found.groupby(of, sort=True):
+    for (victim, size, keep, fitness, budget), rows in table.groupby(of, sort=True):
         own = victims[victims["victim"] == victim]
         where = setting(victim, size, keep, str(rows["threat"].iloc[0]))
         spent = f"{number(budget)} evaluations by {FITNESS[str(fitness)]}"
         texts.append(f"{where}, {spent}: {_outcome(rows, str(fitness), own)}")
-    longest: Any = next(found.sort_values("minutes", ascending=False).itertuples())
+    longest: Any = next(table.sort_values("minutes", ascending=False).itertuples())
     if retraining > 0:
         texts.append(
             f"The longest of these searches, {label(longest.attack, longest.population, longest.control)}, took "

@@ -28,8 +28,10 @@ SHARE, REQUESTS, HELD = "share of the links tapped", "requests watched", "device
 def table_rows(stream: pd.DataFrame) -> list[tuple[str, ...]]:
     """A row for each kind of service and hijack: means over victims and layouts [95 % interval]."""
     table = _repeated(stream)
-    found = {value: _means(table, value) for value in (*MEASURED, "anonymity_bits", *OVERHEADS)}
-    return [_row({value: rows[number] for value, rows in found.items()}) for number in range(len(found["accuracy"]))]
+    by_value = {value: _means(table, value) for value in (*MEASURED, "anonymity_bits", *OVERHEADS)}
+    return [
+        _row({value: rows[number] for value, rows in by_value.items()}) for number in range(len(by_value["accuracy"]))
+    ]
 
 
 def _row(means: dict[str, Any]) -> tuple[str, ...]:
@@ -54,8 +56,8 @@ def _means(table: pd.DataFrame, value: str) -> list[Any]:
     """Of each kind of service the mean of a value, NaN where it was not measured."""
     kinds = table.drop_duplicates(SERVICE)[SERVICE]
     measured = table[table[value].notna()]
-    found = curve(measured, SERVICE[:-1], SERVICE[-1], value)
-    return list(kinds.merge(found.astype(kinds.dtypes), on=SERVICE, how="left").itertuples(index=False))
+    means = curve(measured, SERVICE[:-1], SERVICE[-1], value)
+    return list(kinds.merge(means.astype(kinds.dtypes), on=SERVICE, how="left").itertuples(index=False))
 
 
 def _index(row: Any) -> str:

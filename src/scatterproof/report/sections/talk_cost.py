@@ -21,12 +21,12 @@ def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[
     if search is None:
         return []
     rows = search[np.logical_and.reduce([search[key] == value for key, value in _TALK_SEARCH.items()])]
-    found: list[dict[str, float | str]] = []
+    costs: list[dict[str, float | str]] = []
     for (size, keep, device, control), here in rows.groupby(["block_size", "keep", "device", "control"], sort=True):
         here = here[here["budget"] == here["budget"].max()]
         ends = here.sort_values("evaluations").groupby(["victim_seed", "seed"]).tail(1)
         trained = retraining_minutes(victims[victims["device"] == device])
-        found.append(
+        costs.append(
             {
                 "setting": setting(_TALK_SEARCH["victim"], size, keep),
                 "search": marked("genetic search", str(control)),
@@ -37,7 +37,7 @@ def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[
                 "budget": float(ends["budget"].iloc[0]),
             }
         )
-    return found
+    return costs
 
 
 def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from scatterproof.config.stream import HijackName
 from scatterproof.puzzle import Puzzle
 from scatterproof.stream.hijack.grouping import Groups, adaptive_groups, naive_groups
 from scatterproof.stream.hijack.labelling import (
-    BlockEvidence,
+    LabelEvidence,
     Labels,
     bound,
     label_by_blocks,
@@ -51,11 +51,11 @@ class TappedPuzzle(Puzzle):
         return cls(**{one.name: getattr(puzzle, one.name) for one in fields(Puzzle)}, traffic=traffic)
 
 
-def evidence_of(puzzle: Puzzle, machine: Machine) -> BlockEvidence:
+def evidence_of(puzzle: Puzzle, machine: Machine) -> LabelEvidence:
     """What the blocks held say by themselves; the same for all traffic."""
     (name,) = puzzle.layout.grids
     around = find_surroundings(puzzle, name, machine.device)
-    return BlockEvidence.of(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
+    return LabelEvidence.of(puzzle.blocks.to(machine.device), puzzle.shapes.to(machine.device), around)
 
 
 class HijackSettings(Settings):
@@ -89,14 +89,14 @@ class Hijack(Attack[HijackSettings]):
         if not labels.complete:
             yield self.together(evidence, labels)
 
-    def placement(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups | None = None) -> Placed:
+    def placement(self, traffic: Traffic, evidence: LabelEvidence, groups: Groups | None = None) -> Placed:
         """The last step alone, from the blocks' own evidence and, if they are at hand, groups."""
         groups = self.groups(traffic) if groups is None else groups
         evidence = informed(evidence, traffic, groups)
         *_, labels = self.labels(traffic, evidence, groups)
         return place(evidence, labels) if labels.complete else self.together(evidence, labels)
 
-    def labels(self, traffic: Traffic, evidence: BlockEvidence, groups: Groups) -> Iterator[Labels]:
+    def labels(self, traffic: Traffic, evidence: LabelEvidence, groups: Groups) -> Iterator[Labels]:
         """The columns and rows of the blocks held, by their groups' own evidence, then after each round."""
         own = own_groups(traffic, groups, len(evidence.flat), self.settings.method != "naive")
         if self.settings.method == "matching":
@@ -104,7 +104,7 @@ class Hijack(Attack[HijackSettings]):
             return
         yield from label_by_blocks(evidence, own, self.settings.rounds)
 
-    def together(self, evidence: BlockEvidence, labels: Labels) -> Placed:
+    def together(self, evidence: LabelEvidence, labels: Labels) -> Placed:
         """The fingerprint's placement, which lets all blocks predict each other, held to what labels there are."""
         grid = evidence.around.grid
         blocks = evidence.flat.view(-1, grid.height, grid.width)
@@ -112,12 +112,12 @@ class Hijack(Attack[HijackSettings]):
         extra_evidence = (
             (column, row) if evidence.leaks is None else (column + evidence.leaks[0], row + evidence.leaks[1])
         )
-        *_, found = self.calling(Fingerprint).placements(
+        *_, last = self.calling(Fingerprint).placements(
             blocks, evidence.shapes, evidence.around, dense=0, extra_evidence=extra_evidence
         )
-        return found
+        return last
 
 
-def informed(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
+def informed(evidence: LabelEvidence, traffic: Traffic, groups: Groups) -> LabelEvidence:
     """The blocks' evidence and what leaked places say, if any have."""
     return with_leaks(evidence, traffic, groups) if len(traffic.labelled) else evidence

@@ -110,8 +110,8 @@ def _lag_likelihood(traffic: Traffic, lag: Floats) -> Floats:
     timing = traffic.timing
     mean = timing.jitter + timing.product_jitter + timing.gap + traffic.hiding.delay / 1e3
     beyond = lag - timing.travel - timing.product
-    found: Floats = np.where(beyond >= 0, np.maximum(-beyond / mean, BEFORE), BEFORE)
-    return found
+    likelihood: Floats = np.where(beyond >= 0, np.maximum(-beyond / mean, BEFORE), BEFORE)
+    return likelihood
 
 
 def paired(traffic: Traffic, inbound: Leg, outbound: Leg) -> Groups:
@@ -169,8 +169,8 @@ def _under_coordinator(traffic: Traffic, inbound: Leg, outbound: Leg) -> Groups:
     total = np.bincount(inbound.request)[inbound.request]
     part = sent * traffic.sizes.columns // total
     if traffic.hiding.per_device > 1:
-        found = paired(traffic, Leg(inbound.record, inbound.device, part, inbound.request, inbound.time), outbound)
-        return Groups(found.record, found.column, np.full(len(found.record), FREE))
+        groups = paired(traffic, Leg(inbound.record, inbound.device, part, inbound.request, inbound.time), outbound)
+        return Groups(groups.record, groups.column, np.full(len(groups.record), FREE))
     devices, device = np.unique(inbound.device, return_inverse=True)
     mean = np.bincount(device, sent, len(devices)) / np.bincount(device, minlength=len(devices))
     group = np.argsort(np.argsort(mean, kind="stable")) * traffic.sizes.columns // max(len(devices), 1)
@@ -202,15 +202,15 @@ def mix_scores(leg: Leg, beyond: Leg, batch: int) -> Scores:
     batches = [rank_within(pool, each.time) // batch for pool, each in zip(pools, (leg, beyond), strict=True)]
     most = max(int(numbers.max(initial=0)) for numbers in batches) + 1
     own, other = (pool * most + numbers for pool, numbers in zip(pools, batches, strict=True))
-    found = np.zeros((len(devices), len(partners)))
+    scores = np.zeros((len(devices), len(partners)))
     step = max(1, MOST // max(1, len(partners) * most * len(relays)))
     for first in range(0, requests, step):  # some requests at a time: their batches x partners are a dense table
         low, high = (each * most * len(relays) for each in (first, first + step))
         mine, theirs = (own >= low) & (own < high), (other >= low) & (other < high)
         cell = (other[theirs] - low) * len(partners) + partner[theirs]
         count = np.bincount(cell, minlength=(high - low) * len(partners)).reshape(high - low, len(partners))
-        np.add.at(found, device[mine], np.log(count + ASTRAY)[own[mine] - low])
-    return Scores(devices, partners, found)
+        np.add.at(scores, device[mine], np.log(count + ASTRAY)[own[mine] - low])
+    return Scores(devices, partners, scores)
 
 
 def disclosed(scores: Scores) -> tuple[Ints, Ints]:

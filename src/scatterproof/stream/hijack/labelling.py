@@ -38,7 +38,7 @@ SEEDS = 10  # columns surest by evidence that graph matching starts from
 
 
 @dataclass(frozen=True)
-class BlockEvidence:
+class LabelEvidence:
     """What each block held says of its column and row, log-likelihoods float32 [blocks, columns], [blocks, rows], less
     their mean; flat [blocks, height * width]; shapes int64 [blocks, 2]; shape_of, shape_at number the shapes of blocks
     and positions; leaks: the part of by_column and by_row that leaked places make up."""
@@ -53,7 +53,7 @@ class BlockEvidence:
     leaks: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
-    def of(cls, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> "BlockEvidence":
+    def of(cls, blocks: torch.Tensor, shapes: torch.Tensor, around: Surroundings) -> "LabelEvidence":
         """For blocks [held, height, width] of these shapes int64 [held, 2]."""
         grid = around.grid
         places = grid.shapes().to(shapes)
@@ -102,10 +102,10 @@ def own_groups(traffic: Traffic, groups: Groups, held: int, adapts: bool) -> Own
 
 def assign_labels(scores: Floats) -> Ints:
     """The label of each group int64 [groups], FREE where there are more groups than labels; scores [groups, labels]."""
-    found = np.full(len(scores), FREE)
+    label_of = np.full(len(scores), FREE)
     groups, labels = linear_sum_assignment(scores, maximize=True)
-    found[groups] = labels
-    return found
+    label_of[groups] = labels
+    return label_of
 
 
 def pooled(evidence: torch.Tensor, group: Ints) -> tuple[Ints, Floats]:
@@ -122,7 +122,7 @@ def label_by_traffic(traffic: Traffic, groups: Groups) -> Groups:
     flows, sizes, padding = traffic.flows, traffic.sizes, traffic.hiding.padding
     to_device = np.isin(flows.destination[groups.record], flows.source) & (groups.record >= 0)
     expected = [padded(4 * each + HEADER, padding) for each in (sizes.widths, sizes.heights)]
-    found = []
+    labelled = []
     for which, (group, leg, wanted) in enumerate(
         ((groups.column, to_device, expected[0]), (groups.row, ~to_device, expected[1]))
     ):
@@ -133,8 +133,8 @@ def label_by_traffic(traffic: Traffic, groups: Groups) -> Groups:
         scores = scores - MISFIT * ((measured[:, None] != wanted[None, :]) & (measured[:, None] >= 0))
         scores = scores + LEAKED * _votes(traffic, groups.record, number, which, scores.shape)
         labels = assign_labels(np.where(names[:, None] == FREE, -1e9, scores))
-        found.append(np.where(group == FREE, FREE, labels[number]))
-    return Groups(groups.record, found[0], found[1])
+        labelled.append(np.where(group == FREE, FREE, labels[number]))
+    return Groups(groups.record, labelled[0], labelled[1])
 
 
 def _votes(traffic: Traffic, record: Ints, number: Ints, which: int, shape: tuple[int, ...]) -> Floats:
@@ -149,7 +149,7 @@ def _votes(traffic: Traffic, record: Ints, number: Ints, which: int, shape: tupl
     return votes
 
 
-def with_leaks(evidence: BlockEvidence, traffic: Traffic, groups: Groups) -> BlockEvidence:
+def with_leaks(evidence: LabelEvidence, traffic: Traffic, groups: Groups) -> LabelEvidence:
     """The blocks' own evidence, and what leaked places say: of own blocks that are alone on a device whose place has
     leaked, and, where nothing is hidden, of the groups that other devices' messages were found in."""
     flows, record, block = traffic.flows, traffic.record, traffic.block
@@ -177,8 +177,8 @@ def _shares(traffic: Traffic, record: Ints, group: Ints, which: int, labels: int
     votes = _votes(traffic, record, number, which, (len(names), labels))
     votes = np.where(names[:, None] == FREE, 0, votes / np.maximum(votes.sum(1, keepdims=True), 1))
     order = np.argsort(record, kind="stable")
-    found: Floats = votes[looked_up(record[order], number[order], wanted)]
-    return found
+    shares: Floats = votes[looked_up(record[order], number[order], wanted)]
+    return shares
 
 
 @dataclass(frozen=True)
@@ -196,14 +196,14 @@ class Labels:
 
 def labels_of(own: OwnGroups, by_column: Floats, by_row: Floats) -> Labels:
     """Columns and rows of the blocks' groups from scores [groups, labels], the groups known in ascending order."""
-    found = []
+    labels = []
     for group, scores in ((own.column, by_column), (own.row, by_row)):
         names = np.unique(group[group >= 0])
-        found.append(looked_up(names, assign_labels(scores), group) if len(names) else np.full(len(group), FREE))
-    return Labels(*found)
+        labels.append(looked_up(names, assign_labels(scores), group) if len(names) else np.full(len(group), FREE))
+    return Labels(*labels)
 
 
-def label_by_blocks(evidence: BlockEvidence, own: OwnGroups, rounds: int) -> Iterator[Labels]:
+def label_by_blocks(evidence: LabelEvidence, own: OwnGroups, rounds: int) -> Iterator[Labels]:
     """By the groups' pooled evidence, then, where every block's groups are known, after each round of settling."""
     sums = [pooled(each, group)[1] for each, group in ((evidence.by_column, own.column), (evidence.by_row, own.row))]
     grid = evidence.around.grid
@@ -223,7 +223,7 @@ def label_by_blocks(evidence: BlockEvidence, own: OwnGroups, rounds: int) -> Ite
         before = labels
 
 
-def place(evidence: BlockEvidence, labels: Labels) -> Placed:
+def place(evidence: LabelEvidence, labels: Labels) -> Placed:
     """The placement: straight from the labels where they give every block a place of its own, else by assignment."""
     grid, blocks = evidence.around.grid, len(evidence.flat)
     column, row = torch.from_numpy(labels.column), torch.from_numpy(labels.row)
@@ -242,19 +242,19 @@ def place(evidence: BlockEvidence, labels: Labels) -> Placed:
     return Placed(best_assignment(candidates, evidence.shape_of, evidence.shape_at), at, best)
 
 
-def bound(evidence: BlockEvidence, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+def bound(evidence: LabelEvidence, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels as evidence of each block's column and row that outweighs its own; nothing where there is no label."""
-    found = []
+    by_axis = []
     for scores, label in ((evidence.by_column, labels.column), (evidence.by_row, labels.row)):
         at = torch.from_numpy(label)
         known = (at >= 0).nonzero().flatten()
         told = torch.zeros_like(scores)
         told[known, at[known]] = LABEL + scores.abs().max()
-        found.append(told)
-    return found[0], found[1]
+        by_axis.append(told)
+    return by_axis[0], by_axis[1]
 
 
-def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> Labels:
+def match_columns(evidence: LabelEvidence, own: OwnGroups, labels: Labels) -> Labels:
     """Columns labelled by graph matching instead: pairs of groups whose weights go together, pairs of columns whose
     inputs do. Starts from the columns that the evidence is surest of."""
     grid = evidence.around.grid
@@ -282,8 +282,8 @@ def match_columns(evidence: BlockEvidence, own: OwnGroups, labels: Labels) -> La
     seeds = np.array([[group, label[group]] for group in sure if label[group] >= 0]).reshape(-1, 2)
     options: Any = {"maximize": True, "partial_match": seeds}
     matched = quadratic_assignment(ours, theirs, method="faq", options=options).col_ind
-    found = np.where(matched < grid.columns, matched, FREE)[number]
-    return Labels(np.where(own.column >= 0, found, FREE), labels.row)
+    column = np.where(matched < grid.columns, matched, FREE)[number]
+    return Labels(np.where(own.column >= 0, column, FREE), labels.row)
 
 
 def _affinity(matrix: torch.Tensor, parts: int) -> Floats:
@@ -292,6 +292,6 @@ def _affinity(matrix: torch.Tensor, parts: int) -> Floats:
     gram = (matrix.T @ matrix).view(parts, width, parts, width)
     norms = gram.square().sum((1, 3)).sqrt().double().cpu().numpy()
     scale = np.sqrt(np.outer(np.diag(norms), np.diag(norms)))
-    found: Floats = np.where(scale > 0, norms / np.maximum(scale, 1e-30), 0.0)
-    np.fill_diagonal(found, 0.0)
-    return found
+    affinity: Floats = np.where(scale > 0, norms / np.maximum(scale, 1e-30), 0.0)
+    np.fill_diagonal(affinity, 0.0)
+    return affinity

@@ -64,12 +64,12 @@ def learned_groups(traffic: Traffic) -> Groups:
     """Each device with the partner that the classifier believes in most."""
     columns, rows = _train(traffic)
     inbound, outbound, mixes = device_legs(traffic, traffic.hiding.relays)
-    found = []
+    matches = []
     for forth, model in ((True, columns), (False, rows)):
         devices, partners, features = _features(traffic, inbound, outbound, mixes, forth)
         believed = model.predict_proba(features.reshape(-1, features.shape[-1]))[:, 1]
-        found.append(disclosed(Scores(devices, partners, believed.reshape(len(devices), len(partners)))))
-    return by_device(traffic, inbound, outbound, found[0], found[1])
+        matches.append(disclosed(Scores(devices, partners, believed.reshape(len(devices), len(partners)))))
+    return by_device(traffic, inbound, outbound, matches[0], matches[1])
 
 
 def _train(traffic: Traffic) -> list[LogisticRegression]:

@@ -50,9 +50,9 @@ class Sizes:
 
 
 def _cut(length: int, size: int) -> Ints:
-    found = np.full(-(-length // size), size, dtype=np.int64)
-    found[-1] = length - size * (len(found) - 1)
-    return found
+    lengths = np.full(-(-length // size), size, dtype=np.int64)
+    lengths[-1] = length - size * (len(lengths) - 1)
+    return lengths
 
 
 @dataclass(frozen=True)
@@ -180,18 +180,18 @@ class Deployment:
 
 def _reducers(sizes: Sizes, reducers: Mapping[str, Sequence[int]]) -> list[str]:
     """The reducer's name of each row."""
-    found: dict[int, str] = {}
+    reducer_of: dict[int, str] = {}
     for name, rows in reducers.items():
         for row in rows:
-            if row in found:
-                raise DeploymentError(f"row {row} has two reducers, '{found[row]}' and '{name}', expected one")
+            if row in reducer_of:
+                raise DeploymentError(f"row {row} has two reducers, '{reducer_of[row]}' and '{name}', expected one")
             if not 0 <= row < sizes.rows:
                 raise DeploymentError(f"reducer '{name}' adds row {row}, expected one of 0 to {sizes.rows - 1}")
-            found[row] = name
-    without = [row for row in range(sizes.rows) if row not in found]
+            reducer_of[row] = name
+    without = [row for row in range(sizes.rows) if row not in reducer_of]
     if without:
         raise DeploymentError(f"row {without[0]} has no reducer{_more(without)}")
-    return [found[row] for row in range(sizes.rows)]
+    return [reducer_of[row] for row in range(sizes.rows)]
 
 
 def draw_addresses(count: int, rng: np.random.Generator) -> Ints:
@@ -199,5 +199,5 @@ def draw_addresses(count: int, rng: np.random.Generator) -> Ints:
     return rng.choice(max(2**20, 8 * count), count, replace=False).astype(np.int64)
 
 
-def _more(found: Sequence[Any] | Ints) -> str:
-    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+def _more(faulty: Sequence[Any] | Ints) -> str:
+    return f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""

@@ -70,9 +70,9 @@ def rank_within(group: Ints, by: NDArray[Any]) -> Ints:
     ordered = group[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(group) else np.empty(0, np.int64)
     lengths = np.diff(np.r_[starts, len(group)])
-    found = np.empty(len(group), np.int64)
-    found[order] = np.arange(len(group)) - np.repeat(starts, lengths)
-    return found
+    ranks = np.empty(len(group), np.int64)
+    ranks[order] = np.arange(len(group)) - np.repeat(starts, lengths)
+    return ranks
 
 
 def redealing_bytes(deployment: Deployment) -> int:

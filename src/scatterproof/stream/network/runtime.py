@@ -143,9 +143,9 @@ class Runtime:
                 raise StreamError(f"no flow records after {self.timeout:g} s")
             if message is not None and message.kind == LOG:
                 logs[message.tag] = message.numbers.view(np.float64).reshape(-1, 6)
-        found = _served(self.deployment, logs[0], logs[1], np.array(self._latency))
+        served = _served(self.deployment, logs[0], logs[1], np.array(self._latency))
         self._latency = []
-        return found
+        return served
 
     def kill(self, device: int) -> None:
         """End a device as a crash would."""

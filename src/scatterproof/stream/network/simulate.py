@@ -173,14 +173,14 @@ def _products(
     columns, rows, devices = deployment.sizes.columns, deployment.sizes.rows, len(deployment.device_at)
     position, device = deployment.copies()
     cover = decoys(devices, requests, rows, hiding.decoys, hiding.fixed, rng)
-    found = _repeated(requests, position // columns, device, np.arange(len(position)), position, cover)
+    messages = _repeated(requests, position // columns, device, np.arange(len(position)), position, cover)
     done = arrival[slices.record]  # by request, then copy, as the products are
     done = done + timing.product + rng.exponential(timing.product_jitter, len(done))
     if not cover.size:
-        return found._replace(ready=done)
+        return messages._replace(ready=done)
     own = np.zeros((requests, devices))
     own[np.repeat(np.arange(requests), len(device)), np.tile(device, requests)] = done
-    return found._replace(ready=np.concatenate([done, np.repeat(own.ravel(), cover.shape[2])]))
+    return messages._replace(ready=np.concatenate([done, np.repeat(own.ravel(), cover.shape[2])]))
 
 
 def _send(
