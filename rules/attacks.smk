@@ -1,6 +1,7 @@
-# In:  puzzles; for the scores and controls alone victims, answers and the dataset
+# In:  puzzles; for the scores alone answers; for scores and controls victims and the dataset
 # Out: attacks/<victim>.<seed>.<slice>.safetensors: what the attacks of a job had reached, and when
-# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv; tables/verdict.csv
+# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv
+# Out: cells/controls/...csv; tables/controls.csv, tables/hijacks.csv, tables/verdict.csv
 
 ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
 

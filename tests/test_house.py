@@ -15,7 +15,15 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 ALL_MODULES = [*MODULES, *sorted(PLUGIN.glob("*.py"))]
 ROOMS = sorted({path.parent for path in MODULES})
 MOST_FILES, MOST_LINES, MOST_AT_THE_TOP = 14, 300, 12
-MAY_READ_THE_ANSWER = ("judging", "defences", "puzzle.py", "stream/network")
+MAY_READ_THE_ANSWER = ("judging", "puzzle.py")
+SCRIPTS_THAT_SCORE = {
+    "measure_plateau",
+    "measure_victims",
+    "score_attack",
+    "score_fineness",
+    "score_stream",
+    "tap_stream",
+}
 
 
 def imports(path: Path) -> set[tuple[str, str]]:
@@ -53,6 +61,19 @@ def test_the_answer_is_read_where_it_may_be_read_and_nowhere_else() -> None:
     }
     assert readers, "someone must read it"
     assert {name for name in readers if not name.startswith(MAY_READ_THE_ANSWER)} == set()
+
+
+def test_only_the_scripts_that_score_hand_the_answer_over() -> None:
+    scripts = sorted((SOURCE.parents[1] / "workflow/scripts").glob("*.py"))
+    readers = {path.stem for path in scripts if "Answer" in {name for _, name in imports(path)}}
+    assert scripts and readers == SCRIPTS_THAT_SCORE
+
+
+@pytest.mark.parametrize("rule", ["attack_puzzle", "attack_fineness", "search_placements", "hijack_stream"])
+def test_no_rule_of_an_attack_has_an_answer_among_its_inputs(rule: str) -> None:
+    rules = "".join(path.read_text() for path in (SOURCE.parents[1] / "rules").glob("*.smk"))
+    inputs = rules.split(f"rule {rule}:")[1].split("output:")[0]
+    assert "input:" in inputs and "answer" not in inputs.lower() and "truth" not in inputs
 
 
 def test_rooms_import_each_other_in_one_direction() -> None:

@@ -1,4 +1,4 @@
-"""Snakemake's own tests of an executor, on SLURM; on this machine in tests/test_local_executor.py."""
+"""Snakemake's own tests of an executor, on SLURM; on this machine in tests/test_submitit_local.py."""
 
 import pytest
 from snakemake.common.tests import TestWorkflowsLocalStorageBase

@@ -1,4 +1,4 @@
-"""The attacks: an attack is in the registry by being imported here."""
+"""The attacks: an attack is in the registry by standing in `ATTACKS`."""
 
 from typing import Any
 

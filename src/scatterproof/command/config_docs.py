@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 MODELINE = "# yaml-language-server: $schema=study.schema.json"
 
 INTRO = """\
-<!-- Written by `make config-docs` from the model of a study. Edit src/scatterproof/config/study.py instead. -->
+<!-- Written by `make config-docs` from the model of a study. Edit src/scatterproof/config/ instead. -->
 
 # Studies
 

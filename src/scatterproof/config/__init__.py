@@ -1,1 +1,1 @@
-"""The study, typed: one file a section, without torch."""
+"""The study, typed: one file a section, an attack's settings in settings/, without torch."""

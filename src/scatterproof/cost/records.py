@@ -1,4 +1,4 @@
-"""The jobs' own records (measure.py), read back: one row an attempt that got as far as its rule's body."""
+"""The jobs' own records (running/cost_record.py), read back: one row an attempt that got as far as its rule's body."""
 
 import json
 import os

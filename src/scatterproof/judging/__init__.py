@@ -1,1 +1,1 @@
-"""What is reached against the truth: the only room that reads the answer."""
+"""What is reached against the truth: the only room that reads the answer; the scripts that score hand it over."""

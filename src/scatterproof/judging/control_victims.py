@@ -1,6 +1,6 @@
 """Starts and victims of the attacks' controls: a leak that a search must make use of, and weights that hold nothing.
 
-They need the answer, or a network of their own: they make puzzles and starts, and are no attacks.
+They need the answer, or a network of their own: they make starts and networks, and are no attacks.
 """
 
 import copy

@@ -2,7 +2,7 @@
 
 They run each attack as the study runs it, on puzzles made from the victim by other weights, and judge it by their own
 answers. An attack that does not find what is there says nothing by finding nothing, and one that finds what is not
-there says nothing at all: a failed control makes a verdict invalid.
+there says nothing at all: an attack whose control failed is never chosen. Where none is left a verdict is invalid.
 
 planted   the layer holds what training leaves there, several times as strong: products of its inputs and of what flows
           back through the next layer; labels are drawn from the planted network's probabilities, so that no other

@@ -1,8 +1,8 @@
-"""The controls of a study's hijacks by pirates who hold blocks; a failed one makes a verdict invalid.
+"""The controls of a study's hijacks by pirates who hold blocks; a hijack whose control failed is never chosen.
 
 Every hijack is controlled on each service that it is run on:
 
-planted    the victim's layer with a leak (attacks/controlling.py), the service's own traffic: more than 99 % of the
+planted    the victim's layer with a leak (judging/controls.py), the service's own traffic: more than 99 % of the
            whole blocks must be put in their places.
 random     layers drawn anew, the service's own traffic: nothing says which group is which, so places are right by
            luck. The mean share of right ones must have an upper 95 % bound (Student's t over layers and layouts) below

@@ -73,7 +73,7 @@ class SurrogateSettings(Settings):
     models: list[SurrogateModel] = Field(
         [SurrogateModel(model="vgg16_bn")], min_length=1, description="their architectures"
     )
-    updates: int = Field(400, ge=1, description="steps of each training, at least; and at least eight passes")
+    updates: int = Field(400, ge=1, description="steps of each training, at least; and at least four passes")
     train: dict[str, Any] = Field(
         {"schedule": "onecycle"}, description="keys of `victim.train` that differ, but for the epochs"
     )
