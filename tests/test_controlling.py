@@ -12,6 +12,7 @@ from scatterproof.attacks.base import Copy, Machine, Placed
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging import controls as controls_module
 from scatterproof.judging.controls import Controls, controlled, right_places, wilson
 from scatterproof.puzzle import Puzzle, logits_on
 from scatterproof.victims.data import Dataset, to_input
@@ -83,7 +84,7 @@ def test_labels_by_luck_lead_refine_away_from_no_right_place() -> None:
         assert row["passed"], row
 
 
-def test_a_search_must_climb_back_from_half_of_the_agreement() -> None:
+def test_a_search_must_climb_back_from_half_of_the_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     config = AttacksConfig.model_validate({"hill_climbing": {"evaluations": 3000}, "random": {"evaluations": 3000}})
     data = small.dataset(victim=200, pirate=100, test=500)
     model = trained(data)
@@ -93,6 +94,9 @@ def test_a_search_must_climb_back_from_half_of_the_agreement() -> None:
     )
     assert climbed["passed"] and climbed["measure"] == "recovered" and climbed["control"] == "planted", climbed
     assert not drawn["passed"] and drawn["value"] < 0.8, drawn
+    monkeypatch.setattr(controls_module, "displaced", lambda answer, count, key: answer.placement)
+    unspoilt = controls._halved("hill_climbing", ThreatModel(images=100, knows="labels"))
+    assert not unspoilt["passed"], "nothing was lost, so that nothing was brought back"
 
 
 def trained(data: Dataset) -> nn.Module:

@@ -142,9 +142,10 @@ def test_the_withheld_accuracy_is_the_same_pirates() -> None:
     assert [list(each) for each in found] == [[0.5], [0.6], [0.5], [0.5], [0.5]]
 
 
-def test_a_threat_without_an_attack_on_the_blocks_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no attack on the blocks under layer-1-100-labels"):
-        verdict(attacks(layer=0.5))
+def test_without_an_attack_on_the_blocks_there_is_nothing_to_judge() -> None:
+    row = verdict(attacks(layer=0.5))
+    assert row.verdict == "invalid" and pd.isna(row.gain) and row.controls == "no attack on the blocks"
+    assert (row.ends_with, row.ends_with_attack) == (0.5, "layer")
 
 
 @settings(max_examples=60, deadline=None)

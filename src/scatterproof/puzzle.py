@@ -125,7 +125,8 @@ def with_images(puzzle: Puzzle, count: int) -> Puzzle:
     """The same puzzle with the first so many of its images."""
     first = slice(count)
     labels, logits = (None if each is None else each[first] for each in (puzzle.labels, puzzle.logits))
-    return replace(puzzle, images=puzzle.images[first], labels=labels, logits=logits)
+    threat = puzzle.threat.model_copy(update={"images": len(puzzle.images[first])})
+    return replace(puzzle, images=puzzle.images[first], labels=labels, logits=logits, threat=threat)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The controls of the attacks on one victim."""
 
+import shutil
+from pathlib import Path
+
 import pandas as pd
 
 from scatterproof.analysis.columns import COLUMNS
@@ -20,8 +23,11 @@ with compute_job(snakemake, "attacks", params.device, True, sorted({name for nam
     victim = load_model(about, dataset.classes, inputs.model)
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
-    controls = Controls(config, victim, about, dataset, params.block_size, key, machine)
+    output = Path(snakemake.output[0])
+    work = output.parent / "runs" / output.stem
+    controls = Controls(config, victim, about, dataset, params.block_size, key, machine, work)
     rows = [row for name, threat in threats for row in controls.rows(name, threat)]
     head = {"study": params.study, "victim": wildcards.victim, "victim_seed": int(wildcards.seed)}
     table = pd.DataFrame(rows).assign(**head, block_size=params.block_size)
-    write_csv(snakemake.output[0], table[COLUMNS["controls"]])
+    write_csv(output, table[COLUMNS["controls"]])
+    shutil.rmtree(work, ignore_errors=True)

@@ -90,7 +90,8 @@ def attack_runs(trajectory: pd.DataFrame | None) -> pd.DataFrame:
         return pd.DataFrame(columns=[*HEAD, *KIND, "run", "step", "minutes", "accuracy"])
     runs = kinds(trajectory[~trajectory["attack"].isin(withheld)])
     runs["fitness"] = runs["fitness"].fillna("")
-    steps = runs.groupby([*HEAD, "attack", "threat", "seed", "device"]).cumcount()
+    apart = runs["budget"].isna().rename("apart")  # of a search's rows those of `attacks` are another run's
+    steps = runs.groupby([*HEAD, "attack", "threat", "seed", "device", apart]).cumcount()
     runs["evaluations"] = runs["evaluations"].where(runs["budget"].notna(), steps)
     keys = ["fitness", "population", "images", "budget"]
     params = [

@@ -43,6 +43,14 @@ def reads_blocks(attack: str) -> bool:
     return NEEDS[attack].role == "blocks" if attack in NEEDS else attack != CEILING
 
 
+def of_search_grids(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of `search.grids`, which has no controls: those of `attacks` run with other settings."""
+    if "budget" in table:
+        return table["budget"].notna()
+    params = table["params"] if "params" in table else pd.Series("", table.index)
+    return params.fillna("").astype(str).str.contains("budget=", regex=False)
+
+
 def with_controls(table: pd.DataFrame, controls: pd.DataFrame, attack: str = "attack") -> pd.DataFrame:
     """A table that has `victim`, `threat` and a column of attacks, with `control`: each one's state as `state_of`."""
     keys = list(zip(table["victim"], table["threat"], table[attack], strict=True))
@@ -50,7 +58,8 @@ def with_controls(table: pd.DataFrame, controls: pd.DataFrame, attack: str = "at
         (victim, threat, name): state_of(str(name), controls_of(controls, str(victim), str(threat)))
         for victim, threat, name in dict.fromkeys(keys)
     }
-    return table.assign(control=pd.Series([states[key] for key in keys], index=table.index, dtype=object))
+    control = pd.Series([states[key] for key in keys], index=table.index, dtype=object)
+    return table.assign(control=control.mask(of_search_grids(table), NONE))
 
 
 def has_failed(states: pd.Series) -> "pd.Series[bool]":

@@ -83,5 +83,5 @@ def finished(made: Attack[Any], puzzle: Puzzle, run: Run, spent: dict[str, Any])
             save_found(result, {made.name: made.run(puzzle, run)})
         finally:
             spent[made.name] += (time.monotonic() - started) / 60
-        (run.work / f"{name}.pt").unlink(missing_ok=True)  # its checkpoint
+    (run.work / f"{name}.pt").unlink(missing_ok=True)  # its checkpoint
     return load_found(result)[made.name]

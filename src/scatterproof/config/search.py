@@ -50,7 +50,7 @@ class SearchGrid(Strict):
     @model_validator(mode="after")
     def _populations_breed(self) -> "SearchGrid":
         if "genetic" in self.attacks and min(self.populations) < 2:
-            raise ValueError(f"search.grids: populations {self.populations}: a population needs at least 2 individuals")
+            raise ValueError(f"populations {self.populations}: a population needs at least 2 individuals")
         return self
 
 

@@ -35,11 +35,11 @@ class Obfuscation(Strict):
     @model_validator(mode="after")
     def _parts_go_together(self) -> "Obfuscation":
         if self.per_device > 1 and (self.relays or self.decoys):
-            raise ValueError("stream: per_device goes with neither relays nor decoys, expected 1 with those")
+            raise ValueError("per_device goes with neither relays nor decoys, expected 1 with those")
         if self.relays and self.decoys:
-            raise ValueError("stream: relays don't go with decoys, expected one of them")
+            raise ValueError("relays don't go with decoys, expected one of them")
         if self.batch > 1 and not self.relays:
-            raise ValueError(f"stream: batch {self.batch} needs relays, expected at least 1")
+            raise ValueError(f"batch {self.batch} needs relays, expected at least 1")
         return self
 
     @property

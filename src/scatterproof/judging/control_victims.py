@@ -25,16 +25,16 @@ def displaced(answer: Answer, count: int, key: Key) -> Placement:
     return displace(answer.placement, order[:count], answer.layout, torch_generator("control", count, *key))
 
 
-def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key) -> int:
+def halving_count(evaluator: PlacementEvaluator, answer: Answer, key: Key, correction: str = "none") -> int:
     """How many blocks must be displaced until accuracy on the evaluator's images is at most half of the true one's.
 
     By bisection: accuracy falls with the count but for noise, so this is one such count, not the least.
     """
-    half = float(evaluator.score(answer.placement.positions[None]).accuracy) / 2
+    half = float(evaluator.score(answer.placement.positions[None], correction).accuracy) / 2
     low, high = 0, len(answer.placement)
     while high - low > 1:
         middle = (low + high) // 2
-        accuracy = float(evaluator.score(displaced(answer, middle, key).positions[None]).accuracy)
+        accuracy = float(evaluator.score(displaced(answer, middle, key).positions[None], correction).accuracy)
         low, high = (low, middle) if accuracy <= half else (middle, high)
     return high
 

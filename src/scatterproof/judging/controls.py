@@ -22,6 +22,7 @@ random    the layer drawn anew from a secret seed, several times; logits stay th
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ from scatterproof.blocks import Placement
 from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught_by
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
@@ -126,7 +127,7 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Controls:
-    """The controls of the attacks on one victim. key: of their draws."""
+    """The controls of the attacks on one victim. key: of their draws; work: a folder for what is under way."""
 
     config: AttacksConfig
     victim: nn.Module
@@ -135,6 +136,7 @@ class Controls:
     block_size: int
     key: Key
     machine: Machine
+    work: Path | None = None
 
     def rows(self, name: str, threat: ThreatModel) -> list[dict[str, Any]]:
         """Both controls of an attack under a threat that grants what it needs."""
@@ -169,13 +171,19 @@ class Controls:
             logits_on(self.victim, self.victim_config, self.dataset, images).argmax(1)
             for images in (test.images, puzzle.images)
         )
-        scorer = PlacementEvaluator(puzzle, test.images, own, device)
-        start = displaced(answer, halving_count(scorer, answer, self.key), self.key)
+        correction = correction_of(puzzle)
+        scorer = PlacementEvaluator(puzzle, test.images, own, device, correction=correction)
+
+        def agreement(placement: Placement) -> float:
+            return float(scorer.score(placement.positions[None], correction).accuracy)
+
+        start = displaced(answer, halving_count(scorer, answer, self.key, correction), self.key)
         reached = self._reached(name, replace(puzzle, labels=granted), "planted", start=start)
         assert isinstance(reached, Placed)
-        agreement = float(scorer.score(reached.placement[None]).accuracy)
-        bound = RECOVERED * float(scorer.score(answer.placement.positions[None]).accuracy)
-        return control_row("planted", "recovered", 1, agreement, np.nan, np.nan, bound, agreement >= bound)
+        value = agreement(Placement(reached.placement, start.slots))
+        bound = RECOVERED * agreement(answer.placement)
+        passed = agreement(start) < bound <= value  # where nothing was lost, nothing was brought back
+        return control_row("planted", "recovered", 1, value, np.nan, np.nan, bound, passed)
 
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0
@@ -217,7 +225,7 @@ class Controls:
         return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key, base)
 
     def _reached(self, name: str, puzzle: Puzzle, *more: int | str, start: Placement | None = None) -> Placed | Copy:
-        run = Run(self.machine, ("control", *self.key, name, *more), start=start)
+        run = Run(self.machine, ("control", *self.key, name, *more), self.work, start)
         return make_attack(self.config, name).run(puzzle, run)[-1].reached
 
 

@@ -16,8 +16,8 @@ halves of the inputs. The try whose placement explains most of the layer counts:
 most blocks in place. Where the leak is weak a wrong placement, fitted to the same noise, can explain more than the true
 one; there a temperature loses what was found, and the first rounds stand.
 
-Several layers scattered at once are first told apart (layer_sorting.py), then put together one after the other, each seen
-through those before it.
+Several layers scattered at once are first told apart (layer_sorting.py), then put together one after the other, each
+seen through those before it.
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018

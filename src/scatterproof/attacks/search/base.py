@@ -19,7 +19,7 @@ from scatterproof.attacks.base import Attack, Machine, Placed, Run
 from scatterproof.attacks.search.space import PlacementSpace
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.search import SearchSettings
-from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.evaluation.targets import Scores
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import atomic
@@ -117,7 +117,7 @@ class SearchAttack(Attack[S]):
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Placed]:
         """The best placement at log-spaced costs, going on from the checkpoint in the run's folder, if it has one."""
         search = Progress(
-            evaluator=run.scorer or scorer_of(puzzle, run.machine),
+            evaluator=run.scorer or scorer_of(puzzle, run.machine, correction_of(puzzle)),
             space=PlacementSpace(puzzle, run.machine.device),
             generator=torch_generator("attack", self.name, *run.key),
             fitness=self.settings.fitness,
@@ -144,7 +144,7 @@ class SearchAttack(Attack[S]):
                 if checkpoint is not None and (asked() or time.perf_counter() - saved > CHECKPOINT_SECONDS):
                     _save(checkpoint, search)
                     saved = time.perf_counter()
-                    stop_if_asked(f"after {search.evaluations} evaluations")
+                stop_if_asked(f"after {search.evaluations} evaluations")
                 if len(search.reached) > kept:
                     yield search.placed(kept)
 
@@ -159,10 +159,19 @@ class SearchAttack(Attack[S]):
             search.keep()
 
 
-def scorer_of(puzzle: Puzzle, machine: Machine) -> PlacementEvaluator:
-    """Scores placements on the puzzle's images by their labels; searches of one puzzle may share it."""
+def scorer_of(puzzle: Puzzle, machine: Machine, correction: str = "none") -> PlacementEvaluator:
+    """Scores placements on the puzzle's images by their labels; searches of one puzzle may share it.
+
+    correction: of missing blocks; what `search.grids` reaches is scored without.
+    """
     return PlacementEvaluator(
-        puzzle, puzzle.images, puzzle.labels, machine.device, precision=machine.precision, memory_mb=machine.memory_mb
+        puzzle,
+        puzzle.images,
+        puzzle.labels,
+        machine.device,
+        precision=machine.precision,
+        memory_mb=machine.memory_mb,
+        correction=correction,
     )
 
 

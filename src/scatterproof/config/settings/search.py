@@ -34,9 +34,6 @@ class GeneticMoves(Strict):
     mutation_rate: Share = Field(0.9, description="share of the children that are mutated, once each")
     tournament: Count = Field(2, description="individuals that compete to be a parent")
     elite: Share = Field(0.1, description="share of the parents, the best, that compete with the children")
-    spread: int = Field(
-        2, ge=0, description="exchanges part each individual of the first population from a start, where one is given"
-    )
 
 
 class ClimbMoves(Strict):
@@ -94,6 +91,9 @@ class GeneticSettings(SearchSettings, GeneticMoves):
     """Genetic search over permutations."""
 
     population: int = Field(100, ge=2, description="individuals")
+    spread: int = Field(
+        2, ge=0, description="exchanges part each individual of the first population from a start, where one is given"
+    )
 
     @model_validator(mode="after")
     def _parents_compete(self) -> "GeneticSettings":
