@@ -1,9 +1,12 @@
 """Datasets: reading, splitting, saving, the network's input, and one clear line for every unusable source."""
 
 import dataclasses
+import errno
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
+from scatterproof.victims.filetype import DAMAGED_ZIP, file_type
 
 Arrays = dict[str, Any]
 RNG = np.random.default_rng(0)
@@ -247,6 +251,18 @@ def test_what_is_no_npz_is_said_to_be_none(tmp_path: Path, content: bytes, what:
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=rf"own\.npz: not an \.npz of plain arrays: it is {what}"):
         read_dataset(DatasetConfig(kind="npz", path=str(path)))
+
+
+def test_a_disk_that_fails_is_no_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"PK\x03\x04 whole")
+    for number, damaged in ((errno.EIO, False), (errno.ESTALE, False), (errno.EINVAL, True)):
+        monkeypatch.setattr(zipfile, "ZipFile", Mock(side_effect=OSError(number, "read failed")))
+        if damaged:
+            assert file_type(path) == DAMAGED_ZIP
+        else:
+            with pytest.raises(OSError, match="read failed"):
+                file_type(path)
 
 
 def test_an_absent_npz_a_folder_and_a_bare_array_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a file holds, told from its first bytes and not from its name, so that an error can say what it is instead."""
 
+import errno
 import zipfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ NPZ = "an .npz of arrays"
 SAFETENSORS = "a safetensors file"
 TORCH = "a file of torch.save"
 PICKLE = "a pickle"
+DAMAGED_ZIP = "a zip archive that is cut off or damaged"
 
 _HEAD = 1024
 _SIGNATURES = (
@@ -52,8 +54,12 @@ def _zip_type(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return "a zip archive that is cut off or damaged"
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the disk's fault; a damaged directory asks for a place that is none
+            raise
+        return DAMAGED_ZIP
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return DAMAGED_ZIP
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program"
     if any(name.endswith("/data.pkl") for name in names):

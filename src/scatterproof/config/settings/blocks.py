@@ -70,6 +70,6 @@ class RelaxSettings(Settings):
 
 
 class PriorSettings(Settings):
-    """Matching to a public base model, then the fingerprint. It has no settings of its own."""
+    """Matches the blocks to a public base model, then runs the fingerprint. It has no settings."""
 
     needs: ClassVar[Needs] = Needs(base_model=True)

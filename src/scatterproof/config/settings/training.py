@@ -35,7 +35,7 @@ class LayerSettings(TrainingSettings):
 
 
 class BlocksSettings(TrainingSettings):
-    """Training that starts from the blocks as the fingerprint places them."""
+    """Trains the layer from the blocks, placed by the fingerprint."""
 
     needs: ClassVar[Needs] = Needs(images=5, knows=TAUGHT)
 
@@ -66,7 +66,7 @@ class SurrogateModel(Strict):
 
 
 class SurrogateSettings(Settings):
-    """Networks trained from nothing on the pirate's images, of which the best counts."""
+    """Trains networks from nothing on the pirate's images. The best one counts."""
 
     needs: ClassVar[Needs] = Needs("withheld", ANY_SCATTER, images=50, knows=TAUGHT)
 
