@@ -201,13 +201,21 @@ def _overwrites(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _dependants(nodes: list[fx.Node]) -> set[fx.Node]:
-    dependants, todo = set(nodes), list(nodes)
+    return _reachable(nodes, lambda node: node.users)
+
+
+def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
+    return _reachable(nodes, lambda node: node.all_input_nodes)
+
+
+def _reachable(nodes: list[fx.Node], following: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """These nodes, and all that lie on from them."""
+    reachable, todo = set(nodes), list(nodes)
     while todo:
-        for user in todo.pop().users:
-            if user not in dependants:
-                dependants.add(user)
-                todo.append(user)
-    return dependants
+        ahead = [node for node in following(todo.pop()) if node not in reachable]
+        reachable.update(ahead)
+        todo += ahead
+    return reachable
 
 
 def _feeds(node: fx.Node, after: set[fx.Node], first: fx.Node) -> bool:
@@ -224,16 +232,6 @@ def _head(model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.N
             copies[original] = head.node_copy(original, lambda n: copies[n])
     head.output(tuple(copies[n] for n in wanted if isinstance(n, fx.Node)))
     return fx.GraphModule(model, head)
-
-
-def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
-    ancestors, todo = set(nodes), list(nodes)
-    while todo:
-        for source in todo.pop().all_input_nodes:
-            if source not in ancestors:
-                ancestors.add(source)
-                todo.append(source)
-    return ancestors
 
 
 def _tail(
