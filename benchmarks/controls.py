@@ -114,10 +114,10 @@ def planted() -> list[str]:
         test = on(puzzle, dataset)
         own = accuracy(test, answer.placement)
         for name, taken in reached.items():
-            found = reached_by(SEARCHES[name], puzzle, PLANTED_BUDGET, ("planted", seed))
-            placements = torch.stack([each.placement for each in found])
+            steps = reached_by(SEARCHES[name], puzzle, PLANTED_BUDGET, ("planted", seed))
+            placements = torch.stack([each.placement for each in steps])
             shares = [float(each) / own for each in test.score_population(placements).accuracy]
-            solved = [each.evaluations for each, share in zip(found, shares, strict=True) if share >= SOLVED]
+            solved = [each.evaluations for each, share in zip(steps, shares, strict=True) if share >= SOLVED]
             taken.append(solved[0] if solved else PLANTED_BUDGET + 1)
             ends[name].append(shares[-1])
     missed = []
@@ -138,8 +138,8 @@ def reached_by(
 ) -> list[Placed]:
     """What a search reaches within so many evaluations, at the costs that it keeps."""
     limited = type(attack)(attack.settings.model_copy(update={"evaluations": budget}))
-    found = [snapshot.reached for snapshot in limited.run(puzzle, Run(MACHINE, key, start=start))]
-    return [each for each in found if isinstance(each, Placed)]
+    reached = [snapshot.reached for snapshot in limited.run(puzzle, Run(MACHINE, key, start=start))]
+    return [each for each in reached if isinstance(each, Placed)]
 
 
 Victim = tuple[torch.nn.Module, Puzzle, Answer]
@@ -168,8 +168,8 @@ def climb(
     rows = []
     for i, ((_, puzzle, answer), test, count) in enumerate(zip(victims, tests, counts, strict=True)):
         start = displaced(answer, count, (i,))
-        found = reached_by(attack, puzzle, BUDGET, ("halved", i), start)
-        rows.append((accuracy(test, answer.placement), accuracy(test, start), end(test, found)))
+        reached = reached_by(attack, puzzle, BUDGET, ("halved", i), start)
+        rows.append((accuracy(test, answer.placement), accuracy(test, start), end(test, reached)))
     return rows
 
 
@@ -195,9 +195,9 @@ def nothing(victims: Sequence[Victim], dataset: Dataset) -> list[str]:
             }
             for kind, network in networks.items():
                 gains[kind].append(gain(attack, network, dataset, seed))
-        for kind, found in gains.items():
-            low, high = interval(found)
-            show(f"{kind}.{name}.gain", 100 * statistics.mean(found), f"points [{100 * low:.1f}, {100 * high:.1f}]")
+        for kind, own in gains.items():
+            low, high = interval(own)
+            show(f"{kind}.{name}.gain", 100 * statistics.mean(own), f"points [{100 * low:.1f}, {100 * high:.1f}]")
         if interval(gains["untrained"])[0] > 0 and statistics.mean(gains["untrained"]) > NO_GAIN:
             missed.append(f"untrained.{name}")
     return missed
@@ -209,8 +209,8 @@ def gain(
     """Test accuracy that an attack gains over a start with every block displaced."""
     puzzle, answer = cut(network, dataset, seed)
     test, start = on(puzzle, dataset), displaced(answer, len(puzzle.blocks), (seed,))
-    found = reached_by(attack, with_images(puzzle, images), BUDGET, ("nothing", seed), start)
-    return end(test, found) - accuracy(test, start)
+    reached = reached_by(attack, with_images(puzzle, images), BUDGET, ("nothing", seed), start)
+    return end(test, reached) - accuracy(test, start)
 
 
 def nothing_on(npz: str, seeds: int) -> list[str]:
@@ -250,8 +250,8 @@ def accuracy(test: PlacementEvaluator, placement: Placement) -> float:
     return float(test.score(placement.positions[None]).accuracy)
 
 
-def end(test: PlacementEvaluator, found: Sequence[Placed]) -> float:
-    return float(test.score(found[-1].placement[None]).accuracy)
+def end(test: PlacementEvaluator, reached: Sequence[Placed]) -> float:
+    return float(test.score(reached[-1].placement[None]).accuracy)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -184,9 +184,9 @@ def run_pymoo(puzzle: Puzzle, evaluator: PlacementEvaluator, start: Placement, s
         pop_size=SETTINGS.population, sampling=first.numpy(), crossover=crossover, mutation=mutation,
         eliminate_duplicates=False,
     )  # fmt: skip
-    found = minimize(PlacementProblem(space, evaluator), algorithm, ("n_gen", GENERATIONS), seed=seed)
-    assert found.algorithm.evaluator.n_eval == SETTINGS.evaluations
-    return space.placements(torch.from_numpy(found.X.astype(np.int64)))
+    ended = minimize(PlacementProblem(space, evaluator), algorithm, ("n_gen", GENERATIONS), seed=seed)
+    assert ended.algorithm.evaluator.n_eval == SETTINGS.evaluations
+    return space.placements(torch.from_numpy(ended.X.astype(np.int64)))
 
 
 class PlacementProblem(Problem):

@@ -74,8 +74,8 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 def finish(process: subprocess.Popen[bytes], folder: Path) -> dict[str, float]:
     if process.wait():
         raise SystemExit(f"the search ended with status {process.returncode}")
-    found: dict[str, float] = json.loads((folder / "result.json").read_text())
-    return found
+    figures: dict[str, float] = json.loads((folder / "result.json").read_text())
+    return figures
 
 
 def kill_on_the_way(folder: Path) -> int:
@@ -106,13 +106,13 @@ def run_once(arguments: argparse.Namespace) -> None:
 
 def digest(snapshots: list[Snapshot], last: dict[str, torch.Tensor]) -> str:
     """Of the placements kept, when they were reached, their fitness and the last population, to the last bit."""
-    found = hashlib.sha256(last["fillings"].numpy().tobytes() + last["fitness"].numpy().tobytes())
+    digest = hashlib.sha256(last["fillings"].numpy().tobytes() + last["fitness"].numpy().tobytes())
     for snapshot in snapshots:
         reached = snapshot.reached
         assert isinstance(reached, Placed) and reached.fitness is not None
-        found.update(reached.placement.numpy().tobytes())
-        found.update(json.dumps([reached.generation, reached.evaluations, reached.fitness.hex()]).encode())
-    return found.hexdigest()
+        digest.update(reached.placement.numpy().tobytes())
+        digest.update(json.dumps([reached.generation, reached.evaluations, reached.fitness.hex()]).encode())
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

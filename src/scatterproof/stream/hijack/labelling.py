@@ -161,12 +161,12 @@ def with_leaks(evidence: LabelEvidence, traffic: Traffic, groups: Groups) -> Lab
     plain = traffic.topology == "sources" and hiding.per_device == 1 and not (hiding.relays or hiding.decoys)
     scores = []
     for which, (group, by) in enumerate(((groups.column, evidence.by_column), (groups.row, evidence.by_row))):
-        told = np.zeros(tuple(by.shape))
-        np.add.at(told, (alone[alone != FREE], traffic.labelled[alone != FREE, 2 - which]), 1)
+        leaked = np.zeros(tuple(by.shape))
+        np.add.at(leaked, (alone[alone != FREE], traffic.labelled[alone != FREE, 2 - which]), 1)
         if plain:
             known = np.isin(record, groups.record)
-            np.add.at(told, block[known], _shares(traffic, groups.record, group, which, by.shape[1], record[known]))
-        scores.append(LEAKED * torch.from_numpy(told).to(by))
+            np.add.at(leaked, block[known], _shares(traffic, groups.record, group, which, by.shape[1], record[known]))
+        scores.append(LEAKED * torch.from_numpy(leaked).to(by))
     column, row = scores
     return replace(evidence, by_column=evidence.by_column + column, by_row=evidence.by_row + row, leaks=(column, row))
 
@@ -248,9 +248,9 @@ def bound(evidence: LabelEvidence, labels: Labels) -> tuple[torch.Tensor, torch.
     for scores, label in ((evidence.by_column, labels.column), (evidence.by_row, labels.row)):
         at = torch.from_numpy(label)
         known = (at >= 0).nonzero().flatten()
-        told = torch.zeros_like(scores)
-        told[known, at[known]] = LABEL + scores.abs().max()
-        by_axis.append(told)
+        certain = torch.zeros_like(scores)
+        certain[known, at[known]] = LABEL + scores.abs().max()
+        by_axis.append(certain)
     return by_axis[0], by_axis[1]
 
 
