@@ -43,7 +43,7 @@ rule score_attack:
         training=rules.train_victim.output.training,
         puzzles=f"{PUZZLES}/attacks.{{slice}}",
         answers=f"{ANSWERS}/attacks.{{slice}}",
-        found=rules.attack_puzzle.output[0],
+        reached=rules.attack_puzzle.output[0],
     output:
         f"{RESULTS}/cells/attacks/{{victim}}.{{seed}}.{{slice}}.csv",
     log:

@@ -37,7 +37,7 @@ rule score_fineness:
         models=[f"{RESULTS}/{name}/seed{seed}/model.safetensors" for name, seed in STUDY.fineness_victims],
         puzzles=[f"{RESULTS}/puzzles/{name}/seed{seed}/fineness" for name, seed in STUDY.fineness_victims],
         answers=[f"{RESULTS}/answers/{name}/seed{seed}/fineness" for name, seed in STUDY.fineness_victims],
-        found=[f"{RESULTS}/fineness/{name}.{seed}/found.safetensors" for name, seed in STUDY.fineness_victims],
+        reached=[f"{RESULTS}/fineness/{name}.{seed}/found.safetensors" for name, seed in STUDY.fineness_victims],
     output:
         fineness=f"{RESULTS}/tables/fineness.csv",
         threshold=report(

@@ -45,7 +45,7 @@ rule score_search:
     input:
         dataset=rules.prepare_dataset.output[0],
         puzzles=f"{PUZZLES}/{{threat}}",
-        found=rules.search_placements.output[0],
+        reached=rules.search_placements.output[0],
     output:
         f"{RESULTS}/cells/search/{{victim}}.{{seed}}.{{threat}}.{{slice}}.csv",
     log:
@@ -67,7 +67,7 @@ rule score_search:
         memory_mb=STUDY.run.mem_mb // 2,
         device=STUDY.run.device,
     message:
-        "scoring what was found: {wildcards.victim}, seed {wildcards.seed}, {wildcards.threat}, slice {wildcards.slice}"
+        "scoring what was reached: {wildcards.victim}, seed {wildcards.seed}, {wildcards.threat}, slice {wildcards.slice}"
     script:
         "../workflow/scripts/score_search.py"
 

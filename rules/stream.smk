@@ -83,7 +83,7 @@ rule score_stream:
         puzzles=stream_parts(PUZZLES),
         answers=stream_parts(ANSWERS),
         truth=rules.tap_stream.output.truth,
-        found=rules.hijack_stream.output[0],
+        reached=rules.hijack_stream.output[0],
     output:
         stream=f"{RESULTS}/cells/stream/{{victim}}.{{seed}}.{{slice}}.csv",
         attacks=f"{RESULTS}/cells/stream/{{victim}}.{{seed}}.{{slice}}.attacks.csv",

@@ -17,7 +17,7 @@ import small
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.tables import search_table, trajectory_table
 from scatterproof.attacks import ATTACKS, SEARCHES
-from scatterproof.attacks.base import Attack, AttackError, Placed, Snapshot
+from scatterproof.attacks.base import Attack, AttackError, Placed, Run, Snapshot
 from scatterproof.attacks.runner import attack, search
 from scatterproof.attacks.search import base
 from scatterproof.attacks.search.genetic import Genetic
@@ -284,7 +284,7 @@ def searched(
         patch.setattr(Attack, "run", count)
         try:
             minutes = {} if spent is None else spent
-            return search(study, search_runs(study), held(), (0, "victim", 0), MACHINE, folder, minutes), ran
+            return search(study, search_runs(study), held(), Run(MACHINE, (0, "victim", 0), folder), minutes), ran
         except KeyboardInterrupt:
             return {}, ran
 
@@ -349,7 +349,7 @@ TINY = AttackSettings.model_validate({"genetic": {"population": 4, "evaluations"
 
 
 def attacked(folder: Path, spent: dict[str, Any] | None = None) -> list[Snapshot]:
-    return attack(TINY, ["genetic"], held(), (0, "victim", 0), MACHINE, folder, {} if spent is None else spent)[
+    return attack(TINY, ["genetic"], held(), Run(MACHINE, (0, "victim", 0), folder), {} if spent is None else spent)[
         "genetic"
     ]
 
@@ -415,7 +415,7 @@ def test_a_searchs_result_is_not_another_kinds(tmp_path: Path) -> None:
     (run,) = search_runs(study)
     assert settings_of(study, run) == TINY.genetic
     attacked(tmp_path)
-    search(study, [run], held(), (0, "victim", 0), MACHINE, tmp_path, {})
+    search(study, [run], held(), Run(MACHINE, (0, "victim", 0), tmp_path), {})
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from scatterproof.attacks.base import Machine
+from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.runner import attack
 from scatterproof.attacks.store import save_found
 from scatterproof.config.attacks import AttackSettings
@@ -19,10 +19,10 @@ with compute_job(snakemake, "attacks", params.device, True, distinct) as job:
     machine = Machine(job.device, snakemake.threads, memory_mb=params.memory_mb)
     output = Path(snakemake.output[0])
     key = (params.seed, wildcards.victim, int(wildcards.seed))
-    found = {}
+    reached = {}
     for threat, attacks in names.items():
         puzzle = Puzzle.load(Path(snakemake.input[0]) / file_of(params.block_size, threat))
         work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}.{threat}"
-        each = attack(config, attacks, puzzle, (*key, threat), machine, work, job.meter.attacks)
-        found |= {f"{threat}/{name}": steps for name, steps in each.items()}
-    save_found(output, found)
+        each = attack(config, attacks, puzzle, Run(machine, (*key, threat), work), job.meter.attacks)
+        reached |= {f"{threat}/{name}": steps for name, steps in each.items()}
+    save_found(output, reached)

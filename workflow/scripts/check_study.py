@@ -10,6 +10,6 @@ from scatterproof.victims.data import load_dataset
 
 with light_job(snakemake, "data"):
     study = parse_study(snakemake.config, "config")
-    found = check_study(study, load_dataset(snakemake.input[0]))
-    check_writable(Path(snakemake.output[0]).parent, found["disk_bytes"])
-    write_json(snakemake.output[0], found)
+    checked = check_study(study, load_dataset(snakemake.input[0]))
+    check_writable(Path(snakemake.output[0]).parent, checked["disk_bytes"])
+    write_json(snakemake.output[0], checked)

@@ -21,6 +21,6 @@ with compute_job(snakemake, "stream", params.device, True, ["hijack"]) as job:
     started = time.monotonic()
     fingerprint = Fingerprint(FingerprintSettings.model_validate_json(params.fingerprint))
     traffic = load_arrays(Path(inputs.traffic))
-    found = list(hijack_cells(cells_of_json(params.cells), puzzles, traffic, machine, fingerprint))
+    hijacked = list(hijack_cells(cells_of_json(params.cells), puzzles, traffic, machine, fingerprint))
     job.meter.attacks["hijack"] = (time.monotonic() - started) / 60
-    save_arrays(Path(snakemake.output[0]), found_arrays(found))
+    save_arrays(Path(snakemake.output[0]), found_arrays(hijacked))

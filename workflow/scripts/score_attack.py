@@ -17,7 +17,7 @@ from scatterproof.victims.models import load_model
 
 params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.input
 with compute_job(snakemake, "attacks", params.device) as job:
-    dataset, found = load_dataset(inputs.dataset), load_found(Path(inputs.found))
+    dataset, reached = load_dataset(inputs.dataset), load_found(Path(inputs.reached))
     retraining = json.loads(Path(inputs.training).read_text())
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
     judge, tables = None, []
@@ -28,7 +28,7 @@ with compute_job(snakemake, "attacks", params.device) as job:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
         judge = judge.of(puzzle, answer)
-        rows = judge.rows(under(found, threat))
+        rows = judge.rows(under(reached, threat))
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
         tables.append(attack_table(rows, about, puzzle.threat, retraining, job.device_name))
     write_csv(snakemake.output[0], pd.concat(tables, ignore_index=True))

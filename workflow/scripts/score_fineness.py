@@ -16,17 +16,17 @@ from scatterproof.victims.models import load_model
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "fineness", params.device) as job:
     dataset, rows = load_dataset(inputs.dataset), []
-    parts = (inputs.models, inputs.puzzles, inputs.answers, inputs.found)
+    parts = (inputs.models, inputs.puzzles, inputs.answers, inputs.reached)
     for (name, seed), *paths in zip(params.victims, *parts, strict=True):
-        model_path, puzzles, answers, found_path = map(Path, paths)
-        found, judge = load_found(found_path), None
+        model_path, puzzles, answers, reached_path = map(Path, paths)
+        reached, judge = load_found(reached_path), None
         for size, path in in_folder(puzzles).items():
             puzzle, answer = Puzzle.load(path), Answer.load(in_folder(answers)[size])
             if judge is None:
                 victim = load_model(puzzle.config, dataset.classes, model_path)
                 judge = Judge(puzzle, answer, victim, dataset, job.device)
             judge = judge.of(puzzle, answer)
-            rows.append({"victim": name, "victim_seed": seed, **row(judge, found[path.parent.name])})
+            rows.append({"victim": name, "victim_seed": seed, **row(judge, reached[path.parent.name])})
     table = fineness_table(rows, params.study, job.device_name)
     write_csv(snakemake.output.fineness, table)
     write_csv(snakemake.output.threshold, thresholds(table))

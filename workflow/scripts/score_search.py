@@ -18,7 +18,7 @@ with compute_job(snakemake, "search", params.device) as job:
     puzzle = Puzzle.load(Path(inputs.puzzles) / file_of(params.block_size, wildcards.threat))
     test = load_dataset(inputs.dataset).test
     evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
-    rows = search_rows(evaluator, runs_from_json(params.runs), load_found(Path(inputs.found)))
+    rows = search_rows(evaluator, runs_from_json(params.runs), load_found(Path(inputs.reached)))
     about = {
         "study": params.study,
         "victim_seed": int(wildcards.seed),

@@ -28,9 +28,9 @@ with compute_job(snakemake, "stream", params.device) as job:
     judge = Judge(puzzles[0.0], answers[0.0], victim, dataset, job.device)
     judges = {held: judge.of(puzzle, answers[held]) for held, puzzle in puzzles.items() if held}
     cells = cells_of_json(params.cells)
-    found = found_of(load_arrays(Path(inputs.found)), len(cells))
+    reached = found_of(load_arrays(Path(inputs.reached)), len(cells))
     evaluators = {held: judge.evaluator for held, judge in judges.items()}
-    rows = score_cells(cells, found, load_arrays(Path(inputs.truth)), puzzles, answers, evaluators)
+    rows = score_cells(cells, reached, load_arrays(Path(inputs.truth)), puzzles, answers, evaluators)
     about = {
         "study": params.study,
         "victim_seed": int(wildcards.seed),
@@ -40,4 +40,4 @@ with compute_job(snakemake, "stream", params.device) as job:
     }
     write_csv(output.stream, stream_table(rows, about, job.device_name))
     retraining = json.loads(Path(inputs.training).read_text())
-    write_csv(output.attacks, hijack_table(cells, found, judges, about, retraining, job.device_name))
+    write_csv(output.attacks, hijack_table(cells, reached, judges, about, retraining, job.device_name))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scatterproof.attacks.base import Machine
+from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.runner import search
 from scatterproof.attacks.store import save_found
 from scatterproof.config.puzzles import file_of
@@ -19,4 +19,4 @@ with compute_job(snakemake, "search", params.device, True, sorted({run.attack fo
     work = output.parent / "runs" / f"{wildcards.victim}.{wildcards.seed}"
     key = (params.seed, wildcards.victim, int(wildcards.seed))
     puzzle = Puzzle.load(Path(snakemake.input[0]) / file_of(params.block_size, wildcards.threat))
-    save_found(output, search(config, runs, puzzle, key, machine, work, job.meter.attacks))
+    save_found(output, search(config, runs, puzzle, Run(machine, key, work), job.meter.attacks))

@@ -19,12 +19,12 @@ params, output = snakemake.params, snakemake.output
 with light_job(snakemake, "report"):
     retraining = retraining_minutes(read_table(snakemake.input.victim))
     assumed = CostConfig.model_validate_json(params.assumed)
-    found = account(Path(params.records).parent, Path(params.journal), assumed, keep=True, settle_s=SETTLE_S)
-    for note in found.notes:
+    ledger = account(Path(params.records).parent, Path(params.journal), assumed, keep=True, settle_s=SETTLE_S)
+    for note in ledger.notes:
         print(note)
-    summary = pd.DataFrame(cost_summary(found.costs, retraining), columns=COLUMNS["cost_summary"])
+    summary = pd.DataFrame(cost_summary(ledger.costs, retraining), columns=COLUMNS["cost_summary"])
     draw_cost(summary, retraining, Path(output.svg))
-    write_csv(output.groups, pd.DataFrame(cost_groups(found.costs, retraining), columns=COLUMNS["cost_groups"]))
-    write_csv(output.waste, pd.DataFrame(waste_table(found.costs), columns=COLUMNS["cost_waste"]))
+    write_csv(output.groups, pd.DataFrame(cost_groups(ledger.costs, retraining), columns=COLUMNS["cost_groups"]))
+    write_csv(output.waste, pd.DataFrame(waste_table(ledger.costs), columns=COLUMNS["cost_waste"]))
     write_csv(output.summary, summary)
-    write_csv(output.costs, pd.DataFrame(found.costs, columns=COLUMNS["cost"]))
+    write_csv(output.costs, pd.DataFrame(ledger.costs, columns=COLUMNS["cost"]))

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from scatterproof.attacks import ATTACKS
-from scatterproof.attacks.base import Attack, AttackError, Machine, Run, Snapshot
+from scatterproof.attacks.base import Attack, AttackError, Run, Snapshot
 from scatterproof.attacks.search.base import scorer_of
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.attacks import AttackSettings
@@ -23,32 +23,20 @@ def make_attack(config: AttackSettings, name: str) -> Attack[Any]:
 
 
 def attack(
-    config: AttackSettings,
-    names: Sequence[str],
-    puzzle: Puzzle,
-    key: tuple[int | str, ...],
-    machine: Machine,
-    work: Path,
-    spent: dict[str, Any],
+    config: AttackSettings, names: Sequence[str], puzzle: Puzzle, run: Run, spent: dict[str, Any]
 ) -> dict[str, list[Snapshot]]:
     """What each attack reaches on one puzzle; `spent` gets the minutes here of each, by its name, added.
 
-    In `work` a finished attack leaves its result, named by all that it depends on, and one under way what it needs to
-    go on. Raises: AttackError.
+    run: its key gets each attack's name. In its folder a finished attack leaves its result, named by all that it
+    depends on, and one under way what it needs to go on. Raises: AttackError.
     """
     return {
-        name: finished(make_attack(config, name), puzzle, Run(machine, (*key, name), work), spent) for name in names
+        name: finished(make_attack(config, name), puzzle, replace(run, key=(*run.key, name)), spent) for name in names
     }
 
 
 def search(
-    config: SearchConfig,
-    runs: Sequence[SearchRun],
-    puzzle: Puzzle,
-    key: tuple[int | str, ...],
-    machine: Machine,
-    work: Path,
-    spent: dict[str, Any],
+    config: SearchConfig, searches: Sequence[SearchRun], puzzle: Puzzle, run: Run, spent: dict[str, Any]
 ) -> dict[str, list[Snapshot]]:
     """The same for searches, each on so many of the images; by the runs' names, in rising order of images.
 
@@ -58,16 +46,16 @@ def search(
     @lru_cache(maxsize=1)  # so that one scorer at a time is held
     def fewer(images: int) -> tuple[Puzzle, PlacementEvaluator]:
         part = with_images(puzzle, images)
-        return part, scorer_of(part, machine)
+        return part, scorer_of(part, run.machine)
 
     reached = {}
-    for run in sorted(runs, key=lambda run: run.images):
-        if run.images > len(puzzle.images):
-            raise AttackError(f"{run.attack} wants {run.images} images, the pirate holds {len(puzzle.images)}")
-        part, scorer = fewer(run.images)
-        made = ATTACKS[run.attack](settings_of(config, run))
-        seed = (*key, run.fitness, run.population, run.images, run.seed)
-        reached[run.name] = finished(made, part, Run(machine, seed, work, scorer=scorer), spent)
+    for each in sorted(searches, key=lambda each: each.images):
+        if each.images > len(puzzle.images):
+            raise AttackError(f"{each.attack} wants {each.images} images, the pirate holds {len(puzzle.images)}")
+        part, scorer = fewer(each.images)
+        made = ATTACKS[each.attack](settings_of(config, each))
+        key = (*run.key, each.fitness, each.population, each.images, each.seed)
+        reached[each.name] = finished(made, part, replace(run, key=key, scorer=scorer), spent)
     return reached
 
 
