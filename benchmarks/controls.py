@@ -40,9 +40,10 @@ from scatterproof.blocks import Placement
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
+from scatterproof.cutting import make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.control_victims import displaced, halving_count, with_random_layers
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle, with_images
+from scatterproof.puzzle import Answer, Puzzle, with_images
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, read_dataset
 from scatterproof.victims.models import build_model

@@ -28,8 +28,9 @@ from torch import nn
 
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.puzzle import Puzzle, make_puzzle
+from scatterproof.puzzle import Puzzle
 from scatterproof.running.device import device_name, set_up
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import build_model, dense_layers

@@ -39,8 +39,9 @@ from scatterproof.blocks import Placement
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.puzzle import Puzzle, make_puzzle
+from scatterproof.puzzle import Puzzle
 from scatterproof.victims.data import read_dataset
 from scatterproof.victims.models import build_model
 

@@ -21,10 +21,11 @@ from torch import nn
 
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.grid_cells import Cell
 from scatterproof.judging.prune_shuffle import draw_placement, prune, shuffle
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import build_model, dense_layers
 

@@ -11,7 +11,8 @@ from scatterproof.blocks import Placement
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.cutting import make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, read_dataset
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.cutting import make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import build_model, dense_layers
 

@@ -13,7 +13,8 @@ from scatterproof.config.attacks import AttackGrid, AttacksConfig, attacks_on
 from scatterproof.config.study import StudyError, parse_study
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
-from scatterproof.puzzle import Puzzle, make_puzzle
+from scatterproof.cutting import make_puzzle
+from scatterproof.puzzle import Puzzle
 from scatterproof.report.sections.attacks import granted
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.models import ModelError, dense_layers

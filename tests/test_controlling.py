@@ -11,10 +11,11 @@ from planted import swapped
 from scatterproof.attacks.base import Copy, Machine, Placed
 from scatterproof.config.attacks import AttacksConfig
 from scatterproof.config.threat import ThreatModel
+from scatterproof.cutting import logits_on
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging import controls as controls_module
 from scatterproof.judging.controls import Controls, controlled, right_places, wilson
-from scatterproof.puzzle import Puzzle, logits_on
+from scatterproof.puzzle import Puzzle
 from scatterproof.victims.data import Dataset, to_input
 
 

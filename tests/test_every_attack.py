@@ -21,8 +21,9 @@ from scatterproof.config.attacks import NEEDS, AttackName, AttackSettings
 from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.study import parse_study
 from scatterproof.config.threat import ThreatModel
+from scatterproof.cutting import make_puzzle
 from scatterproof.judging.judge import copied
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
 IMAGES = max(24, *(needs.images for needs in NEEDS.values()))

@@ -15,7 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 ALL_MODULES = [*MODULES, *sorted(PLUGIN.glob("*.py"))]
 ROOMS = sorted({path.parent for path in MODULES})
 MOST_FILES, MOST_LINES, MOST_AT_THE_TOP = 14, 300, 12
-MAY_READ_THE_ANSWER = ("judging", "puzzle.py")
+MAY_READ_THE_ANSWER = ("judging", "puzzle.py", "cutting.py")
 SCRIPTS_THAT_SCORE = {
     "measure_plateau",
     "measure_victims",

@@ -13,7 +13,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.puzzle import Answer, Puzzle, PuzzleError, make_puzzle
+from scatterproof.cutting import make_puzzle
+from scatterproof.puzzle import Answer, Puzzle, PuzzleError
 from scatterproof.victims.data import save_dataset, to_input
 from scatterproof.victims.models import ModelError, dense_layers
 from small import dataset, network, puzzle, vgg

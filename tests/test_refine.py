@@ -17,12 +17,13 @@ from scatterproof.attacks.refine import Refine
 from scatterproof.attacks.relax import Relax, sinkhorn
 from scatterproof.blocks import invert, placements_of
 from scatterproof.config.threat import ThreatModel
+from scatterproof.cutting import make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.moves import moved
 from scatterproof.judging.controls import planted as plant
 from scatterproof.judging.controls import right_places
 from scatterproof.judging.prune_shuffle import displace
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.models import dense_layers
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))

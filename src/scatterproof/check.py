@@ -11,9 +11,9 @@ from scatterproof.config.fineness import LEAST_BLOCKS
 from scatterproof.config.puzzles import puzzle_parts
 from scatterproof.config.study import Study
 from scatterproof.config.victim import INITIALISATION, VictimConfig
+from scatterproof.cutting import scattered_layers
 from scatterproof.errors import UserError
 from scatterproof.judging.fineness import sizes_of
-from scatterproof.puzzle import scattered_layers
 from scatterproof.victims.arrays import missing_classes
 from scatterproof.victims.data import Dataset, to_input
 from scatterproof.victims.models import answer, build_model, dense_layers, load_base, read_victim

@@ -2,13 +2,13 @@
 
 The puzzle carries only what the threat model grants: the layers that were not scattered, the scattered layers' biases,
 the blocks held in a shuffled order, the pirate's images, and labels or logits computed beforehand. The answer is
-another file. The shuffle's generator is derived from the victim and the threat alone, never from an attack's seed.
+another file, and so is what a defence's owner keeps.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,8 @@ from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.running.files import atomic
-from scatterproof.running.seeds import torch_generator
-from scatterproof.victims.checkpoints import ModelError
-from scatterproof.victims.data import Dataset, to_input
-from scatterproof.victims.models import build_model, dense_layers, find_layer, load_weights
+from scatterproof.victims.data import to_input
+from scatterproof.victims.models import build_model, dense_layers, load_weights
 
 
 class PuzzleError(UserError):
@@ -40,7 +38,9 @@ class Puzzle:
     blocks [held, height, width] in shuffled order, edges padded with zeros; shapes int64 [held, 2]; state: every
     tensor of the network but the scattered weights; images uint8 [n, C, H, W]; labels int64 [n] or logits
     [n, classes] where the threat grants them; base: the scattered weights of the public model that the victim started
-    from, by the layer's name, where the threat grants it; mean, std: the network's input normalisation.
+    from, by the layer's name, where the threat grants it; seen: what the pirate saw of requests, where the threat
+    grants it: `inputs` [n, inputs] of the scattered layer, and `following` [n, outputs], what they became on their way
+    to the layer that reads them; mean, std: the network's input normalisation.
     """
 
     blocks: torch.Tensor
@@ -56,6 +56,7 @@ class Puzzle:
     std: tuple[float, ...]
     threat: ThreatModel
     base: dict[str, torch.Tensor] | None = None
+    seen: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """The network in eval mode, the scattered weights zero."""
@@ -74,7 +75,7 @@ class Puzzle:
         """Of all that the pirate holds; equal for equal puzzles."""
         digest = hashlib.blake2b(f"{self.config.model_dump_json()} {self.classes}".encode(), digest_size=16)
         given = (self.blocks, self.shapes, self.images, self.labels, self.logits)
-        named = (part[name] for part in (self.state, self.base or {}) for name in sorted(part))
+        named = (part[name] for part in (self.state, self.base or {}, self.seen) for name in sorted(part))
         for tensor in (*given, *named):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -87,6 +88,7 @@ class Puzzle:
         optional = {"labels": self.labels, "logits": self.logits}
         tensors |= {name: value for name, value in optional.items() if value is not None}
         tensors |= {f"base/{name}": value for name, value in (self.base or {}).items()}
+        tensors |= {f"seen/{name}": value for name, value in self.seen.items()}
         meta = {
             "config": self.config.model_dump(),
             "classes": self.classes,
@@ -100,10 +102,7 @@ class Puzzle:
     def load(cls, path: Path) -> "Puzzle":
         """Read a puzzle. Raises: PuzzleError."""
         tensors, layout, meta = _load(path, "puzzle")
-        state, base = (
-            {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-            for start in ("state/", "base/")
-        )
+        state, base, seen = (_under(start, tensors) for start in ("state/", "base/", "seen/"))
         return cls(
             blocks=tensors["blocks"],
             shapes=tensors["shapes"],
@@ -118,6 +117,7 @@ class Puzzle:
             std=tuple(meta["std"]),
             threat=ThreatModel.model_validate(meta["threat"]),
             base=base or None,
+            seen=seen,
         )
 
 
@@ -131,98 +131,57 @@ def with_images(puzzle: Puzzle, count: int) -> Puzzle:
 
 @dataclass(frozen=True)
 class Answer:
-    """The truth: where each block of the puzzle belongs."""
+    """The truth: where each block of the puzzle belongs, and what a defence's trusted party alone knows."""
 
     placement: Placement
     layout: Layout
+    secret: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write atomically as one safetensors file."""
-        _save(path, "answer", {"placement": self.placement.positions}, self.layout, {})
+        secret = {f"secret/{name}": value for name, value in self.secret.items()}
+        _save(path, "answer", {"placement": self.placement.positions} | secret, self.layout, {})
 
     @classmethod
     def load(cls, path: Path) -> "Answer":
         """Read an answer. Raises: PuzzleError."""
         tensors, layout, _ = _load(path, "answer")
-        return cls(Placement(tensors["placement"], layout.positions), layout)
+        return cls(Placement(tensors["placement"], layout.positions), layout, _under("secret/", tensors))
 
 
-def scattered_layers(model: nn.Module, config: VictimConfig, scatter: str) -> list[str]:
-    """Paths of the dense layers that are scattered: the study's one, or every one.
+@dataclass(frozen=True)
+class Protected:
+    """What a defence has made of the scattered layers, in the hands of the owner.
 
-    Raises: ModelError where the study's is none, or a weight is shared with another tensor of the network.
+    weights: what the devices hold in place of each scattered layer's, by its name; state: other tensors of the network
+    that changed with them, which everybody knows; at_home int64: positions of blocks that no device holds; secret: what
+    the trusted party alone knows, by `LAYER/NAME`; about: the defence's settings, the seconds that it took, and what
+    each request costs.
     """
-    layer = find_layer(model, config.layer)
-    names = list(dense_layers(model)) if scatter == "dense" else [layer]
-    state = model.state_dict(keep_vars=True)
-    for name in names:
-        shared = [key for key, value in state.items() if value is state[f"{name}.weight"] and key != f"{name}.weight"]
-        if shared:  # the pirate would hold it under its other name
-            raise ModelError(f"victim.layer '{name}': its weight is also {shared[0]}, expected one that is not shared")
-    return names
+
+    weights: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor]
+    at_home: torch.Tensor
+    secret: dict[str, torch.Tensor]
+    layout: Layout
+    about: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write atomically as one safetensors file."""
+        parts = {"weights": self.weights, "state": self.state, "secret": self.secret}
+        tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        _save(path, "protected layer", tensors | {"at_home": self.at_home}, self.layout, self.about)
+
+    @classmethod
+    def load(cls, path: Path) -> "Protected":
+        """Read a protected layer. Raises: PuzzleError."""
+        tensors, layout, about = _load(path, "protected layer")
+        weights, state, secret = (_under(start, tensors) for start in ("weights/", "state/", "secret/"))
+        return cls(weights, state, tensors["at_home"], secret, layout, about)
 
 
-def make_puzzle(
-    model: nn.Module,
-    config: VictimConfig,
-    dataset: Dataset,
-    threat: ThreatModel,
-    block_size: int,
-    victim: tuple[int | float | str, ...],
-    base: nn.Module | None = None,
-) -> tuple[Puzzle, Answer]:
-    """Cut, draw the blocks held, shuffle them, and split what the pirate gets from what it must not see.
-
-    victim: what names the model: the study's seed, the victim's name and its seed. With the block size and what the
-    threat's name says is scattered and held, it seeds the draw, and nothing else does: wherever a puzzle is made it is
-    the same, and threats that hold as many blocks hold the same ones, in the same order.
-    base: the public model that the victim started from, given where the threat grants it alone.
-    Raises: ValueError where the block is larger than the layer, the pirate has fewer images than granted, or the threat
-    grants a base model and there is none.
-    """
-    if threat.base_model and base is None:
-        raise ValueError("the threat grants a base model, and none is given")
-    if threat.images > len(dataset.pirate.labels):
-        raise ValueError(f"the threat grants {threat.images} images, the pirate has {len(dataset.pirate.labels)}")
-    names = scattered_layers(model, config, threat.scatter)
-    layers = dense_layers(model)
-    weights = {name: layers[name].weight.detach().cpu() for name in names}
-    layout = Layout.square({name: weight.shape for name, weight in weights.items()}, block_size)
-    held = max(1, round(threat.share * layout.positions))
-    generator = torch_generator("shuffle", *victim, block_size, threat.scatter, threat.share)
-    order = torch.randperm(layout.positions, generator=generator)[:held]
-    images = dataset.pirate.images[: threat.images]
-    hidden = {f"{name}.weight" for name in names}
-    puzzle = Puzzle(
-        blocks=layout.cut(weights)[order].contiguous(),
-        shapes=layout.shapes()[order].contiguous(),
-        layout=layout,
-        state={
-            key: value.detach().cpu().contiguous() for key, value in model.state_dict().items() if key not in hidden
-        },
-        images=images,
-        labels=dataset.pirate.labels[: threat.images] if threat.knows == "labels" else None,
-        logits=logits_on(model, config, dataset, images) if threat.knows == "logits" else None,
-        config=config.model_copy(
-            update={"kind": "train", "checkpoint": None, "base": None}
-        ),  # not where the whole model lies
-        classes=dataset.classes,
-        mean=dataset.mean,
-        std=dataset.std,
-        threat=threat,
-        base={name: dense_layers(base)[name].weight.detach().cpu() for name in names}
-        if base is not None and threat.base_model
-        else None,
-    )
-    return puzzle, Answer(Placement(order, layout.positions), layout)
-
-
-@torch.inference_mode()
-def logits_on(model: nn.Module, config: VictimConfig, dataset: Dataset, images: torch.Tensor) -> torch.Tensor:
-    """A model's answers [n, classes] to images uint8 [n, C, H, W], on the CPU."""
-    device = next(model.parameters()).device
-    chunks = [to_input(part.to(device), config.input_size, dataset.mean, dataset.std) for part in images.split(500)]
-    return torch.cat([model(chunk).float().cpu() for chunk in chunks])
+def _under(start: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 def _save(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], layout: Layout, meta: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from scatterproof.config.puzzles import cuts_of_json
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import make_puzzle
 from scatterproof.judging.fineness import fine_enough
-from scatterproof.puzzle import make_puzzle
 from scatterproof.running.job import compute_job
 from scatterproof.victims.data import load_dataset
 from scatterproof.victims.models import load_model

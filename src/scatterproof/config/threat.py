@@ -1,29 +1,75 @@
 """What the pirate knows and may query. Imports no torch: Snakemake names files by it."""
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from scatterproof.config.base import PositiveShare, Strict
+from scatterproof.config.defences import UNDEFENDED, AnyDefence
+
+Activations = Literal["none", "inputs", "both"]
 
 
 class ThreatModel(Strict):
     """What the pirate knows and may query."""
 
-    share: PositiveShare = Field(1.0, description="share of the blocks held")
+    share: PositiveShare = Field(1.0, description="share of the blocks on devices that the pirate holds")
     scatter: Literal["layer", "dense"] = Field("layer", description="one dense layer, or all of them, blocks mixed")
     images: int = Field(0, ge=0, description="images held")
     knows: Literal["none", "labels", "logits"] = Field(
         "none", description="of its images: nothing, their labels, or the victim's logits (one query each)"
     )
     base_model: bool = Field(False, description="whether a public base model of the victim is at hand")
+    defence: AnyDefence = Field(UNDEFENDED, description="what is done to the layer before it is scattered")
+    activations: Activations = Field(
+        "none",
+        description="what the pirate sees of requests: nothing, the scattered layer's inputs, or its inputs and those "
+        "of the layer that reads it",
+    )
+    requests: int = Field(0, ge=0, description="requests whose activations it sees")
+
+    @model_validator(mode="after")
+    def _requests_are_seen(self) -> "ThreatModel":
+        if (self.activations == "none") != (self.requests == 0):
+            raise ValueError(f"requests: {self.requests}, activations: {self.activations}: expected both or neither")
+        if self.activations != "none" and self.scatter != "layer":
+            raise ValueError("activations: those of one layer are seen, expected scatter: layer")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No word of what is absent: a threat without a defence stays, as text, what it was before there were any."""
+        values: dict[str, Any] = handler(self)
+        if self.defence == UNDEFENDED:
+            del values["defence"]
+        if self.activations == "none":
+            del values["activations"], values["requests"]
+        return values
 
     @property
     def name(self) -> str:
-        """Short name, such as `layer-0.25-100-labels`."""
-        base = "-base" if self.base_model else ""
-        return f"{self.scatter}-{self.share:g}-{self.images}-{self.knows}{base}"
+        """Short name, such as `layer-0.25-100-labels-rescale-10`."""
+        parts = [self.scatter, f"{self.share:g}", str(self.images), self.knows]
+        parts += ["base"] if self.base_model else []
+        parts += [self.defence.label] if self.defended else []
+        parts += [self.activations, str(self.requests)] if self.requests else []
+        return "-".join(parts)
+
+    @property
+    def granted(self) -> str:
+        """What is known of the images, with `-base` where a public base model is at hand: the tables' `knows`."""
+        return f"{self.knows}-base" if self.base_model else self.knows
+
+    @property
+    def defended(self) -> bool:
+        """Whether anything is done to the layer."""
+        return bool(self.defence != UNDEFENDED)
+
+    @property
+    def undefended(self) -> "ThreatModel":
+        """The same threat to the layer as it is."""
+        return self.model_copy(update={"defence": UNDEFENDED})
 
 
 def knows_of(name: str) -> str:
@@ -33,7 +79,7 @@ def knows_of(name: str) -> str:
 
 def granted_knowledge(name: str) -> str:
     """The same with `-base` where a public base model is at hand, as the column `knows` of the tables has it."""
-    match = re.search(r"-((none|labels|logits)(-base)?)(\+|$)", name)
+    match = re.search(r"-((none|labels|logits)(-base)?)(?=[-+]|$)", name)
     if match is None:
         raise ValueError(f"no threat's name: {name}")
     return match[1]

@@ -23,6 +23,10 @@ ELEMENTWISE_FUNCTIONS = (
     torch.sigmoid, F.softplus, F.hardswish, F.dropout,
 )  # fmt: skip
 ELEMENTWISE_METHODS = ("relu", "tanh", "sigmoid", "contiguous", "clone")
+# Of these the ones that let positive scales through
+HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, nn.Dropout)
+HOMOGENEOUS_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, F.dropout)
+HOMOGENEOUS_METHODS = ("relu", "contiguous", "clone")
 # Joining a layer's outputs with something else, each feature with its own: a residual, a gate
 JOINING = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul)
 
@@ -105,13 +109,34 @@ def following_layer(tail: nn.Module) -> str | None:
 
     Unlike `next_layer`, whatever else passes around the two layers.
     """
+    path = _path_to_reader(tail)
+    return None if path is None else str(path[-1].target)
+
+
+def is_homogeneous(tail: nn.Module) -> bool:
+    """Whether all that lies between the cut layer and `following_layer` lets positive scales of single values through:
+    f(s x) = s f(x)."""
+    path = _path_to_reader(tail)
+    if path is None or not isinstance(tail, fx.GraphModule):
+        return False
+    return all(
+        isinstance(_module(tail, node), HOMOGENEOUS_MODULES)
+        or (node.op == "call_function" and node.target in HOMOGENEOUS_FUNCTIONS)
+        or (node.op == "call_method" and node.target in HOMOGENEOUS_METHODS)
+        for node in path[:-1]
+    )
+
+
+def _path_to_reader(tail: nn.Module) -> list[fx.Node] | None:
+    """The nodes after the cut layer's output, up to the dense layer that reads it through elementwise ones alone."""
     if not isinstance(tail, fx.GraphModule):
         return None
-    node = next(iter(tail.graph.nodes))
+    node, path = next(iter(tail.graph.nodes)), []
     while len(node.users) == 1:
         node = next(iter(node.users))
+        path.append(node)
         if type(_module(tail, node)) is nn.Linear:
-            return str(node.target)
+            return path
         if not _elementwise(tail, node):
             return None
     return None
@@ -163,7 +188,9 @@ def _elementwise(tail: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ELEMENTWISE_METHODS
     function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS
-    return function or isinstance(_module(tail, node), ELEMENTWISE_MODULES)
+    module = _module(tail, node)
+    one_slope = isinstance(module, nn.PReLU) and module.num_parameters == 1
+    return function or one_slope or isinstance(module, ELEMENTWISE_MODULES)
 
 
 def _keeps_features(tail: fx.GraphModule, node: fx.Node) -> bool:

@@ -40,10 +40,11 @@ from scatterproof.blocks import Placement
 from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught_by
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import logits_on, make_puzzle
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
 from scatterproof.judging.judge import Judge
-from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.data import Dataset

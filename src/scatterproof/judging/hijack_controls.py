@@ -29,11 +29,12 @@ from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import Obfuscation, StreamCell, hijack_name
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import make_puzzle, scattered_layers
 from scatterproof.judging.control_victims import Key, with_random_layers
 from scatterproof.judging.controls import chance, control_row, planted, planted_row, right_places
 from scatterproof.judging.hijack_scores import score_groups
 from scatterproof.judging.stream_cells import sizes_of
-from scatterproof.puzzle import Answer, Puzzle, make_puzzle, scattered_layers
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import numpy_generator
 from scatterproof.stream.hijack.attack import Hijack, HijackSettings, evidence_of

@@ -13,9 +13,10 @@ from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
 from scatterproof.attacks.store import SnapshotsByName
 from scatterproof.config.attacks import NEEDS
 from scatterproof.config.settings.base import Known, Role
+from scatterproof.cutting import logits_on
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.evaluation.targets import Scores
-from scatterproof.puzzle import Answer, Puzzle, logits_on
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import build_model, dense_layers, load_weights
 

@@ -1,0 +1,89 @@
+"""Which defences a study may name, with their settings. Imports no torch."""
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from scatterproof.config.base import PositiveShare, Strict
+
+
+class DefenceSettings(Strict):
+    """What every defence's settings share. Each default stands here alone.
+
+    trusted: whether a trusted party takes part in each request.
+    """
+
+    trusted: ClassVar[bool] = True
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All settings but the name."""
+        return self.model_dump(exclude={"name"})
+
+    @property
+    def label(self) -> str:
+        """Short name for files and threats, such as `rescale-10`."""
+        return "-".join([self.name, *map(_short, self.parameters.values())])
+
+    @property
+    def words(self) -> str:
+        """The parameters for a table, such as `factor=10`."""
+        return ", ".join(f"{key}={_short(value)}" for key, value in self.parameters.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class NoneSettings(DefenceSettings):
+    """No defence: the devices hold the layer's own blocks."""
+
+    trusted: ClassVar[bool] = False
+    name: Literal["none"] = Field("none", description="no defence")
+
+
+class RescaleSettings(DefenceSettings):
+    """The layer's outputs in another order and scale, undone by the layer that reads them."""
+
+    trusted: ClassVar[bool] = False
+    name: Literal["rescale"] = Field(
+        description="the layer's outputs are permuted and scaled, and the layer that reads them undoes it"
+    )
+    factor: float = Field(
+        10.0,
+        ge=1,
+        description="scales are drawn log-uniformly between 1/factor and factor; 1: outputs are permuted alone",
+    )
+
+
+class HomeSettings(DefenceSettings):
+    """A share of the blocks stays at the trusted party."""
+
+    name: Literal["home"] = Field(description="a share of the blocks stays at the trusted party")
+    share: PositiveShare = Field(
+        1.0, description="of the layer's blocks; 1: the whole layer, and the devices hold random numbers"
+    )
+    choice: Literal["drawn", "largest"] = Field(
+        "drawn", description="which blocks stay: drawn, or those of largest norm"
+    )
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+DEFENCES = (NoneSettings, RescaleSettings, HomeSettings)
+UNDEFENDED = NoneSettings()
+if TYPE_CHECKING:
+    AnyDefence = DefenceSettings
+else:
+    AnyDefence = Annotated[reduce(or_, DEFENCES), Field(discriminator="name"), BeforeValidator(_named)]
+
+
+def defence_of(values: Any) -> DefenceSettings:
+    """A defence's settings from its name, or from a mapping that holds it."""
+    settings: DefenceSettings = TypeAdapter(AnyDefence).validate_python(values)
+    return settings
