@@ -1,4 +1,4 @@
-# In:  a victim, the dataset
+# In:  a victim, the dataset, what defences have made of the victim's layers
 # Out: puzzles/<victim>/seed<k>/<part>/b<size>/<threat>.safetensors, what a pirate may hold; answers/... likewise, the
 #      truth. A part is what one stage reads: `grid` is P1's, S1's and the traffic's, `attacks.<slice>` a job's of the
 #      attacks, `fineness` F's; a threat of the searches, the plateau or the owners of devices is a part by its name
@@ -6,6 +6,7 @@
 
 MAIN_SIZE = STUDY.block_sizes[0]
 CUTS = puzzle_parts(STUDY)
+PROTECTED = f"{RESULTS}/protected/{{victim}}/seed{{seed}}"
 GRID_FILES = [cut.file for cut in CUTS["grid"]]
 PUZZLES = f"{RESULTS}/puzzles/{{victim}}/seed{{seed}}"
 ANSWERS = f"{RESULTS}/answers/{{victim}}/seed{{seed}}"
@@ -15,6 +16,9 @@ rule cut_puzzle:
     input:
         dataset=f"{RESULTS}/dataset.safetensors",
         model=rules.train_victim.output.model,
+        protected=lambda wildcards: [
+            f"{PROTECTED}/{label}".format(**wildcards) for label in defence_labels(CUTS[wildcards.part])
+        ],
     output:
         puzzles=directory(f"{PUZZLES}/{{part}}"),
         answers=directory(f"{ANSWERS}/{{part}}"),

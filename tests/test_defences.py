@@ -11,7 +11,7 @@ from torch import nn
 
 import small
 from scatterproof.blocks import Layout
-from scatterproof.config.defences import defence_of
+from scatterproof.config.settings.defences import defence_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.cutting import make_puzzle
 from scatterproof.defences import DEFENCES, make_defence
@@ -99,9 +99,7 @@ def test_rescaled_blocks_in_their_places_are_the_whole_victim() -> None:
     """Nobody need undo it: the pirate's network with the blocks in place answers as the victim."""
     model = small.network(small.WIDE)
     made = protected(model, ["3"], "rescale")
-    puzzle, answer = make_puzzle(
-        model, small.WIDE, DATA, ThreatModel(defence="rescale"), 16, (0,), protected=made
-    )
+    puzzle, answer = make_puzzle(model, small.WIDE, DATA, ThreatModel(defence="rescale"), 16, (0,), protected=made)
     judge = Judge(puzzle, answer, model, DATA, torch.device("cpu"))
     assert float(judge.known_places.agreement) == 1.0
     scales = made.secret["3/scales"]
@@ -121,7 +119,7 @@ def test_a_threat_without_a_defence_is_cut_as_ever() -> None:
 def test_scales_that_would_not_pass_are_refused(activation: nn.Module) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), activation, nn.Linear(32, 5)).eval()
     layout = layout_of(model, ["1"])
-    with pytest.raises(DefenceError, match="factor 10.*expected factor 1"):
+    with pytest.raises(DefenceError, match=r"factor 10.*expected factor 1"):
         check_defence(model, layout, defence_of("rescale"))
     served = served_network(model, protected(model, ["1"], {"name": "rescale", "factor": 1.0}))
     assert torch.allclose(model(IMAGES), served(IMAGES), atol=1e-5)

@@ -8,11 +8,13 @@ from torch import nn
 
 from scatterproof.blocks import Layout
 from scatterproof.config.fineness import LEAST_BLOCKS
-from scatterproof.config.puzzles import puzzle_parts
+from scatterproof.config.puzzles import protected_layers, puzzle_parts
 from scatterproof.config.study import Study
 from scatterproof.config.victim import INITIALISATION, VictimConfig
 from scatterproof.cutting import scattered_layers
+from scatterproof.defences.network import check_defence
 from scatterproof.errors import UserError
+from scatterproof.evaluation.split import following_layer, split_at
 from scatterproof.judging.fineness import sizes_of
 from scatterproof.victims.arrays import missing_classes
 from scatterproof.victims.data import Dataset, to_input
@@ -43,6 +45,7 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         )
     facts = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
     _check_fineness(study, dataset)
+    _check_defences(study, dataset)
     # Of each seed: a model, its checkpoint with momentum, and the puzzles.
     copies = 4 + sum(map(len, puzzle_parts(study).values()))
     needed = sum(
@@ -59,6 +62,25 @@ def _check_fineness(study: Study, dataset: Dataset) -> None:
             raise CheckError(
                 f"fineness.block_sizes {study.fineness.block_sizes}: none cuts the layer of {name} into at least "
                 f"{LEAST_BLOCKS} blocks"
+            )
+
+
+def _check_defences(study: Study, dataset: Dataset) -> None:
+    """Every layer attacked can be protected by each of the study's defences, and shows what a threat grants of it."""
+    threats = [cut.threat for cuts in puzzle_parts(study).values() for cut in cuts]
+    both = any(threat.activations == "both" for threat in threats)
+    for name in study.attacks.victims:
+        config = study.victim_config(name)
+        model = _built(config, dataset)
+        names = scattered_layers(model, config, study.scatter)
+        shapes = {each: dense_layers(model)[each].weight.shape for each in names}
+        for settings, sizes in protected_layers(study).values():
+            for size in sizes:
+                check_defence(model, Layout.square(shapes, size), settings)
+        if both and following_layer(split_at(model, names).tail) is None:
+            raise CheckError(
+                f"attacks.grids.activations: both, but no dense layer alone reads the outputs of {names[0]}, through "
+                "functions of single values: expected inputs"
             )
 
 

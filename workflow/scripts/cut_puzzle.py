@@ -5,7 +5,9 @@ from pathlib import Path
 from scatterproof.config.puzzles import cuts_of_json
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import make_puzzle
+from scatterproof.defences.network import seen_under
 from scatterproof.judging.fineness import fine_enough
+from scatterproof.puzzle import Protected
 from scatterproof.running.job import compute_job
 from scatterproof.victims.data import load_dataset
 from scatterproof.victims.models import load_model
@@ -17,9 +19,14 @@ with compute_job(snakemake, "blocks", params.device):
     dataset = load_dataset(inputs.dataset)
     model = load_model(config, dataset.classes, inputs.model)
     cuts = cuts_of_json(params.puzzles)
+    folders = {Path(folder).name: Path(folder) for folder in inputs.protected}
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
     for cut in fine_enough(model, config, cuts) if params.fine else cuts:
-        base = start_of(config, int(wildcards.seed), dataset.classes) if cut.threat.base_model else None
-        key = (params.seed, wildcards.victim, int(wildcards.seed))
-        puzzle, answer = make_puzzle(model, config, dataset, cut.threat, cut.block_size, key, base)
+        threat = cut.threat
+        base = start_of(config, int(wildcards.seed), dataset.classes) if threat.base_model else None
+        folder = folders[threat.defence.label] if threat.defended else None
+        protected = folder and Protected.load(folder / f"b{cut.block_size}.safetensors")
+        seen = seen_under(threat, model, config, dataset, protected)
+        puzzle, answer = make_puzzle(model, config, dataset, threat, cut.block_size, key, base, protected, seen)
         answer.save(Path(output.answers) / cut.file)
         puzzle.save(Path(output.puzzles) / cut.file)

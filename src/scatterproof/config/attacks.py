@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from scatterproof.config.base import PositiveShare, Strict
+from scatterproof.config.base import Count, PositiveShare, Strict
 from scatterproof.config.settings.base import Known, Needs, Settings
 from scatterproof.config.settings.blocks import FingerprintSettings, PriorSettings, RefineSettings, RelaxSettings
+from scatterproof.config.settings.defences import UNDEFENDED, AnyDefence
 from scatterproof.config.settings.search import (
     AnnealSettings,
     ClimbSettings,
@@ -25,7 +26,7 @@ from scatterproof.config.settings.training import (
     ProbeSettings,
     SurrogateSettings,
 )
-from scatterproof.config.threat import ThreatModel
+from scatterproof.config.threat import Activations, ThreatModel
 
 NOTHING, BORROW = "nothing", "borrow"
 ALWAYS = (NOTHING, BORROW, "layer")  # so that a verdict always has something to be set against
@@ -78,6 +79,18 @@ class AttackGrid(Strict):
     base_model: list[bool] = Field(
         [False], min_length=1, description="whether the public model that the victim started from is at hand"
     )
+    defences: list[AnyDefence] = Field(
+        [UNDEFENDED],
+        min_length=1,
+        description="what is done to the layer before it is scattered: a defence's name, or its name with its settings",
+    )
+    activations: list[Activations] = Field(
+        ["none"],
+        min_length=1,
+        description="what the pirate sees of requests: nothing, the layer's inputs, or its inputs and those of the "
+        "layer that reads it",
+    )
+    requests: list[Count] = Field([100], min_length=1, description="requests whose activations it sees")
 
 
 class AttacksConfig(AttackSettings):
@@ -111,7 +124,7 @@ class AttacksConfig(AttackSettings):
     @property
     def images_needed(self) -> int:
         """Images that the pirate must hold."""
-        return max((max(grid.images) for grid in self.grids), default=0)
+        return max((threat.images + threat.requests for g in self.grids for threat in grid_threats(g)), default=0)
 
 
 def attack_settings_json(config: AttacksConfig) -> str:
@@ -119,12 +132,23 @@ def attack_settings_json(config: AttacksConfig) -> str:
     return config.model_dump_json(include=set(AttackSettings.model_fields))
 
 
-def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"]) -> list[ThreatModel]:
-    """The threats of a grid. Without images nothing is known of them."""
+def grid_threats(grid: AttackGrid, scatter: Literal["layer", "dense"] = "layer") -> list[ThreatModel]:
+    """The threats of a grid. Without images nothing is known of them, and without activations no request is seen."""
     nothing: Known = "none"
+    seen = [(kind, requests if kind != "none" else 0) for kind in grid.activations for requests in grid.requests]
+    parts = product(grid.keep, grid.images, grid.knows, grid.base_model, grid.defences, dict.fromkeys(seen))
     return [
-        ThreatModel(share=keep, scatter=scatter, images=images, knows=knows if images else nothing, base_model=base)
-        for keep, images, knows, base in product(grid.keep, grid.images, grid.knows, grid.base_model)
+        ThreatModel(
+            share=keep,
+            scatter=scatter,
+            images=images,
+            knows=knows if images else nothing,
+            base_model=base,
+            defence=defence,
+            activations=kind,
+            requests=requests,
+        )
+        for keep, images, knows, base, defence, (kind, requests) in parts
     ]
 
 

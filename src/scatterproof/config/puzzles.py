@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scatterproof.config.attacks import attack_jobs, attacks_on
 from scatterproof.config.search import plateau_threat, threats
+from scatterproof.config.settings.defences import DefenceSettings
 from scatterproof.config.stream import stream_threats
 from scatterproof.config.study import Study
 from scatterproof.config.threat import ThreatModel
@@ -62,6 +63,20 @@ def puzzle_parts(study: Study) -> dict[str, list[Cut]]:
     if study.fineness.block_sizes:
         parts["fineness"] = [Cut(size, study.fineness.threat) for size in study.fineness.block_sizes]
     return parts
+
+
+def protected_layers(study: Study) -> dict[str, tuple[DefenceSettings, list[int]]]:
+    """The defences of a study by their labels, each with the block sizes that its layers are cut into."""
+    layers: dict[str, tuple[DefenceSettings, list[int]]] = {}
+    for cut in (cut for cuts in puzzle_parts(study).values() for cut in cuts if cut.threat.defended):
+        sizes = layers.setdefault(cut.threat.defence.label, (cut.threat.defence, []))[1]
+        sizes += [cut.block_size] if cut.block_size not in sizes else []
+    return layers
+
+
+def defence_labels(cuts: Sequence[Cut]) -> list[str]:
+    """The labels of the defences that these puzzles need, each once."""
+    return list(dict.fromkeys(cut.threat.defence.label for cut in cuts if cut.threat.defended))
 
 
 def cuts_json(cuts: Sequence[Cut]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from scatterproof.config.base import PositiveShare, Strict
-from scatterproof.config.defences import UNDEFENDED, AnyDefence
+from scatterproof.config.settings.defences import UNDEFENDED, AnyDefence
 
 Activations = Literal["none", "inputs", "both"]
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 STAGES = [
     "data",
     "victim",
+    "defences",
     "blocks",
     "prune",
     "shuffle",
@@ -32,6 +33,7 @@ RULES = {
     **dict.fromkeys(("prepare_dataset", "check_study"), Rule("data")),
     "train_victim": Rule("victim", of_victim=True),
     "tabulate_victims": Rule("report"),
+    "protect_layer": Rule("defences", of_victim=True),
     "cut_puzzle": Rule("blocks", of_victim=True),
     "measure_victims": Rule("blocks"),
     # Of versions before cut_puzzle: a study that goes on has attempts of them
@@ -47,7 +49,7 @@ RULES = {
     "attack_puzzle": Rule("attacks", of_victim=True, attacks=True),
     "score_attack": Rule("attacks", of_victim=True),
     "control_attacks": Rule("attacks", of_victim=True, attacks=True),
-    **dict.fromkeys(("tabulate_attacks", "tabulate_verdicts"), Rule("report")),
+    **dict.fromkeys(("tabulate_attacks", "tabulate_verdicts", "tabulate_defences"), Rule("report")),
     "attack_fineness": Rule("fineness", of_victim=True, attacks=True),
     "score_fineness": Rule("fineness"),
     "tap_stream": Rule("stream", of_victim=True),

@@ -1,6 +1,6 @@
 """What may be done to a layer before it is scattered: one file a defence, by its own name. Imports no torch."""
 
-from scatterproof.config.defences import DefenceSettings
+from scatterproof.config.settings.defences import DefenceSettings
 from scatterproof.defences.base import Defence
 from scatterproof.defences.home import Home
 from scatterproof.defences.none import Undefended

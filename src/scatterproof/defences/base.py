@@ -78,12 +78,12 @@ class Work(NamedTuple):
 
 
 class Defence(ABC):
-    """A defence of the name under which its settings stand in `config.defences.DEFENCES`."""
+    """A defence of the name under which its settings stand in `config.settings.defences.DEFENCES`."""
 
     name: ClassVar[str]
 
     def __init__(self, settings: Any) -> None:
-        """settings: of the class of this name in `config.defences`."""
+        """settings: of the class of this name in `config.settings.defences`."""
         self.settings = settings
 
     def check(self, layer: Layer) -> None:  # noqa: B027

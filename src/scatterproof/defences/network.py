@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 from scatterproof.blocks import BlockGrid, Layout
-from scatterproof.config.defences import DefenceSettings, defence_of
+from scatterproof.config.settings.defences import DefenceSettings, defence_of
+from scatterproof.config.threat import ThreatModel
+from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import scattered_layers
 from scatterproof.defences import make_defence
 from scatterproof.defences.base import Defence, DefenceError, Floats, Layer, Secret, whole_work
 from scatterproof.evaluation.split import features, following_layer, is_homogeneous, split_at
 from scatterproof.evaluation.trainable import copies
 from scatterproof.puzzle import Protected
 from scatterproof.running.seeds import numpy_generator
+from scatterproof.victims.data import Dataset, to_input
 from scatterproof.victims.models import dense_layers, layer_inputs
 
 
@@ -147,6 +151,19 @@ def see_requests(
             raise DefenceError(f"activations: both, but no dense layer alone reads the outputs of {layer}")
         seen["following"] = torch.cat(layer_inputs(served, served.get_submodule(reader), [images]))
     return seen
+
+
+def seen_under(
+    threat: ThreatModel, model: nn.Module, config: VictimConfig, dataset: Dataset, protected: Protected | None
+) -> dict[str, torch.Tensor]:
+    """What the pirate sees of requests under a threat: of images that nobody else's numbers are made from, the pirate's
+    own after those that the threat grants. Raises: DefenceError."""
+    if not threat.requests:
+        return {}
+    asked = dataset.pirate.images[threat.images : threat.images + threat.requests]
+    images = to_input(asked, config.input_size, dataset.mean, dataset.std)
+    (layer,) = scattered_layers(model, config, threat.scatter)
+    return see_requests(model, layer, images, threat.activations == "both", protected)
 
 
 def _copies(model: nn.Module, name: str, images: torch.Tensor) -> int:

@@ -1,1 +1,1 @@
-"""The settings of the attacks, one class each, with what the attack needs of a threat and its defaults. No torch."""
+"""The settings of every attack and of every defence."""

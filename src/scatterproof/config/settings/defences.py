@@ -1,5 +1,6 @@
 """Which defences a study may name, with their settings. Imports no torch."""
 
+import json
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -87,3 +88,8 @@ def defence_of(values: Any) -> DefenceSettings:
     """A defence's settings from its name, or from a mapping that holds it."""
     settings: DefenceSettings = TypeAdapter(AnyDefence).validate_python(values)
     return settings
+
+
+def defence_of_json(text: str) -> DefenceSettings:
+    """The same from JSON, for a rule's parameter."""
+    return defence_of(json.loads(text))

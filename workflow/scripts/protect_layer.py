@@ -1,0 +1,30 @@
+"""Protect a victim's layer by one defence, for every block size, and say what that costs."""
+
+from pathlib import Path
+
+from scatterproof.blocks import Layout
+from scatterproof.config.settings.defences import defence_of_json
+from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import scattered_layers
+from scatterproof.defences.network import protect_network
+from scatterproof.judging.served import TRIED, defence_table, served_row
+from scatterproof.running.files import write_csv
+from scatterproof.running.job import compute_job
+from scatterproof.victims.data import load_dataset, to_input
+from scatterproof.victims.models import dense_layers, load_model
+
+params, wildcards, inputs, output = snakemake.params, snakemake.wildcards, snakemake.input, snakemake.output
+with compute_job(snakemake, "defences", "cpu") as job:
+    config, settings = VictimConfig.model_validate_json(params.config), defence_of_json(params.settings)
+    dataset, rows = load_dataset(inputs.dataset), []
+    model = load_model(config, dataset.classes, inputs.model)
+    names = scattered_layers(model, config, params.scatter)
+    shapes = {name: dense_layers(model)[name].weight.shape for name in names}
+    images = to_input(dataset.test.images[:TRIED], config.input_size, dataset.mean, dataset.std)
+    key = (params.seed, wildcards.victim, int(wildcards.seed))
+    for size in params.block_sizes:
+        protected = protect_network(model, Layout.square(shapes, size), settings, images, key)
+        rows.append(served_row(model, protected, images))
+        protected.save(Path(output.protected) / f"b{size}.safetensors")
+    about = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
+    write_csv(output.costs, defence_table(rows, about, job.device_name))
