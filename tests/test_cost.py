@@ -325,7 +325,7 @@ SPANS = st.floats(0.01, 1e5)
 def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = []
     for number in range(draw(st.integers(1, 6))):
-        stage = draw(st.sampled_from(["victim", "prune", "shuffle", "defence"]))
+        stage = draw(st.sampled_from(["victim", "prune", "shuffle", "stream"]))
         for attempt in range(1, draw(st.integers(1, 4)) + 1):
             state = draw(st.sampled_from(["COMPLETED", "FAILED", "LOST"]))
             spans = dict.fromkeys(("elapsed_s", "cpu_s", "device_minutes"), None if state == "LOST" else draw(SPANS))

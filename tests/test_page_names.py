@@ -55,7 +55,8 @@ def attacks() -> pd.DataFrame:
         rows.append(
             about(victim, seed, size, keep)
             | {"attack": name, "role": ROLES[name], "threat": f"layer-{keep:g}-100-{knows}", "images": 100}
-            | {"knows": knows, "params": "", "defence": "none", "seed": 0, "step": step, "last": step == 1}
+            | {"knows": knows, "params": "", "seed": 0, "step": step, "last": step == 1}
+            | {"defence": "none", "defence_params": "", "obfuscation": "none"}
             | {"accuracy": accuracy if step else 0.1, "withheld_accuracy": 0.92, "relative_accuracy": accuracy / 0.95}
             | {"known_places_accuracy": 0.9, "fidelity": accuracy, "position_accuracy": 0.5, "evaluations": np.nan}
             | {"device": made_up.DEVICE, "device_minutes": 0.1 * (step + 1), "cost_over_retraining": 0.2}
@@ -92,12 +93,12 @@ def searches() -> pd.DataFrame:
 
 def stream() -> pd.DataFrame:
     rows = []
-    for victim, size, seed, requests, (defence, params) in product(
+    for victim, size, seed, requests, (obfuscation, params) in product(
         VICTIMS, SIZES, range(3), (1, 10), (("none", ""), ("relays", "relays=2"))
     ):
         mine = {"victim": victim, "block_size": size}
-        rows.append(stream_row(seed, 0, defence, params, 1.0, 0.0, requests, "adaptive", 0.5, None) | mine)
-        if defence == "none":
+        rows.append(stream_row(seed, 0, obfuscation, params, 1.0, 0.0, requests, "adaptive", 0.5, None) | mine)
+        if obfuscation == "none":
             rows.append(stream_row(seed, 0, "none", "", 0.0, 1.0, requests, "adaptive", 1.0, 0.6) | mine)
     return pd.DataFrame(rows)
 

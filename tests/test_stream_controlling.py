@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import small
@@ -13,10 +14,18 @@ from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
 from scatterproof.attacks.base import Machine, Placed
 from scatterproof.attacks.fingerprint.attack import Fingerprint
-from scatterproof.config.stream import Obfuscation, StreamCell, StreamConfig, held_services, service_of
+from scatterproof.config.stream import (
+    Obfuscation,
+    StreamCell,
+    StreamConfig,
+    cells_json,
+    cells_of_json,
+    held_services,
+    service_of,
+)
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.control_victims import with_random_layers
-from scatterproof.judging.hijack_controls import StreamControls, misdirected
+from scatterproof.judging.hijack_controls import StreamControls, draws_of, misdirected
 from scatterproof.judging.hijacks import hijack_table
 from scatterproof.judging.judge import Judge
 from scatterproof.judging.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
@@ -57,7 +66,7 @@ def test_a_labelled_layout_is_recovered_and_unrelated_traffic_says_nothing(metho
     assert found | {"planted": True} == dict.fromkeys(("planted", "random", "labelled", "topology"), True), rows
 
 
-@pytest.mark.parametrize("hiding", [{"per_device": 4}, {"decoys": 2, "fixed": True}])
+@pytest.mark.parametrize("hiding", [{"per_device": 4}, {"cover": 2, "fixed": True}])
 def test_the_controls_run_on_the_service_that_is_judged(hiding: dict[str, int]) -> None:
     cell = replace(CELL, obfuscation=Obfuscation(**hiding), requests=5)
     rows = {row["control"]: row for row in controls().rows(cell, ThreatModel(images=100))}
@@ -212,7 +221,7 @@ def test_who_has_traffic_can_ignore_it() -> None:
 
 def test_threats_with_other_traffic_are_other_threats() -> None:
     grant = ThreatModel(share=0.25, images=100)
-    hiding = Obfuscation(decoys=2, fixed=True)
+    hiding = Obfuscation(cover=2, fixed=True)
     cells = [
         CELL,
         StreamCell(**{**vars(CELL), "requests": 10, "observed": 0.5}),
@@ -222,10 +231,21 @@ def test_threats_with_other_traffic_are_other_threats() -> None:
     ]
     names = [cell.threat_name(grant) for cell in cells]
     assert len(set(names)) == len(names)
-    assert names[2] == "layer-0.25-100-none+stream-0-1+decoys=2-fixed=1"
+    assert names[2] == "layer-0.25-100-none+stream-0-1+cover=2-fixed=1"
     assert names[3] == "layer-0.25-100-none+stream-0-1+coordinator-forward"
-    assert [service_of(name) for name in names] == ["", "", "decoys=2-fixed=1", "coordinator-forward", ""]
+    assert [service_of(name) for name in names] == ["", "", "cover=2-fixed=1", "coordinator-forward", ""]
     assert service_of(grant.name) == ""
+
+
+def test_the_older_name_of_cover_is_read_with_the_same_draws() -> None:
+    older, newer = (Obfuscation.model_validate({name: 2, "fixed": True}) for name in ("decoys", "cover"))
+    assert older == newer
+    assert (newer.name, newer.params) == ("cover", "cover=2 fixed=1")
+    assert draws_of(replace(CELL, obfuscation=newer)) == "decoys=2-fixed=1", "as when `cover` was `decoys`"
+    (cell,) = cells_of_json(cells_json([replace(CELL, obfuscation=newer)]).replace('"cover"', '"decoys"'))
+    assert cell.obfuscation == newer
+    with pytest.raises(ValidationError, match="decoys: the older name of cover, which is given too; expected one"):
+        Obfuscation.model_validate({"decoys": 2, "cover": 2})
 
 
 def test_each_hijack_is_controlled_once_on_each_service() -> None:

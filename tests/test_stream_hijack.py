@@ -114,8 +114,8 @@ def test_a_coordinator_gives_away_its_order_alone() -> None:
     [
         (Obfuscation(padding=512), 1, (0.99, 1.01), (0.99, 1.01)),
         (Obfuscation(delay=2.0), 1, (0.99, 1.01), (0.99, 1.01)),
-        (Obfuscation(decoys=2), 10, (0.99, 1.01), (0.99, 1.01)),
-        (Obfuscation(decoys=2, fixed=True), 20, (-0.05, 0.3), (0.35, 0.7)),
+        (Obfuscation(cover=2), 10, (0.99, 1.01), (0.99, 1.01)),
+        (Obfuscation(cover=2, fixed=True), 20, (-0.05, 0.3), (0.35, 0.7)),
         (Obfuscation(relays=2, batch=8), 40, (-0.05, 0.05), (0.95, 1.01)),
         (Obfuscation(relays=1, batch=96), 10, (-0.05, 0.05), (-0.05, 0.05)),
         (Obfuscation(per_device=4), 60, (-0.05, 0.4), (0.8, 1.01)),
@@ -146,7 +146,7 @@ def test_overheads_are_those_of_the_records() -> None:
     deployment = Deployment.dealt(SMALL, rng)
     plain = simulate(deployment, 20, rng)
     assert overhead(simulate(deployment, 20, rng, Obfuscation(padding=160)), plain).bandwidth == pytest.approx(1.0)
-    assert overhead(simulate(deployment, 20, rng, Obfuscation(decoys=3)), plain).bandwidth == pytest.approx(3.0)
+    assert overhead(simulate(deployment, 20, rng, Obfuscation(cover=3)), plain).bandwidth == pytest.approx(3.0)
     mixed = overhead(simulate(deployment, 20, rng, Obfuscation(relays=2, batch=4)), plain)
     assert mixed.bandwidth == pytest.approx(1.0)
     assert mixed.latency > 0.5

@@ -20,27 +20,27 @@ CONTROLS = pd.DataFrame(
 def stream() -> pd.DataFrame:
     rows = []
     kinds = [("none", ""), ("relays", "relays=2 batch=64"), ("relays", "relays=2 batch=8")]
-    for seed, layout, (defence, params), share, requests, hijack in product(
+    for seed, layout, (obfuscation, params), share, requests, hijack in product(
         range(3), range(2), kinds, (0.5, 1.0), (1, 10), ("naive", "adaptive")
     ):
-        hidden = defence == "relays" and (hijack == "naive" or requests == 1)
+        hidden = obfuscation == "relays" and (hijack == "naive" or requests == 1)
         leaked = (0.1 if hidden else share) - 0.01 * seed
-        rows.append(row(seed, layout, defence, params, share, 0.0, requests, hijack, leaked, None))
+        rows.append(row(seed, layout, obfuscation, params, share, 0.0, requests, hijack, leaked, None))
     for seed, held in product(range(3), (0.25, 1.0)):
         rows.append(row(seed, 0, "none", "", 0.0, held, 1, "adaptive", 1.0, 0.6 * held))
     return made_up.marked("stream", pd.DataFrame(rows), CONTROLS)
 
 
 def row(
-    seed: int, layout: int, defence: str, params: str, share: float, held: float, requests: int, hijack: str,
+    seed: int, layout: int, obfuscation: str, params: str, share: float, held: float, requests: int, hijack: str,
     leaked: float, accuracy: float | None,
 ) -> dict[str, object]:  # fmt: skip
     head = {"study": "made-up", "victim_seed": seed, "layer": "classifier.0", "block_size": 16, "keep": held}
-    service = {"victim": "copy_free", "defence": defence, "params": params or None, "topology": "sources"}
+    service = {"victim": "copy_free", "obfuscation": obfuscation, "params": params or None, "topology": "sources"}
     service |= {"order": "random", "observed_share": share, "labelled": 0, "requests": requests, "hijack": hijack}
     found = {"column_ari": leaked, "row_ari": leaked, "position_accuracy": 0.5, "accuracy": accuracy}
     found |= {"known_places_accuracy": None if accuracy is None else 0.9, "anonymity_bits": 10 * (1 - leaked)}
-    cost = {"bandwidth_overhead": float(defence == "relays"), "latency_overhead": 3.0 * (defence == "relays")}
+    cost = {"bandwidth_overhead": float(obfuscation == "relays"), "latency_overhead": 3.0 * (obfuscation == "relays")}
     return head | service | found | cost | {"seed": layout, "device": made_up.DEVICE, "device_minutes": 0.1}
 
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scatterproof.analysis.columns import COLUMNS, HEAD
+from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.analysis.tables import cell_table, concatenate, curve_table, victim_table
 from scatterproof.running.files import read_table, write_csv, write_json
 from scatterproof.victims.training import Epoch
@@ -29,6 +30,30 @@ def test_slices_are_joined_in_order(tmp_path: Path) -> None:
     assert table["part"].tolist() == [0, 0, 1, 1, 2, 2]
     assert set(table["loss"]) == {0.1 + 0.2, 1 / 3}
     assert table["gpu_minutes"].isna().all()
+
+
+def test_tables_of_older_versions_have_the_names_of_now(tmp_path: Path) -> None:
+    about = {"params": "decoys=2 fixed=1", "defence": "cover", "seed": 0}
+    threat = "layer-1-100-none+stream-0-1"
+    older = {
+        "attacks": pd.DataFrame([{"threat": "layer-1-0-none", **about, "params": None, "defence": "none"}]),
+        "hijacks": pd.DataFrame([{"threat": f"{threat}+coordinator-decoys=2-fixed=1", **about}]),
+        "controls": pd.DataFrame([{"threat": f"{threat}+decoys=2-fixed=1", "control": "random"}]),
+        "stream": pd.DataFrame([about | {"hijack": "naive"}]),
+    }
+    for name, table in older.items():
+        write_csv(tmp_path / f"{name}.csv", table)
+    now = {name: read_study_table(tmp_path / f"{name}.csv") for name in older}
+    assert list(now["hijacks"]) == ["threat", "params", "defence", "defence_params", "obfuscation", "seed"]
+    row = now["hijacks"].drop(columns="defence_params").iloc[0].tolist()
+    assert row == [f"{threat}+coordinator-cover=2-fixed=1", "cover=2 fixed=1", "none", "cover", 0]
+    assert now["attacks"][["defence", "obfuscation"]].iloc[0].tolist() == ["none", "none"]
+    assert now["controls"].iloc[0].tolist() == [f"{threat}+cover=2-fixed=1", "random"]
+    assert list(now["stream"]) == ["params", "obfuscation", "seed", "hijack"]
+    assert now["stream"].iloc[0].tolist() == ["cover=2 fixed=1", "cover", 0, "naive"]
+    for name, table in now.items():
+        write_csv(tmp_path / f"{name}.csv", table)
+        pd.testing.assert_frame_equal(read_study_table(tmp_path / f"{name}.csv"), table)
 
 
 def test_rows_of_a_slice_say_what_they_were_measured_on() -> None:

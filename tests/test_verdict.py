@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import report_tables as made_up
+from scatterproof.analysis.tables import read_tables
 from scatterproof.analysis.verdict import chosen, interval, judged, stolen, verdict_table, with_withheld
 from scatterproof.report.headline import headline
 from scatterproof.report.sections import leaderboard
@@ -29,7 +30,8 @@ def attacks(seeds: int = 5, threat: str = "layer-1-100-labels", **accuracies: fl
             rows += [
                 head
                 | {"victim": "victim", "attack": name, "role": role, "threat": threat, "images": 100}
-                | {"knows": "labels", "defence": "none", "seed": 0, "step": step, "last": step == 1}
+                | {"knows": "labels", "seed": 0, "step": step, "last": step == 1}
+                | {"defence": "none", "defence_params": "", "obfuscation": "none"}
                 | {"accuracy": accuracy if step else 0.01, "withheld_accuracy": np.nan, "relative_accuracy": accuracy}
                 | {"known_places_accuracy": 0.9, "fidelity": accuracy, "position_accuracy": 0.5}
                 | {"device": made_up.DEVICE, "device_minutes": 0.2, "cost_over_retraining": 0.1}
@@ -95,6 +97,15 @@ def test_an_invalid_verdict_is_shown_without_an_attack(tmp_path: Path) -> None:
     assert "nan" not in " ".join(cells + tuple(sentences(found)))
     draw_verdict(found, tmp_path / "verdict.svg")
     assert "invalid" in made_up.words_of(tmp_path / "verdict.svg")
+
+
+def test_a_threat_whose_empty_fields_were_read_from_a_table_has_its_verdict(tmp_path: Path) -> None:
+    table = with_withheld(attacks(fingerprint=0.8, layer=0.5))
+    table.to_csv(tmp_path / "attacks.csv", index=False)
+    read = with_withheld(read_tables([str(tmp_path / "attacks.csv")]))
+    assert read["defence_params"].isna().all()
+    assert read["withheld_accuracy"].tolist() == table["withheld_accuracy"].tolist() == [0.5] * len(table)
+    assert verdict(read).verdict == verdict(table).verdict == "broken"
 
 
 def test_what_learns_from_labels_is_controlled_with_labels() -> None:

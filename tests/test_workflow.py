@@ -148,7 +148,7 @@ def test_the_stream_is_hijacked_with_and_without_blocks(finished: Finished) -> N
     assert list(stream.columns[:6]) == [*HEAD, "victim"]
     assert list(stream.columns[-3:]) == ["device", "device_minutes", "gpu_minutes"]
     assert stream["seed"].tolist() == [0, 1] * 3
-    plain = stream[(stream["defence"] == "none") & (stream["keep"] == 0)]
+    plain = stream[(stream["obfuscation"] == "none") & (stream["keep"] == 0)]
     assert (plain[["column_ari", "row_ari"]] == 1).all(axis=None)
     assert stream["accuracy"].notna().tolist() == [False] * 4 + [True] * 2
 

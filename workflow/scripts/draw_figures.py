@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.report.figures import base as figures
 from scatterproof.report.figures.curves import draw_curves
@@ -14,12 +15,11 @@ from scatterproof.report.sections.fineness import draw_fineness
 from scatterproof.report.sections.stream import draw_stream
 from scatterproof.report.sections.verdicts import draw_verdict
 from scatterproof.report.words import names
-from scatterproof.running.files import read_table
 from scatterproof.running.job import light_job
 
 size = snakemake.params.block_size
 with light_job(snakemake, "report"):
-    tables = marked_tables({name: read_table(path) for name, path in snakemake.input.items()})
+    tables = marked_tables({name: read_study_table(path) for name, path in snakemake.input.items()})
     svg = {Path(path).stem: Path(path) for path in snakemake.output.svg}
     figures.draw_curve(tables["curve"], svg["curve"])
     figures.draw_prune(tables["prune"], tables["victim"], tables["threshold"], size, svg["prune"])

@@ -9,7 +9,8 @@ ENERGY = ["energy_kwh", "energy_source", "co2_g", "price"]
 
 _ATTACKS = [
     *HEAD,
-    *("attack", "role", "threat", "images", "knows", "params", "defence", "seed", "step", "last"),
+    *("attack", "role", "threat", "images", "knows"),
+    *("params", "defence", "defence_params", "obfuscation", "seed", "step", "last"),
     *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
     *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
@@ -56,7 +57,8 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "verdict": [
         *HEAD,
-        *("threat", "images", "knows", "defence", "verdict", "attack", "against"),
+        *("threat", "images", "knows", "defence", "defence_params", "obfuscation"),
+        *("verdict", "attack", "against"),
         *("accuracy", "withheld_accuracy", "victim_accuracy", "ends_with", "ends_with_attack"),
         *("gain", "ci_low", "ci_high", "seeds", "minutes", "cost_over_retraining", "controls", "device"),
     ],
@@ -73,7 +75,7 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "stream": [
         *HEAD,
-        *("defence", "params", "topology", "order", "observed_share", "labelled", "requests", "hijack"),
+        *("obfuscation", "params", "topology", "order", "observed_share", "labelled", "requests", "hijack"),
         *("column_ari", "row_ari", "position_accuracy", "accuracy", "known_places_accuracy"),
         *("bandwidth_overhead", "latency_overhead", "anonymity_bits", "seed"),
         *COST,

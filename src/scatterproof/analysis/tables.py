@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from scatterproof.analysis.columns import COLUMNS, HEAD
+from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.threat import ThreatModel
 from scatterproof.running.files import read_table, write_csv
@@ -15,7 +16,7 @@ from scatterproof.running.files import read_table, write_csv
 
 def read_tables(paths: Iterable[str]) -> pd.DataFrame:
     """Several tables as one, in the order given."""
-    return pd.concat([read_table(path) for path in paths], ignore_index=True)
+    return pd.concat([read_study_table(path) for path in paths], ignore_index=True)
 
 
 def concatenate(parts: Iterable[str], output: str) -> None:
@@ -52,7 +53,8 @@ def attack_table(
     rows: each with `used`, what of its images the attack makes use of; retraining: the victim's training.json; what was
     trained on another device is no peer, and the ratio stays empty.
     """
-    table = pd.DataFrame(rows).assign(**about, device=device, defence="none", params="", seed=0)
+    table = pd.DataFrame(rows).assign(**about, device=device, params="", seed=0)
+    table = table.assign(defence="none", defence_params="", obfuscation="none")
     table = table.assign(threat=threat.name, keep=threat.share, images=threat.images)
     table = table.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
     used = table.pop("used")

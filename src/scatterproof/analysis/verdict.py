@@ -12,6 +12,7 @@ Beside it stands what the pirate ends with: the best of all attacks, with the bl
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ _ROUNDING = 1e-9
 STOLEN_AT = 0.95  # of the victim's accuracy
 BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
 
-OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows", "defence"]
+OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows"]
+OF_THREAT += ["defence", "defence_params", "obfuscation"]
 
 
 def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
     """`tables/attacks.csv` with `withheld_accuracy`: the same pirate's without the blocks, in every row of a seed."""
     parts = []
-    for _, rows in attacks.groupby(OF_THREAT, sort=False):
+    for _, rows in _by_threat(attacks):
         withheld = chosen(rows, "withheld").set_index("victim_seed")["accuracy"]
         parts.append(rows.assign(withheld_accuracy=rows["victim_seed"].map(withheld)))
     return pd.concat(parts, ignore_index=True) if parts else attacks
@@ -64,7 +66,7 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame
     `attacks.csv` and `controls.csv`."""
     rows = [
         dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls_of(controls, str(key[4]), str(key[5])))
-        for key, threat in attacks.groupby(OF_THREAT, sort=False)
+        for key, threat in _by_threat(attacks)
     ]
     return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 
@@ -73,15 +75,20 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
     """The hijacks, and under each of their threats what the study's other attacks reach on the same blocks without the
     traffic: who has more can do no worse. None where they were not run on every victim seed of the hijacks."""
     parts = [hijacks]
-    of = ["victim", "block_size", "threat", "defence", "params"]
-    for (victim, size, threat, defence, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
+    of = ["victim", "block_size", "threat", "obfuscation", "params"]
+    for (victim, size, threat, obfuscation, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
         granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
         others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
         if set(others["victim_seed"]) == seeds:
-            parts.append(others.assign(threat=str(threat), defence=str(defence), params=str(params)))
+            parts.append(others.assign(threat=str(threat), obfuscation=str(obfuscation), params=str(params)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _by_threat(attacks: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The rows of each threat, also where a field is empty, which is read as NaN."""
+    return iter(attacks.groupby(OF_THREAT, sort=False, dropna=False))
 
 
 def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:

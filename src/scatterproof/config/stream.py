@@ -1,10 +1,10 @@
 """Which traffic a study taps, and what hides it: the config, and the cells that it makes. Imports no torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,22 +22,31 @@ class Obfuscation(Strict):
     """What the service does to hide its layout; the defaults are nothing."""
 
     padding: int = Field(0, ge=0, description="every message is filled up to a multiple of so many bytes; 0: none")
-    decoys: int = Field(
-        0, ge=0, description="cover: each device gets slices from, and sends sums to, so many more than it needs"
+    cover: int = Field(
+        0, ge=0, description="cover traffic: each device gets slices from, and sends sums to, so many more than needed"
     )
-    fixed: bool = Field(False, description="decoys are drawn once a layout, not anew for each request")
+    fixed: bool = Field(False, description="cover traffic is drawn once a layout, not anew for each request")
     relays: int = Field(0, ge=0, description="messages of either direction go through one of so many mixes")
     batch: int = Field(1, ge=1, description="a mix passes its messages on, in random order, when it has so many")
     delay: float = Field(0.0, ge=0, description="mean of an exponential delay before each message is sent, in ms")
     per_device: int = Field(1, ge=1, description="blocks on each device")
     session: int = Field(0, ge=0, description="after so many requests all blocks are dealt to devices anew; 0: never")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, keys: Any) -> Any:
+        if not isinstance(keys, Mapping) or "decoys" not in keys:
+            return keys
+        if "cover" in keys:
+            raise ValueError("decoys: the older name of cover, which is given too; expected one of them")
+        return {"cover" if key == "decoys" else key: value for key, value in keys.items()}
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> "Obfuscation":
-        if self.per_device > 1 and (self.relays or self.decoys):
-            raise ValueError("per_device goes with neither relays nor decoys, expected 1 with those")
-        if self.relays and self.decoys:
-            raise ValueError("relays don't go with decoys, expected one of them")
+        if self.per_device > 1 and (self.relays or self.cover):
+            raise ValueError("per_device goes with neither relays nor cover, expected 1 with those")
+        if self.relays and self.cover:
+            raise ValueError("relays don't go with cover, expected one of them")
         if self.batch > 1 and not self.relays:
             raise ValueError(f"batch {self.batch} needs relays, expected at least 1")
         return self
@@ -47,7 +56,7 @@ class Obfuscation(Strict):
         """Which means are used, such as `relays+fresh`, or `none`."""
         used = {
             "padding": self.padding,
-            "cover": self.decoys,
+            "cover": self.cover,
             "relays": self.relays,
             "delay": self.delay,
             "packing": self.per_device > 1,
@@ -117,10 +126,10 @@ class StreamConfig(Strict):
                 raise ValueError(
                     f"stream.grids.victims {sorted(strangers)}: expected some of stream.victims {self.victims}"
                 )
-            hidden = [one for one in grid.obfuscations if one.relays or one.decoys]
+            hidden = [one for one in grid.obfuscations if one.relays or one.cover]
             if "coordinator" in grid.topologies and hidden:
                 raise ValueError(
-                    f"stream.grids: topology coordinator with {hidden[0].name}, expected neither relays nor decoys"
+                    f"stream.grids: topology coordinator with {hidden[0].name}, expected neither relays nor cover"
                 )
             if 0 in grid.observed and 0 in grid.held:
                 raise ValueError("stream.grids: observed 0 with held 0 sees nothing, expected one of them above 0")

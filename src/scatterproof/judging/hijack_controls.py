@@ -118,7 +118,7 @@ class StreamControls:
         return Hijack(HijackSettings(method=cell.hijack), [self.fingerprint])
 
     def _traffic(self, cell: StreamCell, answer: Answer, shuffle: int) -> Traffic:
-        rng = numpy_generator("stream control", cell.service, shuffle, *self.key)
+        rng = numpy_generator("stream control", draws_of(cell), shuffle, *self.key)
         hiding, sizes, own = cell.obfuscation, sizes_of(answer), answer.placement.positions.numpy()
         deployment = Deployment.dealt(sizes, rng, hiding.per_device, cell.topology, own=own)
         served = simulate(deployment, cell.requests, rng, hiding, cell.order)
@@ -131,6 +131,11 @@ class StreamControls:
     def _cut(self, model: nn.Module, threat: ThreatModel, shuffle: int) -> tuple[Puzzle, Answer]:
         key = ("stream control", *self.key, shuffle)
         return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key)
+
+
+def draws_of(cell: StreamCell) -> str:
+    """What names a service's draws: cover by its older name, so that they stay what they were under it."""
+    return cell.service.replace("cover=", "decoys=")
 
 
 def misdirected(served: Served, deployment: Deployment, rng: np.random.Generator) -> Served:

@@ -39,6 +39,6 @@ def hijack_table(
             rows += peers[cell.held]
             judged.add((threat, cell.layout))
         table = attack_table(rows, about, judge.puzzle.threat, retraining, device)
-        hidden = {"defence": cell.obfuscation.name, "params": cell.obfuscation.params}
+        hidden = {"obfuscation": cell.obfuscation.name, "params": cell.obfuscation.params}
         parts.append(table.assign(threat=threat, seed=cell.layout, **hidden))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS["hijacks"])

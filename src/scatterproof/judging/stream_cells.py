@@ -174,7 +174,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "keep": cell.held,
-        "defence": cell.obfuscation.name,
+        "obfuscation": cell.obfuscation.name,
         "params": cell.obfuscation.params,
         "topology": cell.topology,
         "order": cell.order,

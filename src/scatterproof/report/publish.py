@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.config.study import Study
 from scatterproof.errors import UserError
 from scatterproof.report.headline import headline
 from scatterproof.report.provenance import provenance
 from scatterproof.report.words import minutes
-from scatterproof.running.files import read_table, write_text
+from scatterproof.running.files import write_text
 
 MADE, HEADLINE = "made.md", "headline.md"
 
@@ -31,7 +32,7 @@ def publish(results: Path, target: Path, study: Study, command: str, repository:
         raise PublishError(f"{page}: no such file: run the study to its end first")
     if target.exists() and not target.is_dir():
         raise PublishError(f"{target}: not a folder")
-    tables = {path.stem: read_table(str(path)) for path in sorted((results / "tables").glob("*.csv"))}
+    tables = {path.stem: read_study_table(path) for path in sorted((results / "tables").glob("*.csv"))}
     for name in ("tables", "figures"):
         shutil.rmtree(target / name, ignore_errors=True)
         shutil.copytree(results / name, target / name)

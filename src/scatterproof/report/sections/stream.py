@@ -14,11 +14,11 @@ from scatterproof.report.figures.base import COLOURS, GREY, LONG_LABEL, MARKERS,
 from scatterproof.report.words import cases, cut, of_case, percent, percent_interval, setting, share, side, victim_label
 
 CASE = ["victim", "block_size"]
-SERVICE = [*CASE, "defence", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
+SERVICE = [*CASE, "obfuscation", "params", "topology", "order", "observed_share", "keep", "labelled", "requests"]
 SERVICE += ["control", "hijack"]
 MEASURED = ("column_ari", "row_ari", "position_accuracy", "accuracy", "known_places_accuracy")
 OVERHEADS = ("bandwidth_overhead", "latency_overhead")
-TABLE_HEAD = ("victim", "block size", "defence", "parameters", "topology, order", "links tapped", "devices held",
+TABLE_HEAD = ("victim", "block size", "obfuscation", "parameters", "topology, order", "links tapped", "devices held",
               "places leaked", "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
               "the same blocks in their places", "bandwidth", "latency", "draws")  # fmt: skip
 LEAKAGE, OVERHEAD = "leakage against overhead", "leakage against latency"
@@ -38,7 +38,7 @@ def _row(means: dict[str, Any]) -> tuple[str, ...]:
     about = means["column_ari"]
     shares = ["" if np.isnan(means[value].mean) else percent_interval(means[value], "mean") for value in MEASURED[2:]]
     return (
-        *(victim_label(about.victim), side(about.block_size), about.defence, about.params),
+        *(victim_label(about.victim), side(about.block_size), about.obfuscation, about.params),
         *(f"{about.topology}, {about.order}", share(about.observed_share), share(about.keep), str(about.labelled)),
         *(str(about.requests), marked(about.hijack, about.control), _index(about), _index(means["row_ari"])),
         *(f"{means['anonymity_bits'].mean:.2f}", *shares),
@@ -76,8 +76,8 @@ def sentences(stream: pd.DataFrame) -> list[str]:
     for case in cases(table):
         here = of_case(table, case)
         texts += [_grouped(rows) for rows in _plain(here)]
-        texts += [_hidden(rows) for _, rows in _most_watched(here).groupby(["defence", "params"], sort=False)]
-    held = table[(table["keep"] > 0) & (table["hijack"] == "adaptive") & (table["defence"] == "none")]
+        texts += [_hidden(rows) for _, rows in _most_watched(here).groupby(["obfuscation", "params"], sort=False)]
+    held = table[(table["keep"] > 0) & (table["hijack"] == "adaptive") & (table["obfuscation"] == "none")]
     held = held[held["labelled"] == 0]
     of = [*CASE, "topology", "order", "keep", "observed_share", "requests", "control"]
     for (victim, size, topology, order, keep, observed, requests, control), rows in held.groupby(of, sort=False):
@@ -97,7 +97,7 @@ def _requests_text(count: Any) -> str:
 
 def _plain(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The plain service seen whole, metadata alone, from the fewest requests: once for each topology and order."""
-    rows = table[(table["defence"] == "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
+    rows = table[(table["obfuscation"] == "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
     rows = rows[(rows["hijack"] == "adaptive") & (rows["labelled"] == 0)]
     groups = [here for _, here in rows.groupby(["topology", "order"], sort=False)]
     return [here[here["requests"] == here["requests"].min()] for here in groups]
@@ -116,7 +116,7 @@ def _grouped(rows: pd.DataFrame) -> str:
 def _hidden(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     return (
-        f"{setting(first['victim'], first['block_size'], 0)}, {first['defence']} ({first['params']}), every link "
+        f"{setting(first['victim'], first['block_size'], 0)}, {first['obfuscation']} ({first['params']}), every link "
         f"tapped, after {_requests_text(first['requests'])}: the {marked('adaptive hijack', first['control'])}, which "
         f"knows of it, groups columns with an index of {rows['column_ari'].mean():.2f}, rows "
         f"{rows['row_ari'].mean():.2f}, for "
@@ -131,10 +131,10 @@ def _draws(rows: pd.DataFrame) -> str:
 
 
 def _most_watched(table: pd.DataFrame, hijack: str = "adaptive") -> pd.DataFrame:
-    """Each defence against metadata alone, every link tapped, at the most requests watched."""
-    rows = table[(table["defence"] != "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
+    """Each obfuscation against metadata alone, every link tapped, at the most requests watched."""
+    rows = table[(table["obfuscation"] != "none") & (table["keep"] == 0) & (table["observed_share"] == 1)]
     rows = rows[(rows["hijack"] == hijack) & (rows["labelled"] == 0) & (rows["topology"] == "sources")]
-    return rows[rows["requests"] == rows.groupby(["defence", "params"])["requests"].transform("max")]
+    return rows[rows["requests"] == rows.groupby(["obfuscation", "params"])["requests"].transform("max")]
 
 
 def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
@@ -161,31 +161,31 @@ def _titles(table: pd.DataFrame) -> list[str]:
     """The panels for which the study has more than one point."""
     bare = table[(table["keep"] == 0) & (table["labelled"] == 0)]
     several = {
-        LEAKAGE: len(set(bare["defence"])) > 1,
-        OVERHEAD: len(set(bare["defence"])) > 1,
-        SHARE: len(set(bare[bare["defence"] == "none"]["observed_share"])) > 1,
-        REQUESTS: bare.groupby(["defence", "params"])["requests"].nunique().max() > 1 if len(bare) else False,
+        LEAKAGE: len(set(bare["obfuscation"])) > 1,
+        OVERHEAD: len(set(bare["obfuscation"])) > 1,
+        SHARE: len(set(bare[bare["obfuscation"] == "none"]["observed_share"])) > 1,
+        REQUESTS: bare.groupby(["obfuscation", "params"])["requests"].nunique().max() > 1 if len(bare) else False,
         HELD: bool((table["keep"] > 0).any()),
     }
     return [title for title, shown in several.items() if shown]
 
 
-def _colour(defence: str, all_of_them: list[str]) -> tuple[str, str]:
-    number = all_of_them.index(defence)
+def _colour(obfuscation: str, all_of_them: list[str]) -> tuple[str, str]:
+    number = all_of_them.index(obfuscation)
     turn = number // len(COLOURS)  # beyond six a colour comes back with another marker
     return COLOURS[number % len(COLOURS)], MARKERS[(number + turn) % len(MARKERS)]
 
 
-def _defences(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table["defence"]))
+def _obfuscations(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(table["obfuscation"]))
 
 
 def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
-    """A point for each parameter of each defence at the most requests; open: a hijack that does not know of it."""
+    """A point for each parameter of each obfuscation at the most requests; open: a hijack that does not know of it."""
     for hijack, filled in (("adaptive", True), ("naive", False)):
         rows, named = _most_watched(table, hijack), set()
-        for (defence, _), here in rows.groupby(["defence", "params"], sort=False):
-            colour, marker = _colour(str(defence), _defences(table))
+        for (obfuscation, _), here in rows.groupby(["obfuscation", "params"], sort=False):
+            colour, marker = _colour(str(obfuscation), _obfuscations(table))
             axis.plot(
                 100 * here[column].mean(),
                 here["leakage"].mean(),
@@ -193,9 +193,9 @@ def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
                 color=colour,
                 markerfacecolor=colour if filled else "none",
                 linestyle="none",
-                label=None if defence in named else f"{defence}, {marked(hijack, here['control'].iloc[0])}",
+                label=None if obfuscation in named else f"{obfuscation}, {marked(hijack, here['control'].iloc[0])}",
             )
-            named.add(defence)
+            named.add(obfuscation)
     axis.set_xscale("symlog", linthresh=10)
     axis.set_xlabel("bytes beyond the plain service's (%)" if column.startswith("band") else "latency beyond it (%)")
     _index_axis(axis)
@@ -215,7 +215,7 @@ def _line(axis: Axes, line: pd.DataFrame, x: str, scale: float, colour: str, mar
 
 def _shares(axis: Axes, table: pd.DataFrame) -> None:
     """Columns and rows of the plain service by the share of links tapped, metadata alone."""
-    rows = table[(table["defence"] == "none") & (table["keep"] == 0) & (table["topology"] == "sources")]
+    rows = table[(table["obfuscation"] == "none") & (table["keep"] == 0) & (table["topology"] == "sources")]
     rows = rows[(rows["hijack"] == "adaptive") & (rows["labelled"] == 0) & (rows["order"] == "random")]
     rows = rows[rows["requests"] == rows["requests"].max()]
     for number, (value, label) in enumerate(
@@ -236,15 +236,15 @@ def _shares(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _requests(axis: Axes, table: pd.DataFrame) -> None:
-    """Each defence that was watched for several numbers of requests, by an adaptive hijack."""
+    """Each obfuscation that was watched for several numbers of requests, by an adaptive hijack."""
     rows = table[(table["keep"] == 0) & (table["observed_share"] == 1) & (table["hijack"] == "adaptive")]
     rows = rows[(rows["labelled"] == 0) & (rows["topology"] == "sources")]
     states = sorted(set(rows["control"]))
-    for number, ((defence, params), here) in enumerate(rows.groupby(["defence", "params"], sort=False)):
+    for number, ((obfuscation, params), here) in enumerate(rows.groupby(["obfuscation", "params"], sort=False)):
         if len(set(here["requests"])) > 1:
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
             line = curve(here, [], "requests", "leakage")
-            label = f"{defence} {params}".strip()  # long already: what all have in common stands below the axis
+            label = f"{obfuscation} {params}".strip()  # long already: what all have in common stands below the axis
             label = label if len(states) == 1 else marked(label, here["control"].iloc[0])
             _line(axis, line, "requests", 1, colour, marker, label)
     axis.set_xscale("log")
@@ -254,7 +254,7 @@ def _requests(axis: Axes, table: pd.DataFrame) -> None:
 
 def _held(axis: Axes, table: pd.DataFrame) -> None:
     """Accuracy of what the owner of some devices puts together, beside the same blocks in their places."""
-    rows = table[(table["keep"] > 0) & (table["defence"] == "none") & (table["labelled"] == 0)]
+    rows = table[(table["keep"] > 0) & (table["obfuscation"] == "none") & (table["labelled"] == 0)]
     kinds = rows[rows["hijack"].isin(["adaptive", "matching"])].groupby(["topology", "hijack", "control"], sort=False)
     for number, ((topology, hijack, control), here) in enumerate(kinds):
         style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]

@@ -57,7 +57,7 @@ def adaptive_groups(traffic: Traffic) -> Groups:
         columns = disclosed(mix_scores(inbound, mixes.into, hiding.batch))
         rows = disclosed(mix_scores(outbound, mixes.out, hiding.batch))
         return by_device(traffic, inbound, outbound, columns, rows)
-    scores = lag_scores(traffic, inbound, outbound) if hiding.decoys else None
+    scores = lag_scores(traffic, inbound, outbound) if hiding.cover else None
     return by_device(traffic, inbound, outbound, _most_frequent(inbound, scores), _most_frequent(outbound))
 
 

@@ -158,7 +158,7 @@ def with_leaks(evidence: LabelEvidence, traffic: Traffic, groups: Groups) -> Lab
     devices, first, counts = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     alone = looked_up(devices[counts == 1], pairs[first[counts == 1], 1], traffic.labelled[:, 0])
     hiding = traffic.hiding
-    plain = traffic.topology == "sources" and hiding.per_device == 1 and not (hiding.relays or hiding.decoys)
+    plain = traffic.topology == "sources" and hiding.per_device == 1 and not (hiding.relays or hiding.cover)
     scores = []
     for which, (group, by) in enumerate(((groups.column, evidence.by_column), (groups.row, evidence.by_row))):
         leaked = np.zeros(tuple(by.shape))

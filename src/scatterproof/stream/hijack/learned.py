@@ -115,7 +115,7 @@ def _features(
     else:
         scores = _meetings(leg, None, traffic)
         met = scores.value / requests
-        if forth and traffic.hiding.decoys:
+        if forth and traffic.hiding.cover:
             device, partner, lag = lag_scores(traffic, inbound, outbound)
             value = np.full(scores.value.shape, float(lag.min(initial=0.0)))
             value[np.searchsorted(scores.devices, device), np.searchsorted(scores.partners, partner)] = lag

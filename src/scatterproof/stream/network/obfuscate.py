@@ -32,7 +32,7 @@ def padded(sizes: Ints, multiple: int) -> Ints:
     return sizes if multiple == 0 else -(-sizes // multiple) * multiple
 
 
-def decoys(devices: int, requests: int, choices: int, each: int, fixed: bool, rng: np.random.Generator) -> Ints:
+def cover_partners(devices: int, requests: int, choices: int, each: int, fixed: bool, rng: np.random.Generator) -> Ints:
     """Partners of each device's cover int64 [requests, devices, each], drawn alike from all `choices`."""
     shape = (devices, each) if fixed else (requests, devices, each)
     return np.broadcast_to(rng.integers(choices, size=shape), (requests, devices, each))

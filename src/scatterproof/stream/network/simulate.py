@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scatterproof.config.stream import Obfuscation, Order
 from scatterproof.stream.network.deployment import Deployment
 from scatterproof.stream.network.flows import HEADER, Flows, Served
-from scatterproof.stream.network.obfuscate import decoys, mix, padded, rank_within
+from scatterproof.stream.network.obfuscate import cover_partners, mix, padded, rank_within
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -141,7 +141,7 @@ def _slices(deployment: Deployment, requests: int, rng: np.random.Generator, hid
     position, device = deployment.copies()
     pairs, link = np.unique((position % columns) * devices + device, return_inverse=True)
     hubs, to = pairs // devices, pairs % devices
-    cover = decoys(devices, requests, columns, hiding.decoys, hiding.fixed, rng)
+    cover = cover_partners(devices, requests, columns, hiding.cover, hiding.fixed, rng)
     return _repeated(requests, hubs, to, link, position, cover)
 
 
@@ -172,7 +172,7 @@ def _products(
     """From each block, once its slice is in, to its row; a device's cover leaves as its own product does."""
     columns, rows, devices = deployment.sizes.columns, deployment.sizes.rows, len(deployment.device_at)
     position, device = deployment.copies()
-    cover = decoys(devices, requests, rows, hiding.decoys, hiding.fixed, rng)
+    cover = cover_partners(devices, requests, rows, hiding.cover, hiding.fixed, rng)
     messages = _repeated(requests, position // columns, device, np.arange(len(position)), position, cover)
     done = arrival[slices.record]  # by request, then copy, as the products are
     done = done + timing.product + rng.exponential(timing.product_jitter, len(done))
