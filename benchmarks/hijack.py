@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from scatterproof.config.stream import Obfuscation
-from scatterproof.judging.hijack_scores import at_positions, score_groups
+from scatterproof.judging.traffic.hijack_scores import at_positions, score_groups
 from scatterproof.stream.hijack.grouping import adaptive_groups
 from scatterproof.stream.hijack.roles import Leg, device_legs
 from scatterproof.stream.hijack.tap import Seen, Traffic, tap

@@ -25,10 +25,10 @@ from scatterproof.config.stream import (
 )
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.control_victims import with_random_layers
-from scatterproof.judging.hijack_controls import StreamControls, draws_of, misdirected
-from scatterproof.judging.hijacks import hijack_table
 from scatterproof.judging.judge import Judge
-from scatterproof.judging.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
+from scatterproof.judging.traffic.hijack_controls import StreamControls, draws_of, misdirected
+from scatterproof.judging.traffic.hijacks import hijack_table
+from scatterproof.judging.traffic.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
 from scatterproof.report.sections.verdicts import grants, held
 from scatterproof.stream.hijack.attack import Hijack, evidence_of
 from scatterproof.stream.hijack.labelling import LabelEvidence, with_leaks

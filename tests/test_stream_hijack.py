@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from scatterproof.attacks.base import AttackError, Machine, Run
 from scatterproof.config.stream import Obfuscation
-from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups
 from scatterproof.judging.judge import placed
-from scatterproof.judging.stream_cells import load_arrays, save_arrays, sizes_of
+from scatterproof.judging.traffic.hijack_scores import GroupScores, at_positions, score_groups
+from scatterproof.judging.traffic.stream_cells import load_arrays, save_arrays, sizes_of
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.stream.hijack.attack import GROUPING, Hijack, TappedPuzzle
 from scatterproof.stream.hijack.grouping import Groups, adaptive_groups, naive_groups

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from scatterproof.config.stream import Obfuscation
-from scatterproof.judging.hijack_scores import score_groups
+from scatterproof.judging.traffic.hijack_scores import score_groups
 from scatterproof.stream.hijack.grouping import adaptive_groups
 from scatterproof.stream.hijack.tap import tap
 from scatterproof.stream.network.deployment import Deployment, DeploymentError, Sizes

@@ -9,7 +9,7 @@ from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.stream import cells_of_json
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
-from scatterproof.judging.hijack_controls import StreamControls
+from scatterproof.judging.traffic.hijack_controls import StreamControls
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import compute_job
 from scatterproof.victims.data import load_dataset

@@ -8,7 +8,7 @@ from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.puzzles import paths
 from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.stream import cells_of_json
-from scatterproof.judging.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
+from scatterproof.judging.traffic.stream_cells import found_arrays, hijack_cells, load_arrays, save_arrays
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.job import compute_job
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from scatterproof.analysis.tables import stream_table
 from scatterproof.config.puzzles import paths
 from scatterproof.config.stream import cells_of_json
-from scatterproof.judging.hijacks import hijack_table
 from scatterproof.judging.judge import Judge
-from scatterproof.judging.stream_cells import found_of, load_arrays, score_cells
+from scatterproof.judging.traffic.hijacks import hijack_table
+from scatterproof.judging.traffic.stream_cells import found_of, load_arrays, score_cells
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import compute_job

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scatterproof.config.puzzles import paths
 from scatterproof.config.stream import cells_of_json
-from scatterproof.judging.stream_cells import save_arrays, tap_cells
+from scatterproof.judging.traffic.stream_cells import save_arrays, tap_cells
 from scatterproof.puzzle import Answer
 from scatterproof.running.job import compute_job
 

@@ -7,10 +7,12 @@ HEAD = ["study", "victim_seed", "layer", "block_size", "keep", "victim"]
 COST = ["device", "device_minutes", "gpu_minutes"]
 ENERGY = ["energy_kwh", "energy_source", "co2_g", "price"]
 
+# What the pirate has and sees, and what it is up against: the threat by its name, and its parts
+THREAT = ["threat", "images", "knows", "activations", "requests", "defence", "defence_params", "obfuscation"]
+
 _ATTACKS = [
     *HEAD,
-    *("attack", "role", "threat", "images", "knows"),
-    *("params", "defence", "defence_params", "obfuscation", "seed", "step", "last"),
+    *("attack", "role", *THREAT, "params", "seed", "step", "last"),
     *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
     *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
@@ -57,10 +59,14 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "verdict": [
         *HEAD,
-        *("threat", "images", "knows", "defence", "defence_params", "obfuscation"),
-        *("verdict", "attack", "against"),
+        *(*THREAT, "verdict", "attack", "against"),
         *("accuracy", "withheld_accuracy", "victim_accuracy", "ends_with", "ends_with_attack"),
         *("gain", "ci_low", "ci_high", "seeds", "minutes", "cost_over_retraining", "controls", "device"),
+    ],
+    "defences": [
+        *HEAD,
+        *("defence", "defence_params", "trusted_flops_share", "trusted_bytes_share", "trusted_seconds_share"),
+        *("device_flops_share", "setup_seconds", "output_error", "fidelity", "device"),
     ],
     "fineness": [
         *HEAD,

@@ -54,9 +54,9 @@ def attack_table(
     trained on another device is no peer, and the ratio stays empty.
     """
     table = pd.DataFrame(rows).assign(**about, device=device, params="", seed=0)
-    table = table.assign(defence="none", defence_params="", obfuscation="none")
-    table = table.assign(threat=threat.name, keep=threat.share, images=threat.images)
-    table = table.assign(knows=threat.knows + ("-base" if threat.base_model else ""))
+    table = table.assign(threat=threat.name, keep=threat.share, images=threat.images, knows=threat.granted)
+    table = table.assign(activations=threat.activations, requests=threat.requests, obfuscation="none")
+    table = table.assign(defence=threat.defence.name, defence_params=threat.defence.words)
     used = table.pop("used")
     for column, read in {"labelled": "labels", "unlabelled": "none", "queries": "logits"}.items():
         table[column] = threat.images * (used == read)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.columns import COLUMNS, THREAT
 from scatterproof.analysis.control_results import controls_of, marked, state_of
 from scatterproof.config.stream import WITH_STREAM
 
@@ -30,8 +30,7 @@ _ROUNDING = 1e-9
 STOLEN_AT = 0.95  # of the victim's accuracy
 BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
 
-OF_THREAT = ["study", "layer", "block_size", "keep", "victim", "threat", "images", "knows"]
-OF_THREAT += ["defence", "defence_params", "obfuscation"]
+OF_THREAT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
 
 
 def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:

@@ -32,8 +32,8 @@ from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import make_puzzle, scattered_layers
 from scatterproof.judging.control_victims import Key, with_random_layers
 from scatterproof.judging.controls import chance, control_row, planted, planted_row, right_places
-from scatterproof.judging.hijack_scores import score_groups
-from scatterproof.judging.stream_cells import sizes_of
+from scatterproof.judging.traffic.hijack_scores import score_groups
+from scatterproof.judging.traffic.stream_cells import sizes_of
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import numpy_generator

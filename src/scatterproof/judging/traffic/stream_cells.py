@@ -17,8 +17,8 @@ from scatterproof.attacks.base import Machine, Placed
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import StreamCell
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
-from scatterproof.judging.hijack_scores import GroupScores, at_positions, score_groups, score_labels
 from scatterproof.judging.judge import placed
+from scatterproof.judging.traffic.hijack_scores import GroupScores, at_positions, score_groups, score_labels
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import atomic
 from scatterproof.running.interrupt import stop_if_asked

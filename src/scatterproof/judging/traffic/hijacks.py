@@ -11,7 +11,7 @@ from scatterproof.attacks.base import Copy, Snapshot
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.stream import StreamCell, hijack_name
 from scatterproof.judging.judge import Judge
-from scatterproof.judging.stream_cells import HijackResult
+from scatterproof.judging.traffic.stream_cells import HijackResult
 
 
 def hijack_table(

@@ -1,0 +1,1 @@
+"""Judging what hijacks make of the traffic: scores, controls, and rows of the tables."""
