@@ -44,9 +44,10 @@ def test_tables_of_older_versions_have_the_names_of_now(tmp_path: Path) -> None:
     for name, table in older.items():
         write_csv(tmp_path / f"{name}.csv", table)
     now = {name: read_study_table(tmp_path / f"{name}.csv") for name in older}
-    assert list(now["hijacks"]) == ["threat", "params", "defence", "defence_params", "obfuscation", "seed"]
+    parts = ["activations", "requests", "defence", "defence_params", "obfuscation"]
+    assert list(now["hijacks"]) == ["threat", *parts, "params", "seed"]
     row = now["hijacks"].drop(columns="defence_params").iloc[0].tolist()
-    assert row == [f"{threat}+coordinator-cover=2-fixed=1", "cover=2 fixed=1", "none", "cover", 0]
+    assert row == [f"{threat}+coordinator-cover=2-fixed=1", "none", 0, "none", "cover", "cover=2 fixed=1", 0]
     assert now["attacks"][["defence", "obfuscation"]].iloc[0].tolist() == ["none", "none"]
     assert now["controls"].iloc[0].tolist() == [f"{threat}+cover=2-fixed=1", "random"]
     assert list(now["stream"]) == ["params", "obfuscation", "seed", "hijack"]

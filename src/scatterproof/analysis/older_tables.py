@@ -28,7 +28,9 @@ def read_study_table(path: Path | str) -> pd.DataFrame:
         table = table.rename(columns={"defence": "obfuscation"}).replace(
             {"params": {r"\bdecoys=": "cover="}}, regex=True
         )
-    missing = [] if "attack" not in table or "knows" not in table else [name for name in _PARTS if name not in table]
-    for name in missing:
-        table.insert(list(table.columns).index("knows") + 1 + list(_PARTS).index(name), name, _PARTS[name])
-    return table
+    if "threat" not in table or "obfuscation" not in table:
+        return table
+    parts = pd.DataFrame({name: table.get(name, absent) for name, absent in _PARTS.items()}, index=table.index)
+    rest = table.drop(columns=[name for name in _PARTS if name in table])
+    place = list(rest.columns).index("knows" if "knows" in rest else "threat") + 1
+    return pd.concat([rest.iloc[:, :place], parts, rest.iloc[:, place:]], axis=1)
