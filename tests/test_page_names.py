@@ -56,7 +56,7 @@ def attacks() -> pd.DataFrame:
             about(victim, seed, size, keep)
             | {"attack": name, "role": ROLES[name], "threat": f"layer-{keep:g}-100-{knows}", "images": 100}
             | {"knows": knows, "params": "", "seed": 0, "step": step, "last": step == 1}
-            | {"defence": "none", "defence_params": "", "obfuscation": "none"}
+            | {"activations": "none", "requests": 0, "defence": "none", "defence_params": "", "obfuscation": "none"}
             | {"accuracy": accuracy if step else 0.1, "withheld_accuracy": 0.92, "relative_accuracy": accuracy / 0.95}
             | {"known_places_accuracy": 0.9, "fidelity": accuracy, "position_accuracy": 0.5, "evaluations": np.nan}
             | {"device": made_up.DEVICE, "device_minutes": 0.1 * (step + 1), "cost_over_retraining": 0.2}

@@ -310,7 +310,13 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
         [
             {"study": "made-up", "layer": "classifier.0", "block_size": 16, "keep": keep, "victim": "copy_free"}
             | {"threat": threat, "images": 100, "knows": "none", "verdict": verdict}
-            | {"defence": "none", "defence_params": "", "obfuscation": "relays" if "relays" in threat else "none"}
+            | {
+                "activations": "none",
+                "requests": 0,
+                "defence": "none",
+                "defence_params": "",
+                "obfuscation": "relays" if "relays" in threat else "none",
+            }
             | {"attack": "hijack-adaptive", "against": "nothing", "accuracy": 0.9, "withheld_accuracy": 0.1}
             | {
                 "victim_accuracy": 0.95,

@@ -31,7 +31,7 @@ def attacks(seeds: int = 5, threat: str = "layer-1-100-labels", **accuracies: fl
                 head
                 | {"victim": "victim", "attack": name, "role": role, "threat": threat, "images": 100}
                 | {"knows": "labels", "seed": 0, "step": step, "last": step == 1}
-                | {"defence": "none", "defence_params": "", "obfuscation": "none"}
+                | {"activations": "none", "requests": 0, "defence": "none", "defence_params": "", "obfuscation": "none"}
                 | {"accuracy": accuracy if step else 0.01, "withheld_accuracy": np.nan, "relative_accuracy": accuracy}
                 | {"known_places_accuracy": 0.9, "fidelity": accuracy, "position_accuracy": 0.5}
                 | {"device": made_up.DEVICE, "device_minutes": 0.2, "cost_over_retraining": 0.1}
