@@ -55,7 +55,6 @@ class InOrder(Attack[Settings]):
         '    in_order: Settings = Field(Settings(), description="none")\n    prior: PriorSettings',
     ),
 }
-REGISTRY = ("*(Fingerprint, ", "*(Fingerprint, InOrder, ")
 COLUMN: Edits = {
     "src/scatterproof/analysis/columns.py": ('"evaluations", "queries"', '"blocks_held", "evaluations", "queries"'),
     "src/scatterproof/judging/judge.py": (
@@ -83,7 +82,49 @@ def mlp(size: int, classes: int) -> nn.Module:
     ),
     "src/scatterproof/config/victim.py": ("BUILT_IN = (*VGG,)", 'BUILT_IN = (*VGG, "mlp")'),
 }
-ADDITIONS = {"an attack": ATTACK, "a column": COLUMN, "a victim family": FAMILY}
+DEFENCE: Edits = {
+    "src/scatterproof/defences/doubled.py": (
+        "",
+        """\"\"\"`doubled`: devices hold twice the weights.\"\"\"
+
+import numpy as np
+
+from scatterproof.defences.base import Defence, Devices, Floats, Layer, Protection, Secret
+
+
+class Doubled(Defence):
+    \"\"\"The trusted party halves the sums.\"\"\"
+
+    name = "doubled"
+
+    def protect(self, layer: Layer, rng: np.random.Generator) -> Protection:
+        \"\"\"Nothing is secret.\"\"\"
+        return Protection(2 * layer.weight, layer.bias, layer.reader)
+
+    def serve(self, inputs: Floats, secret: Secret, devices: Devices) -> Floats:
+        \"\"\"Half of what the devices add up.\"\"\"
+        return devices(inputs) / 2
+""",
+    ),
+    "src/scatterproof/config/settings/defences.py": (
+        "DEFENCES = (NoneSettings, RescaleSettings, HomeSettings)\n",
+        """class DoubledSettings(DefenceSettings):
+    name: Literal["doubled"] = Field(description="twice the weights")
+
+
+DEFENCES = (NoneSettings, RescaleSettings, HomeSettings, DoubledSettings)
+""",
+    ),
+    "src/scatterproof/defences/__init__.py": (
+        "from scatterproof.defences.home import Home\n",
+        "from scatterproof.defences.doubled import Doubled\nfrom scatterproof.defences.home import Home\n",
+    ),
+}
+REGISTRIES = {
+    "src/scatterproof/attacks/__init__.py": ("*(Fingerprint, ", "*(Fingerprint, InOrder, "),
+    "src/scatterproof/defences/__init__.py": ("(Undefended, ", "(Undefended, Doubled, "),
+}
+ADDITIONS = {"an attack": ATTACK, "a defence": DEFENCE, "a column": COLUMN, "a victim family": FAMILY}
 STUDY = {
     "study": "tiny",
     "dataset": {"kind": "digits"},
@@ -93,7 +134,10 @@ STUDY = {
     "shuffle": {"keep": [1.0], "repeats": 1},
     "attacks": {
         "control_shuffles": 10,
-        "grids": [{"attacks": ["in_order", "fingerprint", "genetic"], "images": [8], "knows": ["labels"]}],
+        "grids": [
+            {"attacks": ["in_order", "fingerprint", "genetic"], "images": [8], "knows": ["labels"]},
+            {"attacks": ["in_order"], "images": [8], "defences": ["doubled"]},
+        ],
         "genetic": {"population": 8, "evaluations": 60},
     },
     "run": {"device": "cpu"},
@@ -123,17 +167,17 @@ def test_an_addition_touches_what_is_listed(addition: str) -> None:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """Those of a study of a copy of the project with all three additions."""
+    """Those of a study of a copy of the project with all these additions."""
     copy = tmp_path_factory.mktemp("project")
     for name in ("Snakefile", "rules", "workflow", "src", "docs", "config", "envs"):
         source = workflow.ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy / name)
-    for name, (before, after) in [*ATTACK.items(), *COLUMN.items(), *FAMILY.items()]:
+    for name, (before, after) in (edit for edits in ADDITIONS.values() for edit in edits.items()):
         path = copy / name
         text = path.read_text() if before else ""
         assert text.count(before) >= 1 and bool(before) == path.exists(), name
         path.write_text(text.replace(before, after, 1) if before else after)
-    for name, edit in {"src/scatterproof/attacks/__init__.py": REGISTRY}.items():
+    for name, edit in REGISTRIES.items():
         path = copy / name
         path.write_text(path.read_text().replace(*edit))
     models = copy / "src/scatterproof/victims/models.py"
@@ -141,9 +185,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     folder = tmp_path_factory.mktemp("run")
     snakefile = str(workflow.ROOT / "Snakefile")
     command = [str(copy / "Snakefile") if word == snakefile else word for word in workflow.command(folder, STUDY)]
-    wanted = [f"{workflow.RESULTS}/tables/{name}.csv" for name in ("attacks", "controls", "verdict")]
+    wanted = [f"{workflow.RESULTS}/tables/{name}.csv" for name in ("attacks", "controls", "verdict", "defences")]
     done = subprocess.run(
-        [*command, *wanted],
+        [*command, *wanted, PAGE],
         cwd=folder,
         env=workflow.environment(copy / "src"),
         stdout=subprocess.PIPE,
@@ -152,9 +196,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+    assert "doubled" in (folder / PAGE).read_text()
     return {Path(name).stem: pd.read_csv(folder / name) for name in wanted}
 
 
+PAGE = f"{workflow.RESULTS}/report/index.html"
 IMPORT = "from scatterproof.victims.mlp import mlp\nfrom scatterproof.victims.vgg"
 
 
@@ -165,7 +211,7 @@ def test_an_added_attack_is_run_controlled_and_weighed(tables: dict[str, pd.Data
     assert ran == {name: {"planted", "random"} for name in ("in_order", "fingerprint", "genetic")}
     in_order = controls[(controls["attack"] == "in_order") & (controls["control"] == "planted")]
     assert not in_order["passed"].any(), "it reads nothing, so that it can find no leak"
-    (verdict,) = tables["verdict"].itertuples()
+    (verdict,) = tables["verdict"].query("defence == 'none'").itertuples()
     assert verdict.attack in {"in_order", "fingerprint", "genetic"} and verdict.seeds == 2
 
 
@@ -173,3 +219,10 @@ def test_an_added_column_is_written(tables: dict[str, pd.DataFrame]) -> None:
     attacks = tables["attacks"]
     assert set(attacks["blocks_held"]) == {4 * 12}
     assert list(attacks).index("blocks_held") + 1 == list(attacks).index("evaluations")
+
+
+def test_an_added_defence_is_applied_weighed_and_counted(tables: dict[str, pd.DataFrame]) -> None:
+    (verdict,) = tables["verdict"].query("defence == 'doubled'").itertuples()
+    assert verdict.threat == "layer-1-8-none-doubled"
+    costs = tables["defences"]
+    assert set(costs["defence"]) == {"doubled"} and (costs["fidelity"] == 1).all() and len(costs) == 2

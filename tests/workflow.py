@@ -19,7 +19,17 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("results/tiny")
 TABLES = ["victim", "curve", "prune", "shuffle", "theory", "threshold", "search", "trajectory", "plateau"]
-TABLES += ["attacks", "verdict", "controls", "fineness", "fineness_threshold", "stream", "hijacks", "retraining"]
+TABLES += [
+    "attacks",
+    "verdict",
+    "controls",
+    "defences",
+    "fineness",
+    "fineness_threshold",
+    "stream",
+    "hijacks",
+    "retraining",
+]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
 FIGURES += ["retrain", "fineness", "stream", "retraining", "cost"]
@@ -71,7 +81,11 @@ TINY: dict[str, Any] = {
         "victim_seeds": 1,
         "control_shuffles": 10,
         "threats_per_job": 2,
-        "grids": [{"keep": [0.5, 1.0], "images": [0, 8]}, {"images": [8], "knows": ["labels"]}],
+        "grids": [
+            {"keep": [0.5, 1.0], "images": [0, 8]},
+            {"images": [8], "knows": ["labels"]},
+            {"images": [8], "defences": ["rescale", {"name": "home", "share": 0.3}]},
+        ],
     },
     "fineness": {"block_sizes": [16, 20, 60], "images": 8, "victim_seeds": 1},
     "stream": {

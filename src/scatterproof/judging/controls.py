@@ -41,6 +41,7 @@ from scatterproof.config.attacks import NEEDS, AttacksConfig, attacks_on, taught
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import logits_on, make_puzzle
+from scatterproof.defences.network import seen_under
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
 from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
 from scatterproof.judging.judge import Judge
@@ -223,7 +224,8 @@ class Controls:
         """Where a base model is granted it is the victim's, whose layer says nothing of one drawn anew."""
         key = ("control", *self.key, shuffle)
         base = self.victim if base is None else base
-        return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key, base)
+        seen = seen_under(threat, model, self.victim_config, self.dataset, None)
+        return make_puzzle(model, self.victim_config, self.dataset, threat, self.block_size, key, base, seen=seen)
 
     def _reached(self, name: str, puzzle: Puzzle, *more: int | str, start: Placement | None = None) -> Placed | Copy:
         run = Run(self.machine, ("control", *self.key, name, *more), self.work, start)
@@ -265,7 +267,8 @@ def control_row(
 
 def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[tuple[str, ThreatModel]]:
     """The attacks on the blocks, each with the threat that its controls run under: of its own, that of most blocks and
-    images; one for labels and one for logits where it learns from them."""
+    images, without the defence: the weakest key there is; one for labels and one for logits where it learns from them.
+    """
     by_key: dict[tuple[str, str], ThreatModel] = {}
     for threat, names in attacks_on(config, scatter).values():
         for name in names:
@@ -273,5 +276,5 @@ def controlled(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> lis
             known = by_key.get(key)
             more = known is None or (threat.share, threat.images) > (known.share, known.images)
             if NEEDS[name].role == "blocks" and more:
-                by_key[key] = threat
+                by_key[key] = threat.undefended
     return [(name, threat) for (name, _), threat in by_key.items()]
