@@ -36,11 +36,13 @@ def test_protecting_is_a_stage_of_the_ledger(finished: Finished) -> None:
 
 
 def test_no_secret_lies_outside_the_owners_folders(finished: Finished, protected: dict[Path, Protected]) -> None:
-    """Neither as bytes nor as numbers in a text: puzzles, what attacks reached, logs, records, tables, the page."""
-    secrets = {
-        f"{path}: {name}": value.numpy() for path, made in protected.items() for name, value in made.secret.items()
-    }
-    assert len(secrets) >= 4
+    """Neither as bytes nor as numbers in a text: puzzles, what attacks reached, logs, records, tables, the page.
+
+    Weights that stay at home are the victim's own, which undefended threats scatter: the next test looks for those.
+    """
+    everything = [(path, name, value) for path, made in protected.items() for name, value in made.secret.items()]
+    secrets = {f"{path}: {name}": value.numpy() for path, name, value in everything if not name.endswith("/blocks")}
+    assert len(secrets) >= 3
     files = [path for path in (finished.folder / RESULTS).rglob("*") if path.is_file()]
     read = [path for path in files if path.relative_to(finished.folder / RESULTS).parts[0] not in OWNERS]
     assert {path.suffix for path in read} >= {".safetensors", ".log", ".json", ".csv", ".html", ".npz"}
