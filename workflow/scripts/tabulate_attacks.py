@@ -1,7 +1,7 @@
 """One table of all attacks, with what the same pirate reaches without the blocks."""
 
+from scatterproof.analysis.choice import with_withheld
 from scatterproof.analysis.tables import read_tables
-from scatterproof.analysis.verdict import with_withheld
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import light_job
 

@@ -61,7 +61,9 @@ COLUMNS: dict[str, list[str]] = {
         *HEAD,
         *(*THREAT, "verdict", "attack", "against"),
         *("accuracy", "withheld_accuracy", "victim_accuracy", "ends_with", "ends_with_attack"),
-        *("gain", "ci_low", "ci_high", "seeds", "minutes", "cost_over_retraining", "controls", "device"),
+        *("headroom", "headroom_low", "headroom_high", "margin", "gain", "ci_low", "ci_high", "gain_most"),
+        *("told", "told_accuracy", "told_most", "seeds", "seeds_to_decide"),
+        *("minutes", "cost_over_retraining", "controls", "device"),
     ],
     "defences": [
         *HEAD,

@@ -1,155 +1,221 @@
-"""The verdict on each threat: the best attack on the blocks against the best of the same pirate without them.
+"""The verdict on each threat, read top down. It errs towards `not broken yet`. Imports no torch.
 
-On both sides the attack is chosen for each victim seed by its mean accuracy over the other seeds (cross-fitting: Cawley
-& Talbot, JMLR 2010, https://jmlr.org/papers/v11/cawley10a.html, say why not by its own), so a seed never judges what
-was chosen on it. Gains are paired by seed; their interval is Student's t over seeds. Imports no torch.
+All numbers are paired by victim seed and hold for the victims' recipe. *Gain*: of the best attack on the blocks over the
+best of the same pirate without them. *Headroom*: the victim less the best without. *Margin*: a fifth of the headroom, at
+least one and at most two points. *Told ceiling*: the pirate with the blocks, told their places and every key, see
+`judging.ceilings`.
 
-broken: the gain's lower end exceeds two points of accuracy; blocks add nothing: its upper end is below, which says
-nothing of what the pirate has without them; undecided: neither, or fewer than five victim seeds; invalid: there is no
-attack on the blocks whose controls passed. An attack without passed controls is never chosen.
-
-Beside it stands what the pirate ends with: the best of all attacks, with the blocks or without.
+invalid          no attack on the blocks has passed its controls, or the best exceeds the told ceiling by the margin
+lost             without the blocks the pirate has the model already, for less than training it costs
+broken           the gain's interval lies above the margin
+moot             the headroom's interval lies below five points: there is nothing left to protect in this layer
+bounded          the headroom's interval lies above five points, and no form of the told ceiling, each with a passed
+                 control, nor any attack gains the margin (one-sided 95 % bounds)
+not broken yet   no attack gains the margin, but that it could not, places known, is not shown
+undecided        the intervals do not say, or there are fewer than five victim seeds
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from scatterproof.analysis.columns import COLUMNS, THREAT
+from scatterproof.analysis.choice import OF_THREAT, by_threat, chosen
+from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import controls_of, marked, state_of
-from scatterproof.config.stream import WITH_STREAM
+from scatterproof.analysis.gains import Gains, interval, seeds_to_decide, upper
+from scatterproof.config.settings.ceilings import FORMS
 
-AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
-MARGIN = 0.02
 SEEDS = 5
-_ROUNDING = 1e-9
 STOLEN_AT = 0.95  # of the victim's accuracy
-BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
+LEAST_MARGIN, MOST_MARGIN, OF_HEADROOM = 0.01, 0.02, 0.2
+MOOT_BELOW = 0.05  # headroom
+_ROUNDING = 1e-9
 
-OF_THREAT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
+INVALID, LOST, BROKEN, MOOT = "invalid", "lost", "broken", "moot"
+BOUNDED, NOT_YET, UNDECIDED = "bounded", "not broken yet", "undecided"
+VERDICTS = (INVALID, LOST, BROKEN, MOOT, BOUNDED, NOT_YET, UNDECIDED)
+NOT_RUN = "ceiling not run"
 
-
-def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
-    """`tables/attacks.csv` with `withheld_accuracy`: the same pirate's without the blocks, in every row of a seed."""
-    parts = []
-    for _, rows in _by_threat(attacks):
-        withheld = chosen(rows, "withheld").set_index("victim_seed")["accuracy"]
-        parts.append(rows.assign(withheld_accuracy=rows["victim_seed"].map(withheld)))
-    return pd.concat(parts, ignore_index=True) if parts else attacks
+Cheapest = Mapping[tuple[str, str], float]
 
 
-def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
-    """Of one threat's attacks in these roles, one row for each victim seed: that which is best on the other seeds.
+class Evidence(NamedTuple):
+    """Of one threat, each by victim seed: the gain of the best attack on the blocks; of every attack on them; of every
+    form of the told ceiling whose control passed; the best attack over the best form; the victim's accuracy over the
+    best without the blocks; the best without over the victim; its minutes over those of the cheapest training."""
 
-    Ties go to the attack that comes first in the table. With one seed alone there are no others: its own best. Where an
-    attack was run on several draws for one victim seed, their mean stands.
+    gain: Gains | None
+    attacks: Mapping[str, Gains]
+    told: Mapping[str, Gains]
+    beyond: Gains | None
+    headroom: Gains
+    stolen: Gains
+    cost: Gains
+
+
+def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame, cheapest: Cheapest | None = None) -> pd.DataFrame:
+    """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty).
+
+    attacks, controls: `attacks.csv` (and the hijacks of `hijacks.csv`) and `controls.csv`; cheapest: minutes of the
+    cheapest training that reaches 95 % of a victim's accuracy, by victim and device; without it the victim's own.
     """
-    last = rows[rows["last"].astype(bool) & rows["role"].isin(roles)]
-    order = list(dict.fromkeys(last["attack"]))
-    accuracy = last.pivot_table(index="victim_seed", columns="attack", values="accuracy", aggfunc="mean")[order]
-    best = []
-    for seed in accuracy.index:
-        others = accuracy.drop(index=seed) if len(accuracy) > 1 else accuracy
-        name = others.mean().idxmax()
-        mine = last[(last["attack"] == name) & (last["victim_seed"] == seed)]
-        best.append(pd.concat([mine.iloc[0].drop(AVERAGED), mine[AVERAGED].astype(float).mean()]))
-    return pd.DataFrame(best)
-
-
-def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty), from
-    `attacks.csv` and `controls.csv`."""
-    rows = [
-        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls_of(controls, str(key[4]), str(key[5])))
-        for key, threat in _by_threat(attacks)
-    ]
+    rows = []
+    for key, threat in by_threat(attacks):
+        about = dict(zip(OF_THREAT, key, strict=True))
+        mine = controls_of(controls, str(about["victim"]), str(about["threat"]))
+        least = (cheapest or {}).get((str(about["victim"]), str(threat["device"].iloc[0])), math.nan)
+        rows.append(about | _row(threat, mine, least))
     return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 
 
-def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
-    """The hijacks, and under each of their threats what the study's other attacks reach on the same blocks without the
-    traffic: who has more can do no worse. None where they were not run on every victim seed of the hijacks."""
-    parts = [hijacks]
-    of = ["victim", "block_size", "threat", "obfuscation", "params"]
-    for (victim, size, threat, obfuscation, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
-        same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
-        granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
-        seeds = set(rows["victim_seed"])
-        others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
-        if set(others["victim_seed"]) == seeds:
-            parts.append(others.assign(threat=str(threat), obfuscation=str(obfuscation), params=str(params)))
-    return pd.concat(parts, ignore_index=True)
+def cheapest_training(breakeven: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Minutes of the cheapest training from nothing to 95 % of a victim's accuracy, the own recipe's among them.
+
+    breakeven: `tables/breakeven.csv`.
+    """
+    trained = breakeven[breakeven["what"].isin(["own", "recipe"]) & np.isclose(breakeven["level"], STOLEN_AT)]
+    least = trained.groupby(["victim", "device"])["minutes"].min().dropna()
+    return {(str(victim), str(device)): float(value) for (victim, device), value in least.items()}  # type: ignore[misc]
 
 
-def _by_threat(attacks: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """The rows of each threat, also where a field is empty, which is read as NaN."""
-    return iter(attacks.groupby(OF_THREAT, sort=False, dropna=False))
-
-
-def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:
-    on_blocks = threat[threat["role"] == "blocks"]
-    states = {str(name): state_of(str(name), controls) for name in on_blocks["attack"].unique()}
-    left_out = {name: state for name, state in states.items() if state}
-    trusted = threat[~threat["attack"].isin(left_out)]
-    ends = chosen(trusted, "blocks", "withheld")
-    ceiling = threat[(threat["role"] == "ceiling") & threat["last"].astype(bool)]
-    rest = chosen(threat, "withheld")
-    return {
-        **_gained(chosen(trusted, "blocks"), rest),
-        "against": _most(rest["attack"]),
-        "withheld_accuracy": rest["accuracy"].mean(),
-        "victim_accuracy": ceiling["accuracy"].mean(),
-        "ends_with": ends["accuracy"].mean(),
-        "ends_with_attack": _most(ends["attack"]),
-        "seeds": len(rest),
-        "controls": _controls(on_blocks[on_blocks["last"].astype(bool)], left_out),
-        "device": threat["device"].iloc[0],
-    }
-
-
-def _gained(best: pd.DataFrame, rest: pd.DataFrame) -> dict[str, Any]:
-    """The verdict on the best attack against the rest; invalid, and nothing else, where there is none to choose."""
-    if best.empty:
-        return {"verdict": INVALID}
-    paired = best.set_index("victim_seed")["accuracy"] - rest.set_index("victim_seed")["accuracy"]
-    gain, low, high = interval(paired.to_numpy(dtype=float))
-    return {
-        "verdict": judged(low, high, len(paired)),
-        "attack": _most(best["attack"]),
-        "accuracy": best["accuracy"].mean(),
-        "gain": gain,
-        "ci_low": low,
-        "ci_high": high,
-        "minutes": best["device_minutes"].mean(),
-        "cost_over_retraining": best["cost_over_retraining"].mean(),
-    }
-
-
-def interval(gains: "np.typing.NDArray[np.float64]") -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t; NaN ends for a single value."""
-    mean = float(gains.mean())
-    if len(gains) < 2:
-        return mean, np.nan, np.nan
-    half = float(stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5)
-    return mean, mean - half, mean + half
-
-
-def judged(low: float, high: float, seeds: int) -> str:
-    """The verdict that an interval of gains gives."""
-    if seeds < SEEDS or np.isnan(low):
+def judged(evidence: Evidence) -> str:
+    """The verdict that the evidence gives."""
+    if evidence.gain is None:
+        return INVALID
+    if len(evidence.gain) < SEEDS:
         return UNDECIDED
-    if low > MARGIN:
+    margin = margin_of(evidence.headroom)
+    if evidence.beyond is not None and interval(evidence.beyond)[1] > margin:
+        return INVALID
+    if interval(evidence.stolen)[1] >= STOLEN_AT - _ROUNDING and interval(evidence.cost)[2] < 1:
+        return LOST
+    if interval(evidence.gain)[1] > margin:
         return BROKEN
-    return NOTHING_ADDED if high < MARGIN else UNDECIDED
+    _, low, high = interval(evidence.headroom)
+    if high <= MOOT_BELOW:
+        return MOOT
+    if not all(upper(gains) < margin for gains in (evidence.gain, *evidence.attacks.values())):
+        return UNDECIDED
+    told = [upper(gains) < margin for gains in evidence.told.values()]
+    return BOUNDED if low > MOOT_BELOW and set(evidence.told) >= set(FORMS) and all(told) else NOT_YET
+
+
+def margin_of(headroom: Gains) -> float:
+    """What a gain must exceed: a fifth of the headroom, between one and two points."""
+    return float(np.clip(OF_HEADROOM * headroom.mean(), LEAST_MARGIN, MOST_MARGIN))
 
 
 def stolen(row: Any) -> bool:
     """Whether the pirate ends with 95 % of the victim's accuracy or more; row: of `tables/verdict.csv`."""
     return bool(row.ends_with >= STOLEN_AT * row.victim_accuracy - _ROUNDING)
+
+
+def _row(threat: pd.DataFrame, controls: pd.DataFrame, least: float) -> dict[str, Any]:
+    on_blocks = threat[threat["role"] == "blocks"]
+    states = {str(name): state_of(str(name), controls) for name in on_blocks["attack"].unique()}
+    left_out = {name: state for name, state in states.items() if state}
+    trusted = threat[~threat["attack"].isin(left_out)]
+    best, rest, ends = chosen(trusted, "blocks"), chosen(threat, "withheld"), chosen(trusted, "blocks", "withheld")
+    evidence = _evidence(trusted, controls, best, rest, least)
+    return {
+        "verdict": judged(evidence),
+        "against": _most(rest["attack"]),
+        "withheld_accuracy": rest["accuracy"].mean(),
+        "victim_accuracy": _by_seed(threat, "ceiling").mean(),
+        "ends_with": ends["accuracy"].mean(),
+        "ends_with_attack": _most(ends["attack"]),
+        "seeds": len(rest),
+        "controls": _controls(on_blocks[on_blocks["last"].astype(bool)], left_out),
+        "device": threat["device"].iloc[0],
+        **_about_headroom(evidence.headroom),
+        **_about_gain(evidence, best),
+        **_about_told(evidence, threat),
+    }
+
+
+def _evidence(
+    trusted: pd.DataFrame, controls: pd.DataFrame, best: pd.DataFrame, rest: pd.DataFrame, least: float
+) -> Evidence:
+    without = rest.set_index("victim_seed")["accuracy"]
+    victim = _by_seed(trusted, "ceiling").reindex(without.index)
+    told = {name: _by_seed(trusted[trusted["attack"] == name], "told") for name in _names(trusted, "told")}
+    attacks = {name: _by_seed(trusted[trusted["attack"] == name], "blocks") for name in _names(trusted, "blocks")}
+    gain = None if best.empty else best.set_index("victim_seed")["accuracy"]
+    highest = max(told.values(), key=lambda each: float(each.mean()), default=None)
+    cost = rest["device_minutes"] / least if not math.isnan(least) else rest["cost_over_retraining"]
+    return Evidence(
+        gain=None if gain is None else _less(gain, without),
+        attacks={name: _less(values, without) for name, values in attacks.items()},
+        told={name: _less(values, without) for name, values in told.items() if _passed(name, controls)},
+        beyond=None if gain is None or highest is None else _less(gain, highest),
+        headroom=_less(victim, without),
+        stolen=(without / victim).to_numpy(dtype=float),
+        cost=cost.to_numpy(dtype=float),
+    )
+
+
+def _about_headroom(headroom: Gains) -> dict[str, Any]:
+    mean, low, high = interval(headroom)
+    return {"headroom": mean, "headroom_low": low, "headroom_high": high, "margin": margin_of(headroom)}
+
+
+def _about_gain(evidence: Evidence, best: pd.DataFrame) -> dict[str, Any]:
+    if evidence.gain is None:
+        return {}
+    gain, low, high = interval(evidence.gain)
+    undecided = judged(evidence) == UNDECIDED
+    wanted = seeds_to_decide(evidence.gain, margin_of(evidence.headroom), SEEDS) if undecided else math.nan
+    return {
+        "attack": _most(best["attack"]),
+        "accuracy": best["accuracy"].mean(),
+        "gain": gain,
+        "ci_low": low,
+        "ci_high": high,
+        "gain_most": max(upper(each) for each in (evidence.gain, *evidence.attacks.values())),
+        "seeds_to_decide": wanted,
+        "minutes": best["device_minutes"].mean(),
+        "cost_over_retraining": best["cost_over_retraining"].mean(),
+    }
+
+
+def _about_told(evidence: Evidence, threat: pd.DataFrame) -> dict[str, Any]:
+    """The best form, the largest bound of any, and which were tried; those whose control failed are marked."""
+    tried = _names(threat, "told")
+    if not tried:
+        return {"told": NOT_RUN}
+    means = {name: float(_by_seed(threat[threat["attack"] == name], "told").mean()) for name in tried}
+    failed = [name for name in tried if name not in evidence.told]
+    bounds = [upper(gains) for gains in evidence.told.values()]
+    return {
+        "told": ", ".join(f"{name} (control failed)" if name in failed else name for name in tried),
+        "told_accuracy": max(means.values()),
+        "told_most": max(bounds) if bounds else math.nan,
+    }
+
+
+def _passed(form: str, controls: pd.DataFrame) -> bool:
+    """Whether a form of the told ceiling has a control, and all of them passed."""
+    own = controls[controls["attack"] == form]
+    return len(own) > 0 and bool(own["passed"].astype(bool).all())
+
+
+def _names(rows: pd.DataFrame, role: str) -> list[str]:
+    return [str(name) for name in rows[rows["role"] == role]["attack"].unique()]
+
+
+def _by_seed(rows: pd.DataFrame, role: str) -> "pd.Series[float]":
+    """The last step's accuracy by victim seed, the mean over its draws."""
+    last = rows[(rows["role"] == role) & rows["last"].astype(bool)]
+    return last.groupby("victim_seed")["accuracy"].mean()
+
+
+def _less(more: "pd.Series[float]", less: "pd.Series[float]") -> Gains:
+    """The differences of two, by the seeds of the second that the first has too."""
+    return (more - less).dropna().to_numpy(dtype=float)
 
 
 def _most(names: pd.Series) -> str:

@@ -30,7 +30,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from scatterproof.analysis.verdict import MARGIN, interval
+from scatterproof.analysis.gains import interval
 from scatterproof.attacks import ATTACKS
 from scatterproof.attacks.base import Copy, Machine, Placed, Run
 from scatterproof.attacks.fingerprint.context import find_surroundings, in_order
@@ -53,6 +53,7 @@ from scatterproof.victims.models import dense_layers
 
 LEAK, LEAK_OF_SEVERAL = 10.0, 3.0  # times the noise: a control, no experiment
 FOUND, AGREES, RECOVERED, CHANCES = 0.99, 0.9, 0.95, 3
+MARGIN = 0.02  # of accuracy, what random layers may gain
 
 
 def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:

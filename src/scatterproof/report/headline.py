@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from scatterproof.analysis.choice import chosen
 from scatterproof.analysis.control_results import has_failed
-from scatterproof.analysis.verdict import chosen, interval
+from scatterproof.analysis.gains import interval
 from scatterproof.report.sections.attacks import granted
 from scatterproof.report.sections.controls import marked_tables
 from scatterproof.report.words import attack_label, cut, names, share

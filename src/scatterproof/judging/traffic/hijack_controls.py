@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from scatterproof.analysis.verdict import interval
+from scatterproof.analysis.gains import interval
 from scatterproof.attacks.base import Machine
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import Obfuscation, StreamCell, hijack_name

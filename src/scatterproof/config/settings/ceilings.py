@@ -1,0 +1,3 @@
+"""The forms of the told ceiling. Imports no torch."""
+
+FORMS = ("told", "told+train", "told+core", "told+free")
