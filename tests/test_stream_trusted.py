@@ -16,7 +16,7 @@ from torch import nn
 
 import small
 from scatterproof.blocks import Layout
-from scatterproof.config.defences import defence_of
+from scatterproof.config.settings.defences import defence_of
 from scatterproof.config.stream import Obfuscation
 from scatterproof.defences import make_defence
 from scatterproof.defences.base import Layer

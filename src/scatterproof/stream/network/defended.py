@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scatterproof.config.defences import DefenceSettings
+from scatterproof.config.settings.defences import DefenceSettings
 from scatterproof.defences.base import Floats, Layer, Protection
 from scatterproof.defences.home import blocks_at
 from scatterproof.stream.network.deployment import Deployment, Sizes

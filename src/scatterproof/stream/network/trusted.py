@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scatterproof.config.defences import defence_of
+from scatterproof.config.settings.defences import defence_of
 from scatterproof.defences import make_defence
 from scatterproof.defences.base import Floats, Secret
 from scatterproof.stream.network.deployment import FREE, Ints, Sizes
