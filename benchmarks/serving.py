@@ -3,7 +3,8 @@
 Every output is compared with the plain layer's. The peer, in the same run: numpy's product of the whole layer with one
 input, what serving it undivided costs. Latencies are those of an oversubscribed machine where processes outnumber
 cores, and labelled so. Then what fineness costs: bytes and rounds of a request, by block size and number of devices
-(computed, and for the cases served here measured), and the latency of each.
+(computed, and for the cases served here measured), and the latency of each. Last, what a trusted party costs: the same
+layer on as many devices, a tenth of its blocks or all of it at home, beside no defence.
 
     python benchmarks/serving.py [--check] [--requests 200]
 """
@@ -12,17 +13,23 @@ import argparse
 import os
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from grid import show
+from scatterproof.config.defences import defence_of
 
 from scatterproof.blocks import BlockGrid, Layout
+from scatterproof.defences import make_defence
+from scatterproof.defences.base import Layer
+from scatterproof.stream.network.defended import serve_defended
 from scatterproof.stream.network.deployment import Deployment, Sizes
 from scatterproof.stream.network.runtime import Runtime
 from scatterproof.stream.network.serving import serving_cost
 
 OUTPUTS, INPUTS, DEVICES = 256, 1568, 64
 FINENESS = (8, 16, 32, 64)
+DEFENCES = ("none", {"name": "home", "share": 0.1}, {"name": "home", "share": 1.0})
 TOLERANCE = 1e-5  # of the sum of the products' absolute values
 
 
@@ -41,6 +48,9 @@ def main() -> int:
             worst, off = serve(f"b{size}.d{devices}", size, devices, min(10, arguments.requests), cores)
             missed += [f"b{size}.d{devices}: outputs are off by {worst:.2g}"] if worst > TOLERANCE else []
             missed += [f"b{size}.d{devices}: bytes are off by {100 * off:.1f} %"] if off > 0.03 else []
+    for defence in DEFENCES:
+        worst = serve_under(defence, 16, DEVICES, arguments.requests, cores)
+        missed += [f"{defence_of(defence).label}: outputs are off by {worst:.2g}"] if worst > TOLERANCE else []
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     return int(arguments.check and bool(missed))
@@ -77,6 +87,21 @@ def serve(name: str, size: int, devices: int, requests: int, cores: int) -> tupl
     show(f"{name}.bytes", sent, f"bytes a request ({cost.bytes:.0f} computed)")
     show(f"{name}.rounds", cost.rounds, "rounds a request")
     return worst, abs(cost.bytes / sent - 1)
+
+
+def serve_under(defence: Any, size: int, devices: int, requests: int, cores: int) -> float:
+    """Serve so many requests under a defence; the worst error as a share of the terms' absolute sum."""
+    rng, settings = np.random.default_rng(0), defence_of(defence)
+    weight = rng.standard_normal((OUTPUTS, INPUTS)).astype(np.float32)
+    held = make_defence(settings).protect(Layer("layer", weight, None, size, size), rng)
+    inputs = rng.standard_normal((requests, INPUTS)).astype(np.float32)
+    outputs, latency = serve_defended(held, settings, Sizes.of(OUTPUTS, INPUTS, size, size), devices, inputs)
+    worst = float((np.abs(outputs - inputs @ weight.T) / (np.abs(inputs) @ np.abs(weight).T)).max())
+    show(f"{settings.label}.requests", requests, f"requests, worst error {worst:.2g} of the terms")
+    busy = "oversubscribed" if devices + 2 + settings.trusted > cores else "a core each"
+    party = "a" if settings.trusted else "no"
+    show(f"{settings.label}.latency", latency, f"ms, median with {party} trusted party ({busy})")
+    return worst
 
 
 if __name__ == "__main__":

@@ -126,8 +126,8 @@ def tap(
 
 
 def _leaked(deployment: Deployment, count: int, rng: np.random.Generator) -> Ints:
-    """Address, row and column of so many positions' devices."""
-    positions = rng.permutation(deployment.sizes.count)[:count]
+    """Address, row and column of so many scattered positions' devices."""
+    positions = deployment.scattered[rng.permutation(len(deployment.scattered))[:count]]
     columns = deployment.sizes.columns
     at = deployment.device_at[deployment.holders[0, positions]]
     return np.stack([at, positions // columns, positions % columns], axis=1)

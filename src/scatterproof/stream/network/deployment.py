@@ -2,12 +2,13 @@
 
 A dense layer cut into rows x columns of blocks is served so: column j's source sends its slice of the input to every
 device that holds a block of column j; the device multiplies, and sends each block's product to its row's reducer, which
-adds one for every column. A coordinator is the second topology: one node in place of all sources and reducers. Nodes
-are known on the wire by addresses, random numbers that say nothing of a place. Positions as in blocks.py.
+adds one for every column. A coordinator is the second topology: one node in place of all sources and reducers. Blocks
+that a trusted party keeps are on no device: no slice is sent for them and no product awaited. Nodes are known on the
+wire by addresses, random numbers that say nothing of a place. Positions as in blocks.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from scatterproof.errors import UserError
 Ints = NDArray[np.int64]
 Topology = Literal["sources", "coordinator"]
 FREE = -1
+NOWHERE: Ints = np.empty(0, np.int64)
 
 
 class DeploymentError(UserError, ValueError):
@@ -48,6 +50,10 @@ class Sizes:
     def count(self) -> int:
         return self.rows * self.columns
 
+    def joined(self, sums: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The layer's output float32 [outputs] from the sum of each row; zeros for rows without one."""
+        return np.concatenate([sums.get(row, np.zeros(height, np.float32)) for row, height in enumerate(self.heights)])
+
 
 def _cut(length: int, size: int) -> Ints:
     lengths = np.full(-(-length // size), size, dtype=np.int64)
@@ -61,7 +67,8 @@ class Deployment:
 
     holders int64 [replicas, positions]: the device of each copy of each block, FREE where a block has fewer copies;
     device_at int64 [devices], source_at int64 [columns], reducer_at int64 [rows]: addresses; under a coordinator all
-    sources and reducers have one address. Raises: DeploymentError.
+    sources and reducers have one address; at_home int64: positions of blocks that no device holds. Raises:
+    DeploymentError.
     """
 
     sizes: Sizes
@@ -69,10 +76,16 @@ class Deployment:
     device_at: Ints
     source_at: Ints
     reducer_at: Ints
+    at_home: Ints = field(default_factory=lambda: NOWHERE)
 
     def __post_init__(self) -> None:
-        held = self.holders >= 0
-        lonely = np.flatnonzero(~held.any(0))
+        outside = self.at_home[(self.at_home < 0) | (self.at_home >= self.sizes.count)]
+        if len(outside):
+            raise DeploymentError(f"position {outside[0]} is at home, expected one of 0 to {self.sizes.count - 1}")
+        both = np.intersect1d(self.scattered, self.at_home)
+        if len(both):
+            raise DeploymentError(f"{self.named(both[0])} is at home and on a device{_more(both)}")
+        lonely = np.setdiff1d(np.arange(self.sizes.count), np.concatenate([self.scattered, self.at_home]))
         if len(lonely):
             raise DeploymentError(f"{self.named(lonely[0])} is on no device{_more(lonely)}")
         beyond = np.flatnonzero((self.holders >= len(self.device_at)).any(0))
@@ -99,31 +112,34 @@ class Deployment:
         topology: Topology = "sources",
         replicas: int = 1,
         own: Ints | None = None,
+        at_home: Ints = NOWHERE,
     ) -> "Deployment":
         """Blocks dealt at random to as few devices as hold `per_device` each, evenly; each further copy to another.
 
-        own: positions to be dealt among themselves, so that no device holds some of them and some of the others.
-        Raises: DeploymentError where there are fewer devices than copies.
+        own: positions to be dealt among themselves, so that no device holds some of them and some of the others;
+        at_home: positions dealt to nobody. Raises: DeploymentError where there are fewer devices than copies.
         """
         positions = np.arange(sizes.count)
-        own = np.empty(0, np.int64) if own is None else own
-        hands = [rng.permutation(group) for group in (own, np.setdiff1d(positions, own)) if len(group)]
+        own = NOWHERE if own is None else own
+        groups = [group[~np.isin(group, at_home)] for group in (own, np.setdiff1d(positions, own))]
+        hands = [rng.permutation(group) for group in groups if len(group)]
         counts = [int(-(-len(hand) // per_device)) for hand in hands]
         first = [0, *np.cumsum(counts)]
         devices = int(first[-1])
         if devices < replicas:
             raise DeploymentError(f"{replicas} copies of each block on {devices} devices, expected at least as many")
-        holders = np.empty((replicas, sizes.count), np.int64)
+        holders = np.full((replicas, sizes.count), FREE, np.int64)
         for start, count, hand in zip(first, counts, hands, strict=False):
             holders[0, hand] = start + np.arange(len(hand)) * count // len(hand)
+        dealt = holders[0] >= 0
         for copy in range(1, replicas):  # a shift by whole devices never gives a device the same block twice
-            holders[copy] = (holders[0] + copy * max(1, devices // replicas)) % devices
+            holders[copy, dealt] = (holders[0, dealt] + copy * max(1, devices // replicas)) % devices
         hubs = 1 if topology == "coordinator" else sizes.columns + sizes.rows
         addresses = draw_addresses(devices + hubs, rng)
         hub = addresses[devices:]
         sources = np.repeat(hub, sizes.columns) if hubs == 1 else hub[: sizes.columns]
         reducers = np.repeat(hub, sizes.rows) if hubs == 1 else hub[sizes.columns :]
-        return cls(sizes, holders, addresses[:devices], sources, reducers)
+        return cls(sizes, holders, addresses[:devices], sources, reducers, at_home)
 
     @classmethod
     def listed(
@@ -167,6 +183,16 @@ class Deployment:
     def coordinator(self) -> bool:
         """Whether one node stands for all sources and reducers."""
         return len(set(self.source_at) | set(self.reducer_at)) == 1
+
+    @property
+    def scattered(self) -> Ints:
+        """Positions of the blocks that some device holds: int64, in order."""
+        return np.flatnonzero((self.holders >= 0).any(0))
+
+    @property
+    def scattered_rows(self) -> int:
+        """How many rows have a block on some device."""
+        return len(np.unique(self.scattered // self.sizes.columns))
 
     def named(self, position: Any) -> str:
         """A block by its row and column, for messages."""

@@ -1,19 +1,19 @@
-"""The processes of the runtime: one starts all others and watches them; devices, sources, reducers. No torch.
+"""The processes of the runtime: one starts all others and watches them; devices, sources, reducers, and, where there is
+one, the trusted party (trusted.py). No torch.
 
 `python -m scatterproof.stream.network.nodes` reads the plan from its standard input, which stays open as long as the
 runtime's owner lives. It imports numpy and ZeroMQ once and forks the others, so that 64 devices start in a second.
+The trusted party is forked first, and reads its secret from that pipe itself: it is in no other process's memory.
 Every process ends when that pipe does, however the owner died, and when its parent does; one that can't is killed.
 """
 
-import io
 import json
 import os
 import select
 import signal
-import struct
-import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,34 +31,46 @@ from scatterproof.stream.network.wire import (
     die_with_parent,
     endpoint,
     listen,
+    read_arrays,
     speak,
 )
 
 Plan = dict[str, NDArray[Any]]
 Entry = tuple[float, int, int, int, int, int]  # time, source, destination, bytes, request, column or block
-LENGTH = struct.Struct("<q")
 GRACE = 1.0  # seconds for the processes to end by themselves
 NO_NUMBERS = np.empty(0, np.float32)
 
 
 def main() -> None:
     """Start everybody, then report who ends, one JSON line each, until nobody is left."""
-    pipe = sys.stdin.buffer
-    (length,) = LENGTH.unpack(pipe.read(LENGTH.size))
-    plan: Plan = dict(np.load(io.BytesIO(pipe.read(length)), allow_pickle=False))
+    plan = read_arrays(0)
     about = json.loads(str(plan.pop("about")))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner says when it ends
     roles: list[tuple[str, Any]] = [("reducers", reduce_rows), ("sources", send_slices)]
     roles += [(f"d{device}", serve_device) for device in range(len(plan["device_at"]))]
-    children = {}
-    for name, role in roles:
-        child = os.fork()
-        if child == 0:
-            os.close(1)
-            run(name, role, plan, about)
-        children[child] = name
+    children = {start_trusted(plan, about): "trusted"} if about["defence"] else {}
+    children |= {start(name, role, plan, about): name for name, role in roles}
     print(json.dumps({"started": {name: child for child, name in children.items()}}), flush=True)
     watch(children)
+
+
+def start(name: str, role: Any, plan: Plan, about: dict[str, Any]) -> int:
+    """Fork a child; its process."""
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        run(name, role, plan, about)
+    return child
+
+
+def start_trusted(plan: Plan, about: dict[str, Any]) -> int:
+    """Fork the trusted party, and wait until it has read its secret from the owner's pipe, or has ended."""
+    reader, ready = os.pipe()
+    child = start("trusted", partial(serve_trusted, ready), plan, about)
+    os.close(ready)
+    os.read(reader, 1)  # nothing comes but the end
+    os.close(reader)
+    return child
 
 
 def watch(children: dict[int, str]) -> None:
@@ -115,6 +127,15 @@ class Inbox:
             yield message
 
 
+def serve_trusted(ready: int, name: str, plan: Plan, about: dict[str, Any], context: Any, inbox: Inbox) -> None:
+    """Read the secret, close `ready`, and answer the owner as the defence says."""
+    from scatterproof.stream.network.trusted import answer_requests  # which imports what no other process needs
+
+    secret = read_arrays(0)
+    os.close(ready)
+    answer_requests(secret, plan, about, context, inbox)
+
+
 def serve_device(name: str, plan: Plan, about: dict[str, Any], context: Any, inbox: Inbox) -> None:
     """Multiply each slice with every block of its column held here, and send each product to its row's reducer."""
     device = int(name[1:])
@@ -163,13 +184,17 @@ def send_slices(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
 
 
 def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbox: Inbox) -> None:
-    """All reducers, in one process: add one product for every row and column, whichever copy of it comes first.
+    """All reducers, in one process: add one product for every block of a row that devices hold, whichever copy of it
+    comes first.
 
     Products are added in the order of columns, so that a sum does not depend on who was quick.
     """
     columns = len(plan["source_at"])
+    rows = plan["scattered"] // columns
+    columns_of = {int(row): plan["scattered"][rows == row] % columns for row in np.unique(rows)}
     position_of = {int(tag): at for at, tag in enumerate(plan["tags"])}
     owner = speak(context, endpoint(about["session"], "owner", about["ports"]))
+    asker = speak(context, endpoint(about["session"], about["asker"], about["ports"]))
     waiting: dict[tuple[int, int], dict[int, NDArray[np.float32]]] = {}
     done: dict[int, int] = {}
     log: list[Entry] = []
@@ -185,12 +210,12 @@ def reduce_rows(name: str, plan: Plan, about: dict[str, Any], context: Any, inbo
             continue
         sums = waiting.setdefault(key, {})
         sums.setdefault(column, message.numbers)
-        if len(sums) == columns:
-            total = np.stack([sums[each] for each in range(columns)]).sum(0, dtype=np.float32)
+        if len(sums) == len(columns_of[row]):
+            total = np.stack([sums[each] for each in columns_of[row].tolist()]).sum(0, dtype=np.float32)
             del waiting[key]
             done[message.request] = done.get(message.request, 0) | 1 << row
             address = int(plan["reducer_at"][row])
-            owner.send(Message(address, FREE, message.request, row, RESULT, time.monotonic(), total).frame())
+            asker.send(Message(address, FREE, message.request, row, RESULT, time.monotonic(), total).frame())
 
 
 def _hand_over(owner: Any, log: list[Entry], tag: int) -> None:

@@ -1,11 +1,11 @@
 """A dense layer served for real: devices, sources and reducers are processes that talk over ZeroMQ on this machine.
 
 Every device is a process; all sources share one, and all reducers another, or a 64-device layer would need 114 more.
-Sources and reducers write the flow records: each message once, with its time of sending. Nothing is left behind,
-however the owner ends: see nodes.py and wire.py.
+A defence's trusted party is one more: requests go to it, and it asks the devices (trusted.py). Sources and reducers
+write the flow records: each message once, with its time of sending. Nothing is left behind, however the owner ends:
+see nodes.py and wire.py.
 """
 
-import io
 import json
 import os
 import socket
@@ -24,21 +24,24 @@ from scatterproof.config.stream import Order
 from scatterproof.errors import UserError
 from scatterproof.stream.network.deployment import Deployment, Ints
 from scatterproof.stream.network.flows import HEADER, Flows, Served
-from scatterproof.stream.network.nodes import LENGTH, NO_NUMBERS
-from scatterproof.stream.network.wire import LAYER, LOG, RESULT, Message, endpoint, listen, speak
+from scatterproof.stream.network.nodes import NO_NUMBERS
+from scatterproof.stream.network.trusted import Trusted
+from scatterproof.stream.network.wire import LAYER, LOG, RESULT, Message, endpoint, framed, listen, speak
 
 Floats = NDArray[np.float32]
 
 
 class StreamError(UserError):
-    """A request that can't be answered: a device is lost with no other copy of its blocks, or nothing comes in time."""
+    """A request that can't be answered: a device is lost with no other copy of its blocks, or the trusted party is, or
+    nothing comes in time."""
 
 
 class Runtime:
     """A layer under service; a context manager.
 
-    blocks float32 [positions, height, width], edges padded. `order`: in which slices are sent. `tcp`: over the
-    loopback's ports even where Unix sockets are at hand. Raises: StreamError where it does not start in time.
+    blocks float32 [positions, height, width], edges padded; those at home are left out. `order`: in which slices are
+    sent. `tcp`: over the loopback's ports even where Unix sockets are at hand. `trusted`: what the trusted party
+    knows, and no other process of the service. Raises: StreamError where it does not start in time.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Runtime:
         seed: int = 0,
         timeout: float = 30.0,
         tcp: bool = False,
+        trusted: Trusted | None = None,
     ) -> None:
         self.deployment = deployment
+        self.trusted = trusted
         self.timeout = timeout
         self.processes: dict[str, int] = {}
         self.lost: list[str] = []
@@ -58,14 +63,18 @@ class Runtime:
         self._latency: list[float] = []
         self._context: Any = zmq.Context()
         names = ["owner", "sources", "reducers", *(f"d{device}" for device in range(len(deployment.device_at)))]
+        names += ["trusted"] if trusted else []
         ports = _free_ports(names) if tcp or sys.platform != "linux" else {}
         session = uuid4().hex[:12]
         about = {"session": session, "ports": ports, "order": order, "seed": seed}
-        about["device_at"] = deployment.device_at.tolist()
+        about |= {"device_at": deployment.device_at.tolist(), "asker": "trusted" if trusted else "owner"}
+        about["defence"] = dict(trusted.settings) if trusted else None
         self._inbox = listen(self._context, endpoint(session, "owner", ports))
         self._sources, self._reducers = (
             speak(self._context, endpoint(session, name, ports)) for name in ("sources", "reducers")
         )
+        self._asked = speak(self._context, endpoint(session, "trusted", ports)) if trusted else self._sources
+        self._awaited = 1 if trusted else deployment.scattered_rows
         self._launcher = subprocess.Popen(
             [sys.executable, "-m", "scatterproof.stream.network.nodes"],
             stdin=subprocess.PIPE,
@@ -81,17 +90,20 @@ class Runtime:
             raise
 
     def _hand_out(self, about: dict[str, Any], blocks: Floats, seed: int) -> None:
-        """The plan, through the launcher's pipe: tags are random, so that they name no place."""
+        """The plan, through the launcher's pipe: tags are random, so that they name no place. Then the secret, which
+        the trusted party takes from the pipe itself."""
         deployment = self.deployment
         sizes, rng = deployment.sizes, np.random.default_rng(seed)
         plan = {name: getattr(deployment, name) for name in ("holders", "device_at", "source_at", "reducer_at")}
-        plan |= {"heights": sizes.heights, "widths": sizes.widths, "blocks": blocks.astype(np.float32)}
+        plan |= {"heights": sizes.heights, "widths": sizes.widths, "scattered": deployment.scattered}
+        plan["blocks"] = blocks.astype(np.float32)
+        plan["blocks"][deployment.at_home] = 0
         plan |= {"tags": rng.permutation(2**20 + sizes.count)[: sizes.count]}
         plan |= {"slice_tags": rng.permutation(2**20)[: sizes.columns], "about": np.array(json.dumps(about))}
-        buffer = io.BytesIO()
-        np.savez(buffer, **plan)
         assert self._launcher.stdin is not None
-        self._launcher.stdin.write(LENGTH.pack(len(buffer.getvalue())) + buffer.getvalue())
+        self._launcher.stdin.write(framed(plan))
+        if self.trusted:
+            self._launcher.stdin.write(framed(self.trusted.secret))
         self._launcher.stdin.flush()
 
     def _wait_until_started(self) -> None:
@@ -118,18 +130,19 @@ class Runtime:
         self._check_living()
         number, started = self._requests, time.monotonic()
         self._requests += 1
-        self._sources.send(Message(-1, -1, number, 0, LAYER, started, np.asarray(inputs, np.float32)).frame())
-        rows: dict[int, Floats] = {}
-        while len(rows) < self.deployment.sizes.rows:
+        self._asked.send(Message(-1, -1, number, 0, LAYER, started, np.asarray(inputs, np.float32)).frame())
+        answers: dict[int, Floats] = {}
+        while len(answers) < self._awaited:
             left = started + self.timeout - time.monotonic()
             if left <= 0:
-                missing = self.deployment.sizes.rows - len(rows)
-                raise StreamError(f"request {number}: {missing} rows have no sum after {self.timeout:g} s")
+                missing = f"{self._awaited - len(answers)} rows have no sum"
+                missing = "the trusted party has no answer" if self.trusted else missing
+                raise StreamError(f"request {number}: {missing} after {self.timeout:g} s")
             message = self._next(left)
             if message is not None and message.kind == RESULT and message.request == number:
-                rows[message.tag] = message.numbers
+                answers[message.tag] = message.numbers
         self._latency.append(time.monotonic() - started)
-        return np.concatenate([rows[row] for row in range(len(rows))])
+        return answers[0] if self.trusted else self.deployment.sizes.joined(answers)
 
     def served(self) -> Served:
         """All records since the last call, and the seconds of each request answered. Raises: StreamError."""
@@ -199,12 +212,12 @@ class Runtime:
         """Raises: StreamError that names a block that nobody alive holds."""
         hubs = [name for name in self.lost if not name.startswith("d")]
         if hubs:
-            raise StreamError(f"the process of the {hubs[0]} is lost")
+            raise StreamError(f"the process '{hubs[0]}' is lost")
         gone = np.array([int(name[1:]) for name in self.lost], np.int64)
         if not len(gone):
             return
         living = (self.deployment.holders >= 0) & ~np.isin(self.deployment.holders, gone)
-        orphans = np.flatnonzero(~living.any(0))
+        orphans = np.setdiff1d(self.deployment.scattered, np.flatnonzero(living.any(0)))
         if len(orphans):
             where = self.deployment.named(orphans[0])
             raise StreamError(f"device {', '.join(map(str, gone))} is lost, and with it {where}: no living copy")

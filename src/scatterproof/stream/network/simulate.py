@@ -5,7 +5,7 @@ exponential one; a device multiplies as soon as a slice is in. `tests/test_strea
 counts with the runtime's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -79,15 +79,10 @@ def simulate(
 
 
 def _redealt(deployment: Deployment, rng: np.random.Generator) -> Deployment:
-    """The same devices, other blocks."""
-    shuffle = rng.permutation(deployment.sizes.count)
-    return Deployment(
-        deployment.sizes,
-        deployment.holders[:, shuffle],
-        deployment.device_at,
-        deployment.source_at,
-        deployment.reducer_at,
-    )
+    """The same devices, other blocks; what is at home stays there."""
+    scattered, order = deployment.scattered, np.arange(deployment.sizes.count)
+    order[scattered] = scattered[rng.permutation(len(scattered))]
+    return replace(deployment, holders=deployment.holders[:, order])
 
 
 def _session(

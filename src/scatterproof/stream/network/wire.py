@@ -1,13 +1,17 @@
 """How the runtime's processes find and talk to each other over ZeroMQ, on this machine only. No torch.
 
 On Linux the sockets are Unix sockets in the abstract namespace: they have no file, and vanish with their process. Else
-they are TCP ports of the loopback interface. A message is a fixed head, then float32 numbers.
+they are TCP ports of the loopback interface. A message is a fixed head, then float32 numbers. What a process needs to
+start comes through a pipe, as named arrays.
 """
 
 import ctypes
+import io
+import os
 import signal
 import struct
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from scatterproof.stream.network.flows import HEADER
 
 HEAD = struct.Struct("<qqqqqd")  # source, destination, request, tag, kind, time sent
+LENGTH = struct.Struct("<q")
 SLICE, SUM, LAYER, RESULT, LOG, STOP = range(6)
 assert HEAD.size == HEADER
 
@@ -43,6 +48,29 @@ class Message(NamedTuple):
         source, destination, request, tag, kind, when = HEAD.unpack_from(frame)
         numbers = np.frombuffer(frame, np.float32, offset=HEAD.size)
         return cls(source, destination, request, tag, kind, when, numbers)
+
+
+def framed(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name as `read_arrays` takes them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return LENGTH.pack(buffer.tell()) + buffer.getvalue()
+
+
+def read_arrays(pipe: int) -> dict[str, NDArray[Any]]:
+    """The next arrays of a pipe, and not one byte of what follows them. Raises: EOFError where the pipe ends first."""
+    (length,) = LENGTH.unpack(_read(pipe, LENGTH.size))
+    return dict(np.load(io.BytesIO(_read(pipe, length)), allow_pickle=False))
+
+
+def _read(pipe: int, count: int) -> bytes:
+    parts = []
+    while count:
+        parts.append(os.read(pipe, count))
+        count -= len(parts[-1])
+        if not parts[-1]:
+            raise EOFError("the owner of the stream's processes has ended")
+    return b"".join(parts)
 
 
 def endpoint(session: str, name: str, ports: dict[str, int]) -> str:
