@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import report_tables as made_up
+from scatterproof.analysis.choice import chosen, with_withheld
+from scatterproof.analysis.gains import interval
 from scatterproof.analysis.tables import read_tables
-from scatterproof.analysis.verdict import chosen, interval, judged, stolen, verdict_table, with_withheld
+from scatterproof.analysis.verdict import stolen, verdict_table
 from scatterproof.report.headline import headline
 from scatterproof.report.sections import leaderboard
 from scatterproof.report.sections.verdicts import TABLE_HEAD, draw_verdict, sentences, table_rows
@@ -60,9 +60,9 @@ def test_a_gain_beyond_the_margin_breaks_the_threat() -> None:
     assert row.victim_accuracy == pytest.approx(0.85)
 
 
-def test_no_gain_says_that_the_blocks_add_nothing_and_a_wide_one_leaves_undecided() -> None:
-    assert verdict(attacks(fingerprint=0.51, layer=0.5)).verdict == "blocks add nothing"
-    assert verdict(attacks(fingerprint=0.3, layer=0.5)).verdict == "blocks add nothing"
+def test_no_gain_says_that_it_is_not_broken_yet_and_a_wide_one_leaves_undecided() -> None:
+    assert verdict(attacks(fingerprint=0.51, layer=0.5, whitebox=0.9)).verdict == "not broken yet"
+    assert verdict(attacks(fingerprint=0.3, layer=0.5, whitebox=0.9)).verdict == "not broken yet"
     assert verdict(attacks(fingerprint=[0.4, 0.9, 0.5, 0.6, 0.5], layer=0.5)).verdict == "undecided"
 
 
@@ -119,7 +119,7 @@ def test_what_learns_from_labels_is_controlled_with_labels() -> None:
 
 def test_the_pirate_ends_with_the_best_of_all_whether_it_has_the_blocks_or_not() -> None:
     row = verdict(attacks(fingerprint=0.6, layer=[0.9, 0.91, 0.89, 0.9, 0.9], whitebox=0.92))
-    assert (row.verdict, row.ends_with_attack) == ("blocks add nothing", "layer")
+    assert (row.verdict, row.ends_with_attack) == ("lost", "layer"), "for a tenth of the victim's training"
     assert row.ends_with == pytest.approx(0.9) and stolen(row)
     row = verdict(attacks(fingerprint=0.8, layer=0.5, whitebox=0.92))
     assert row.ends_with_attack == "fingerprint" and not stolen(row)
@@ -157,15 +157,6 @@ def test_without_an_attack_on_the_blocks_there_is_nothing_to_judge() -> None:
     row = verdict(attacks(layer=0.5))
     assert row.verdict == "invalid" and pd.isna(row.gain) and row.controls == "no attack on the blocks"
     assert (row.ends_with, row.ends_with_attack) == (0.5, "layer")
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=5, max_size=12), st.floats(-0.5, 0.5))
-def test_a_larger_gain_is_never_judged_milder(gains: list[float], more: float) -> None:
-    order = ["blocks add nothing", "undecided", "broken"]
-    values = np.array(gains)
-    low, high = (interval(values + shift)[1:] for shift in sorted((0.0, more)))
-    assert order.index(judged(*low, len(values))) <= order.index(judged(*high, len(values)))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -1,8 +1,8 @@
 """Which attack counts under a threat: chosen on other seeds than those that judge it. Imports no torch.
 
-On either side the attack is chosen for each victim seed by its mean accuracy over the other seeds (cross-fitting: Cawley
-& Talbot, JMLR 2010, https://jmlr.org/papers/v11/cawley10a.html, say why not by its own), so a seed never judges what
-was chosen on it.
+On either side the attack is chosen for each victim seed by its mean accuracy over the other seeds (cross-fitting:
+Cawley & Talbot, JMLR 2010, https://jmlr.org/papers/v11/cawley10a.html, say why not by its own), so a seed never judges
+what was chosen on it.
 """
 
 from collections.abc import Iterator

@@ -47,4 +47,4 @@ def seeds_to_decide(gains: Gains, margin: float, least: int) -> float:
 
 
 def _error(gains: Gains) -> float:
-    return float(gains.std(ddof=1)) / len(gains) ** 0.5
+    return float(gains.std(ddof=1)) / math.sqrt(len(gains))

@@ -1,9 +1,9 @@
 """The verdict on each threat, read top down. It errs towards `not broken yet`. Imports no torch.
 
-All numbers are paired by victim seed and hold for the victims' recipe. *Gain*: of the best attack on the blocks over the
-best of the same pirate without them. *Headroom*: the victim less the best without. *Margin*: a fifth of the headroom, at
-least one and at most two points. *Told ceiling*: the pirate with the blocks, told their places and every key, see
-`judging.ceilings`.
+All numbers are paired by victim seed and hold for the victims' recipe. *Gain*: of the best attack on the blocks over
+the best of the same pirate without them. *Headroom*: the victim less the best without. *Margin*: a fifth of the
+headroom, at least one and at most two points. *Told ceiling*: the pirate with the blocks, told their places and every
+key, see `judging.ceilings`.
 
 invalid          no attack on the blocks has passed its controls, or the best exceeds the told ceiling by the margin
 lost             without the blocks the pirate has the model already, for less than training it costs
@@ -78,8 +78,8 @@ def cheapest_training(breakeven: pd.DataFrame) -> dict[tuple[str, str], float]:
     breakeven: `tables/breakeven.csv`.
     """
     trained = breakeven[breakeven["what"].isin(["own", "recipe"]) & np.isclose(breakeven["level"], STOLEN_AT)]
-    least = trained.groupby(["victim", "device"])["minutes"].min().dropna()
-    return {(str(victim), str(device)): float(value) for (victim, device), value in least.items()}  # type: ignore[misc]
+    rows = trained.dropna(subset=["minutes"]).sort_values("minutes", ascending=False)
+    return {(str(row.victim), str(row.device)): float(row.minutes) for row in rows.itertuples(index=False)}  # type: ignore[arg-type]
 
 
 def judged(evidence: Evidence) -> str:
@@ -105,7 +105,9 @@ def judged(evidence: Evidence) -> str:
 
 
 def margin_of(headroom: Gains) -> float:
-    """What a gain must exceed: a fifth of the headroom, between one and two points."""
+    """What a gain must exceed: a fifth of the headroom, between one and two points; two where nobody knows it."""
+    if np.isnan(headroom).any() or not len(headroom):
+        return MOST_MARGIN
     return float(np.clip(OF_HEADROOM * headroom.mean(), LEAST_MARGIN, MOST_MARGIN))
 
 
@@ -141,7 +143,7 @@ def _evidence(
     trusted: pd.DataFrame, controls: pd.DataFrame, best: pd.DataFrame, rest: pd.DataFrame, least: float
 ) -> Evidence:
     without = rest.set_index("victim_seed")["accuracy"]
-    victim = _by_seed(trusted, "ceiling").reindex(without.index)
+    victim = _by_seed(trusted, "ceiling")
     told = {name: _by_seed(trusted[trusted["attack"] == name], "told") for name in _names(trusted, "told")}
     attacks = {name: _by_seed(trusted[trusted["attack"] == name], "blocks") for name in _names(trusted, "blocks")}
     gain = None if best.empty else best.set_index("victim_seed")["accuracy"]
@@ -153,8 +155,8 @@ def _evidence(
         told={name: _less(values, without) for name, values in told.items() if _passed(name, controls)},
         beyond=None if gain is None or highest is None else _less(gain, highest),
         headroom=_less(victim, without),
-        stolen=(without / victim).to_numpy(dtype=float),
-        cost=cost.to_numpy(dtype=float),
+        stolen=np.asarray((without / victim).dropna(), dtype=np.float64),
+        cost=np.asarray(cost, dtype=np.float64),
     )
 
 
@@ -215,7 +217,7 @@ def _by_seed(rows: pd.DataFrame, role: str) -> "pd.Series[float]":
 
 def _less(more: "pd.Series[float]", less: "pd.Series[float]") -> Gains:
     """The differences of two, by the seeds of the second that the first has too."""
-    return (more - less).dropna().to_numpy(dtype=float)
+    return np.asarray((more - less).dropna(), dtype=np.float64)
 
 
 def _most(names: pd.Series) -> str:
