@@ -1,6 +1,6 @@
 """The literal `snakemake --profile slurm`, from a clean clone after the one documented install step.
 
-With three victims, not ten, trained and attacked for a few steps: every rule and every attack runs, and `make demo` runs
+With three victims, not ten, trained and attacked for a few steps: every rule and attack runs, and `make demo` runs
 all of it elsewhere.
 """
 
@@ -23,11 +23,11 @@ shuffle: {repeats: 1}
 attacks:
   refine: {sweeps: 1}
   relax: {steps_taken: 2}
-  layer: {updates: 5}
-  probe: {updates: 5}
-  blocks: {updates: 5}
-  finetune: {updates: 5}
-  surrogate: {updates: 5}
+  layer: {updates: 8}
+  probe: {updates: 8}
+  blocks: {updates: 8}
+  finetune: {updates: 8}
+  surrogate: {updates: 8}
 retraining:
   recipes: {short: {epochs: 1}, small_batches: {epochs: 1}}
   pirate_recipes: {longer: {epochs: 3}}
