@@ -1,13 +1,18 @@
-"""Bad input ends Snakemake with one clear line, before anything is trained, and leaves nothing half-written."""
+"""Bad input ends Snakemake with one clear line, before anything is trained, and leaves nothing half-written.
+
+Snakemake itself runs once or twice for each place where bad input is met: the study, the results folder,
+prepare_dataset, check_study. The other cases of a place call what Snakemake calls there.
+"""
 
 import resource
-import shutil
+import runpy
 import subprocess
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +20,11 @@ import pytest
 from safetensors.torch import save_file
 
 import workflow
+from scatterproof.config.study import parse_study
 from scatterproof.config.victim import VictimConfig
+from scatterproof.errors import UserError
 from scatterproof.victims.models import build_model
-from workflow import RESULTS, TINY, Finished
+from workflow import RESULTS, ROOT, TINY
 
 LINE = "scatterproof: error in "
 
@@ -71,18 +78,48 @@ def refused_in(folder: Path, study: dict[str, Any], rule: str, *named: str, **op
     nothing_was_made(folder)
 
 
+def run_script(folder: Path, study: dict[str, Any], rule: str) -> None:
+    """A local rule's script as Snakemake runs it in a folder, but in this process."""
+    for name in ("logs", "records"):
+        (folder / RESULTS / name).mkdir(parents=True, exist_ok=True)
+    dataset = f"{RESULTS}/dataset.safetensors"
+    params = {"records": f"{RESULTS}/records", "config": parse_study(study, "tiny.yaml").dataset.model_dump_json()}
+    files = {
+        "prepare_dataset": {"input": [], "output": [dataset]},
+        "check_study": {"input": [dataset], "output": [f"{RESULTS}/checked.json"]},
+    }[rule]
+    job = SimpleNamespace(
+        rule=rule, wildcards={}, params=SimpleNamespace(**params), config=study, log=[f"{RESULTS}/logs/{rule}.log"]
+    )
+    vars(job).update(files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        runpy.run_path(str(ROOT / "workflow/scripts" / f"{rule}.py"), {"snakemake": job})
+
+
+def refused_by(folder: Path, study: dict[str, Any], rule: str, capfd: pytest.CaptureFixture[str], *named: str) -> None:
+    """The rule's script fails with the line of which `refused_in` says more."""
+    with pytest.raises(SystemExit) as end:
+        run_script(folder, study, rule)
+    assert end.value.code == 1
+    line = capfd.readouterr().err.rstrip("\n")
+    assert "\n" not in line
+    assert line.startswith(f"{LINE}{rule}: ")
+    assert all(name in line for name in named), line
+    assert (folder / RESULTS / "logs" / f"{rule}.log").read_text().splitlines()[-1] == line
+    nothing_was_made(folder)
+
+
 @pytest.fixture
-def with_data(finished: Finished, tmp_path: Path) -> Path:
+def with_data(tmp_path: Path) -> Path:
     """A folder where the dataset has been read already."""
-    (tmp_path / RESULTS).mkdir(parents=True)
-    shutil.copy2(finished.folder / RESULTS / "dataset.safetensors", tmp_path / RESULTS)
+    run_script(tmp_path, TINY, "prepare_dataset")
     return tmp_path
 
 
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({"victim.train.epoch": 3}, "victim.train.epoch: unknown key"),
         ({"prune.repeats": "many"}, "prune.repeats: Input should be a valid integer, got 'many'"),
         ({"shuffle.keep": [0.5, 1.5]}, "shuffle.keep.1: Input should be less than or equal to 1, got 1.5"),
         ({"retraining.recipes.short.epoch": 3}, "retraining.recipes.short.epoch: unknown key"),
@@ -92,17 +129,29 @@ def with_data(finished: Finished, tmp_path: Path) -> Path:
         ),
         ({"search.genetic.tournament": 9}, "search.genetic.tournament 9: expected 1 to the population of 8"),
     ],
-    ids=["unknown key", "wrong type", "kept share", "recipe", "search", "tournament"],
+    ids=["wrong type", "kept share", "recipe", "search", "tournament"],
 )
-def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
-    refused_while_parsing(tmp_path, changed(keys), f"tiny.yaml: {named}")
+def test_a_value_that_is_not_allowed(keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse_study(changed(keys), "tiny.yaml")
+    assert f"tiny.yaml: {named}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_study_that_is_none(tmp_path: Path) -> None:
+    study = changed({"victim.train.epoch": 3})
+    refused_while_parsing(tmp_path, study, "tiny.yaml: victim.train.epoch: unknown key")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_block_size_that_does_not_fit_the_layer(with_data: Path) -> None:
+    named = "block_sizes: block size 65 is larger than the layer: classifier.0 is 64 x 392"
+    refused_in(with_data, changed({"block_sizes": [16, 65]}), "check_study", named)
 
 
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({"block_sizes": [16, 65]}, "block_sizes: block size 65 is larger than the layer: classifier.0 is 64 x 392"),
         ({"victim.layer": "features.0"}, "victim.layer 'features.0' is Conv2d, expected a dense layer"),
         (
             {"attacks.grids": [{"images": [298]}]},
@@ -114,21 +163,23 @@ def test_a_study_that_is_none(tmp_path: Path, keys: dict[str, Any], named: str) 
             "retraining.pirate_images is 298, but the pirate has 297 images: lower",
         ),
     ],
-    ids=["block size", "layer", "attack images", "images", "more images"],
+    ids=["layer", "attack images", "images", "more images"],
 )
-def test_what_does_not_fit_the_victim(with_data: Path, keys: dict[str, Any], named: str) -> None:
-    refused_in(with_data, changed(keys), "check_study", named)
+def test_what_does_not_fit_the_victim(
+    with_data: Path, capfd: pytest.CaptureFixture[str], keys: dict[str, Any], named: str
+) -> None:
+    refused_by(with_data, changed(keys), "check_study", capfd, named)
 
 
-def test_a_checkpoint_of_another_architecture(with_data: Path) -> None:
+def test_a_checkpoint_of_another_architecture(with_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = build_model(VictimConfig(model="vgg16_bn", width=1 / 64), 7)
     save_file(other.state_dict(), with_data / "other.safetensors")
     study = changed({"victim.kind": "checkpoint", "victim.checkpoint": "other.safetensors", "victim.seeds": [0]})
     named = ("other.safetensors", "classifier.6.weight is [7, 64], the model has [10, 64]", "classifier.6.bias is [7]")
-    refused_in(with_data, study, "check_study", *named)
+    refused_by(with_data, study, "check_study", capfd, *named)
 
 
-def test_a_checkpoint_with_values_that_are_no_numbers(with_data: Path) -> None:
+def test_a_checkpoint_with_values_that_are_no_numbers(with_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     state = build_model(VictimConfig(width=1 / 64), 10).state_dict()
     state["classifier.3.weight"][2, 5] = float("nan")
     save_file(state, with_data / "odd.safetensors")
@@ -137,7 +188,7 @@ def test_a_checkpoint_with_values_that_are_no_numbers(with_data: Path) -> None:
         "victim.checkpoint 'odd.safetensors': classifier.3.weight has 1 of 4,096 values",
         "the first nan at [2, 5]",
     )
-    refused_in(with_data, study, "check_study", *named)
+    refused_by(with_data, study, "check_study", capfd, *named)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +206,7 @@ def test_a_checkpoint_with_values_that_are_no_numbers(with_data: Path) -> None:
     ],
     ids=["missing array", "label", "labels from 1"],
 )
-def test_a_bad_npz(tmp_path: Path, arrays: dict[str, Any], named: str) -> None:
+def test_a_bad_npz(tmp_path: Path, capfd: pytest.CaptureFixture[str], arrays: dict[str, Any], named: str) -> None:
     good = {
         "x_train": np.zeros((30, 8, 8), np.uint8),
         "y_train": np.arange(30) % 3,
@@ -163,7 +214,7 @@ def test_a_bad_npz(tmp_path: Path, arrays: dict[str, Any], named: str) -> None:
     }
     np.savez(tmp_path / "bad.npz", **{key: value for key, value in (good | arrays).items() if value is not None})
     study = changed({"dataset.kind": "npz", "dataset.path": "bad.npz"})
-    refused_in(tmp_path, study, "prepare_dataset", f"bad.npz: {named}")
+    refused_by(tmp_path, study, "prepare_dataset", capfd, f"bad.npz: {named}")
 
 
 @pytest.fixture
@@ -186,11 +237,10 @@ def damaged() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_corrupted_download(tmp_path: Path, damaged: str) -> None:
+def test_a_corrupted_download(tmp_path: Path, capfd: pytest.CaptureFixture[str], damaged: str) -> None:
     study = changed({"dataset.kind": "cifar100", "dataset.url": damaged})
-    refused_in(
-        tmp_path, study, "prepare_dataset", damaged, "checksum (md5)", "expected eb9058c3a382ffc7106e4002c42a8d85"
-    )
+    named = (damaged, "checksum (md5)", "expected eb9058c3a382ffc7106e4002c42a8d85")
+    refused_by(tmp_path, study, "prepare_dataset", capfd, *named)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 

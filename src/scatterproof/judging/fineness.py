@@ -6,18 +6,20 @@ more of them there are, the more bits a pirate must find.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from scatterproof.attacks.base import Snapshot
 from scatterproof.blocks import BlockGrid, Layout
 from scatterproof.config.fineness import ATTACK, LEAST_BLOCKS
 from scatterproof.config.puzzles import Cut
 from scatterproof.config.victim import VictimConfig
-from scatterproof.judging.judge import Judge
 from scatterproof.theory import search_space_bits
 from scatterproof.victims.models import dense_layers, find_layer
+
+if TYPE_CHECKING:  # the jobs that cut puzzles need no attack: a fifth of the time that they take
+    from scatterproof.attacks.base import Snapshot
+    from scatterproof.judging.judge import Judge
 
 
 def sizes_of(model: nn.Module, config: VictimConfig, sizes: Sequence[int]) -> list[int]:
@@ -44,7 +46,7 @@ def placement_bits(layout: Layout) -> float:
     return search_space_bits(int(layout.ambiguous().sum()))
 
 
-def row(judge: Judge, steps: Sequence[Snapshot]) -> dict[str, Any]:
+def row(judge: "Judge", steps: "Sequence[Snapshot]") -> dict[str, Any]:
     """What an attack ended with on one puzzle."""
     (scored, _) = judge.rows({ATTACK: steps[-1:]})
     layout = judge.puzzle.layout

@@ -122,7 +122,7 @@ class Fingerprint(Attack[FingerprintSettings]):
         extra_evidence: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
         With more blocks times positions than `dense` only what could count is made a placement: that takes long.
         """
-        field = self._field(blocks, shapes, around, prior_weight, extra_evidence)
+        field = self.field(blocks, shapes, around, prior_weight, extra_evidence)
         often = len(blocks) * around.grid.count <= dense
         for iterate in field.rounds(self.settings.rounds):
             if often:
@@ -175,7 +175,7 @@ class Fingerprint(Attack[FingerprintSettings]):
         signs = torch.randint(2, field.blocks.shape, generator=generator, dtype=torch.int8).to(field.blocks.device)
         blocks = torch.where(signs.bool(), field.blocks, -field.blocks)
         del signs
-        nothing = self._field(blocks, field.shapes, field.around, extra_evidence=extra_evidence, filters=field.filters)
+        nothing = self.field(blocks, field.shapes, field.around, extra_evidence=extra_evidence, filters=field.filters)
         *_, last = nothing.rounds(self.settings.rounds)
         return nothing.explained(nothing.placed(last).placement)
 
@@ -186,12 +186,12 @@ class Fingerprint(Attack[FingerprintSettings]):
         inputs = field.around.inputs
         order = torch.randperm(len(inputs), generator=torch_generator("fingerprint", number)).to(inputs.device)
         half = replace(field.around, inputs=inputs[order[: -(-len(order) // 2)]])
-        *_, last = self._field(field.blocks, field.shapes, half, extra_evidence=extra_evidence).rounds(
+        *_, last = self.field(field.blocks, field.shapes, half, extra_evidence=extra_evidence).rounds(
             self.settings.rounds
         )
         return last
 
-    def _field(
+    def field(
         self,
         blocks: torch.Tensor,
         shapes: torch.Tensor,
@@ -200,6 +200,7 @@ class Fingerprint(Attack[FingerprintSettings]):
         extra_evidence: tuple[torch.Tensor, torch.Tensor] | None = None,
         filters: Filters | None = None,
     ) -> MeanField:
+        """The evidence on these blocks, to be iterated."""
         filters = filters or Filters(around, self.settings.input_widths, self.settings.output_widths)
         return MeanField(
             blocks,
