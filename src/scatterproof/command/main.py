@@ -1,7 +1,7 @@
-"""The command `scatterproof`: what a study has cost so far, and a finished study as a folder to keep.
+"""The command `scatterproof`: what a study has cost so far, its verdicts, and a finished study as a folder to keep.
 
-It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller. `cost` reads
-and never writes.
+It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller. `cost` and
+`verdict` read and never write.
 """
 
 import argparse
@@ -78,6 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     keep.add_argument("--folder", type=Path, metavar="FOLDER", help="the study's folder; default results/<study>")
     keep.add_argument("target", type=Path, metavar="TARGET", help="the folder to write, such as docs/results/NAME")
     keep.set_defaults(run=_publish)
+    verdict = commands.add_parser("verdict", help="the verdict on each threat, and an exit status for machines")
+    verdict.add_argument(
+        "--configfile", type=Path, metavar="FILE", default=DEFAULT, help="the study's file; default %(default)s"
+    )
+    verdict.add_argument("--folder", type=Path, metavar="FOLDER", help="the study's folder; default results/<study>")
+    verdict.add_argument("--csv", action="store_true", help="as CSV, all columns")
+    verdict.epilog = (
+        "Exit status, by the first that applies: 5 if a threat is invalid; 3 if one is broken or lost; 4 if one is "
+        "anything but bounded or proven, or none was judged; else 0. 1: the verdicts can't be had; 2: wrong arguments."
+    )
+    verdict.set_defaults(run=_verdict)
     return parser
 
 
@@ -135,6 +146,12 @@ def _publish(asked: argparse.Namespace) -> int:
     for path in publish(folder, asked.target, study, command, Path.cwd()):
         print(asked.target / path)
     return 0
+
+
+def _verdict(asked: argparse.Namespace) -> int:
+    from scatterproof.command.show_verdict import show_verdict
+
+    return show_verdict(asked.folder or Path("results") / _read(asked.configfile).study, asked.csv)
 
 
 def _read(file: Path) -> Any:
