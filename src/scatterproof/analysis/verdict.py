@@ -21,7 +21,8 @@ from scipy import stats
 
 from scatterproof.analysis.columns import COLUMNS, THREAT
 from scatterproof.analysis.control_results import controls_of, marked, state_of
-from scatterproof.config.stream import WITH_STREAM
+from scatterproof.analysis.threat_key import KEY, with_key
+from scatterproof.config.threat import WITH_STREAM
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
 MARGIN = 0.02
@@ -30,13 +31,14 @@ _ROUNDING = 1e-9
 STOLEN_AT = 0.95  # of the victim's accuracy
 BROKEN, NOTHING_ADDED, UNDECIDED, INVALID = "broken", "blocks add nothing", "undecided", "invalid"
 
-OF_THREAT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
+CASE = ["study", "layer", "block_size", "victim", KEY]
+ABOUT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
 
 
 def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
     """`tables/attacks.csv` with `withheld_accuracy`: the same pirate's without the blocks, in every row of a seed."""
     parts = []
-    for _, rows in _by_threat(attacks):
+    for rows in _by_threat(attacks):
         withheld = chosen(rows, "withheld").set_index("victim_seed")["accuracy"]
         parts.append(rows.assign(withheld_accuracy=rows["victim_seed"].map(withheld)))
     return pd.concat(parts, ignore_index=True) if parts else attacks
@@ -63,10 +65,10 @@ def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
 def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     """`tables/verdict.csv`: a row for each victim and threat, all its seeds in it (`victim_seed` stays empty), from
     `attacks.csv` and `controls.csv`."""
-    rows = [
-        dict(zip(OF_THREAT, key, strict=True)) | _verdict(threat, controls_of(controls, str(key[4]), str(key[5])))
-        for key, threat in _by_threat(attacks)
-    ]
+    rows = []
+    for threat in _by_threat(attacks):
+        about = threat.iloc[0][ABOUT].to_dict()
+        rows.append(about | _verdict(threat, controls_of(controls, about["victim"], about["threat"])))
     return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 
 
@@ -74,20 +76,21 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
     """The hijacks, and under each of their threats what the study's other attacks reach on the same blocks without the
     traffic: who has more can do no worse. None where they were not run on every victim seed of the hijacks."""
     parts = [hijacks]
-    of = ["victim", "block_size", "threat", "obfuscation", "params"]
-    for (victim, size, threat, obfuscation, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
+    for (victim, size, _), rows in with_key(hijacks).groupby(["victim", "block_size", KEY], sort=False):
+        about = rows.iloc[0][["threat", "obfuscation", "params"]]
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
-        granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
+        granted = attacks["threat"] == about["threat"].partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
         others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
         if set(others["victim_seed"]) == seeds:
-            parts.append(others.assign(threat=str(threat), obfuscation=str(obfuscation), params=str(params)))
+            parts.append(others.assign(**about))
     return pd.concat(parts, ignore_index=True)
 
 
-def _by_threat(attacks: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """The rows of each threat, also where a field is empty, which is read as NaN."""
-    return iter(attacks.groupby(OF_THREAT, sort=False, dropna=False))
+def _by_threat(attacks: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows of each victim, block size and threat."""
+    for _, rows in with_key(attacks).groupby(CASE, sort=False):
+        yield rows.drop(columns=KEY)
 
 
 def _verdict(threat: pd.DataFrame, controls: pd.DataFrame) -> dict[str, Any]:
