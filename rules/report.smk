@@ -7,6 +7,7 @@ ATTACKED = ["attacks"] if STUDY.attacks.grids else []
 VERDICTS = ["verdict", "controls"] if ATTACKED or STREAM_CONTROLLED else []
 FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
 STREAMED = ["stream"] if STUDY.stream.grids else []
+DEFENDED = ["defences"] if DEFENCES else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory"]
 TABLES += SEARCHED + PLATEAU + ATTACKED + VERDICTS + FINENESS + STREAMED
 TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
@@ -89,7 +90,11 @@ rule draw_figures:
 
 rule build_report:
     input:
-        **{name: f"{RESULTS}/tables/{name}.csv" for name in [*TABLES, "breakeven", "retraining"] if name != "curve"},
+        **{
+            name: f"{RESULTS}/tables/{name}.csv"
+            for name in [*TABLES, *DEFENDED, "breakeven", "retraining"]
+            if name != "curve"
+        },
         threshold=rules.tabulate_thresholds.output[0],
         cost=rules.tabulate_costs.output.costs,
         cost_summary=rules.tabulate_costs.output.summary,

@@ -43,10 +43,10 @@ def test_each_kind_is_one_row_of_its_last_step() -> None:
     assert len(rows) == 2 * 2 * 2
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
     (all_held,) = [
-        row for row in rows if row[0] == "victim" and row[1:5] == ("16 x 16", "fingerprint", "100 %", IMAGES)
+        row for row in rows if row[0] == "victim" and row[1:6] == ("16 x 16", "fingerprint", "100 %", "", IMAGES)
     ]
-    assert all_held[5].startswith("81.0 % [")
-    assert all_held[6].startswith("90.0 %")
+    assert all_held[6].startswith("81.0 % [")
+    assert all_held[7].startswith("90.0 %")
     assert all_held[-3:] == ("0.2", "0.3", "3")
 
 

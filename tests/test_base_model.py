@@ -15,7 +15,7 @@ from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import TrainConfig, VictimConfig
 from scatterproof.cutting import make_puzzle
 from scatterproof.puzzle import Puzzle
-from scatterproof.report.sections.attacks import granted
+from scatterproof.report.threat_words import granted
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.models import ModelError, dense_layers
 from scatterproof.victims.training import start_of, train_victim

@@ -23,7 +23,7 @@ from scatterproof.cost.ledger import OF_ATTEMPT, build_ledger, retraining_minute
 from scatterproof.cost.records import RecordError, read_records
 from scatterproof.cost.stages import NONE, RULES, UNKNOWN
 from scatterproof.cost.sums import cost_groups, cost_summary, group_sums, waste_table
-from scatterproof.report.sections.costs import sentences
+from scatterproof.report.cost_words import sentences
 from scatterproof.running.cost_record import measured
 
 CPU, GPU = "cpu: AMD EPYC 9654", "cuda: NVIDIA H200"

@@ -84,7 +84,8 @@ def recovered(rise: dict[int, float], victim: str = "victim", spread: float = 0.
         share += spread * (seed - 2)
         rows.append(
             {"victim": victim, "victim_seed": seed, "layer": "classifier.0", "block_size": size, "keep": 1.0}
-            | {"width": 0.125, "blocks": blocks, "whole_blocks": blocks, "attack": "fingerprint", "images": 100}
+            | {"width": 0.125, "blocks": blocks, "whole_blocks": blocks, "attack": "fingerprint"}
+            | {"threat": "layer-1-100-none", "images": 100}
             | {"accuracy": 0.3 * share, "relative_accuracy": share, "known_places_accuracy": 0.3}
             | {"position_accuracy": share, "row_accuracy": share, "column_accuracy": share}
             | {"residual_bits": blocks * (1 - share), "bits_whole": blocks * 9.0, "minutes": 0.1}
@@ -105,7 +106,7 @@ def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
     assert never["block_size"].isna().all() and never["ci_high"].isna().all()
     always = thresholds(recovered({16: 0.99, 32: 1.0}, spread=0.0))
     assert (always["block_size"] == 16).all()
-    cells = [row[5] for row in section(recovered({16: 0.1, 32: 0.2}), CONTROLS)["fineness_threshold"].rows]
+    cells = [row[6] for row in section(recovered({16: 0.1, 32: 0.2}), CONTROLS)["fineness_threshold"].rows]
     assert cells == ["not reached at 32"] * 2
     one_seed = recovered(RISE)
     one_seed = one_seed[one_seed["victim_seed"] == 0]
@@ -116,7 +117,8 @@ def test_the_page_shows_each_victim_and_size(tmp_path: Path) -> None:
     shown = section(recovered(RISE), CONTROLS)
     assert [row[3] for row in shown["fineness"].rows] == ["16 x 16", "32 x 32", "64 x 64", "128 x 128"]
     assert shown["fineness_words"][-1] == "The controls of fingerprint ran on blocks of 64 x 64 alone."
-    assert len(shown["fineness_threshold"].rows[0]) == len(THRESHOLD_HEAD)
+    thresholds = shown["fineness_threshold"]
+    assert len(thresholds.rows[0]) == len(thresholds.head) == len(THRESHOLD_HEAD) - 1, "no defence, so no column of it"
     (text,) = sentences(recovered(RISE))
     assert text.startswith("victim, blocks of 16 x 16, 100 % of them held in an unknown order (6,272 blocks), 100")
     assert "the fingerprint recovers 10.0 % of the victim's accuracy; in blocks of 128 x 128 (98)" in text

@@ -116,7 +116,8 @@ def plateau() -> pd.DataFrame:
 def fineness() -> pd.DataFrame:
     rows = [
         about(victim, seed, size, 1.0)
-        | {"width": 0.1, "blocks": 6400 // size, "whole_blocks": 6400 // size, "attack": "fingerprint", "images": 100}
+        | {"width": 0.1, "blocks": 6400 // size, "whole_blocks": 6400 // size, "attack": "fingerprint"}
+        | {"threat": "layer-1-100-none", "images": 100}
         | {"accuracy": 0.02 * size, "relative_accuracy": 0.02 * size, "position_accuracy": 0.02 * size}
         | {"residual_bits": 100.0, "device_minutes": 0.1}
         for victim, seed, size in product(VICTIMS, SEEDS, SIZES)

@@ -160,7 +160,7 @@ def test_minutes_of_different_devices_are_not_divided() -> None:
     )
     assert texts[4].startswith("victim on cuda: y, blocks") and "minutes of different devices are not comp" in texts[4]
     assert [row[0] for row in table_rows(table)] == ["victim on cpu: x"] * 5 + ["victim on cuda: y"] * 5
-    assert {row[7] for row in table_rows(table)[5:]} == {"on another device"}
+    assert {row[8] for row in table_rows(table)[5:]} == {"on another device"}
 
 
 def test_levels_no_more_than_chance_are_left_out() -> None:
@@ -275,9 +275,9 @@ def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     rows = table_rows(levels(searches=attack()))
     assert len(rows) == 5 and all(len(row) == len(TABLE_HEAD) for row in rows)
     name = "simulated annealing (no control) by cross-entropy on 12 labelled images"
-    assert rows[0][:5] == ("victim", "16 x 16", "50 %", "25 %", name)
-    assert rows[0][6] == "6 of 6" and rows[0][-3:] == ("0.1", "", "")
-    assert rows[4][4:7] == ("none", "", "") and rows[4][8] == rows[0][9] == "not tried"
+    assert rows[0][:6] == ("victim", "16 x 16", "50 %", "", "25 %", name)
+    assert rows[0][7] == "6 of 6" and rows[0][-3:] == ("0.1", "", "")
+    assert rows[4][5:8] == ("none", "", "") and rows[4][9] == rows[0][10] == "not tried"
 
 
 # The talk's '27x'

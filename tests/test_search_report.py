@@ -95,10 +95,10 @@ def test_a_search_that_begins_late_is_read_from_its_own_first_row() -> None:
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     table = together(searches(0.3, spread=0.02), searches(0.2, attack="reinforce", seeds=1, runs=1))
     rows = table_rows(table, 2.0)
-    assert [row[3] for row in rows] == ["genetic search of 10 (no control)", "PPO (no control)"]
+    assert [row[4] for row in rows] == ["genetic search of 10 (no control)", "PPO (no control)"]
     assert all(len(row) == len(TABLE_HEAD) and all(isinstance(cell, str) for cell in row) for row in rows)
-    assert rows[1][6:8] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
-    assert rows[0][4:6] == ("cross-entropy", "12") and "[" in rows[0][6]
+    assert rows[1][7:9] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
+    assert rows[0][5:7] == ("cross-entropy", "12") and "[" in rows[0][7]
     assert {row[-2] for row in table_rows(table, float("nan"))} == {""}
 
 

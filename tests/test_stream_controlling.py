@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from torch import nn
 
 import small
+from scatterproof.analysis.choice import beside_traffic, chosen
 from scatterproof.analysis.columns import COLUMNS
-from scatterproof.analysis.verdict import beside_traffic, chosen, verdict_table
+from scatterproof.analysis.verdict import verdict_table
 from scatterproof.attacks.base import Machine, Placed
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import (
@@ -29,7 +30,8 @@ from scatterproof.judging.judge import Judge
 from scatterproof.judging.traffic.hijack_controls import StreamControls, draws_of, misdirected
 from scatterproof.judging.traffic.hijacks import hijack_table
 from scatterproof.judging.traffic.stream_cells import found_arrays, found_of, hijack_cells, sizes_of, tap_cells
-from scatterproof.report.sections.verdicts import grants, held
+from scatterproof.report.threat_words import grants
+from scatterproof.report.words import held
 from scatterproof.stream.hijack.attack import Hijack, evidence_of
 from scatterproof.stream.hijack.labelling import LabelEvidence, with_leaks
 from scatterproof.stream.hijack.tap import Traffic, tap
@@ -196,7 +198,10 @@ def test_the_verdict_takes_the_mean_over_layouts() -> None:
     (row,) = verdict_table(table, passed).itertuples(index=False)
     assert (row.verdict, row.attack, row.against, row.seeds) == ("broken", "hijack-adaptive", "nothing", 5)
     assert row.accuracy == pytest.approx(0.8)
-    assert f"{held(row)}: {grants(row)}" == "100 %: 100 unlabelled images; traffic of its own devices, 1 request"
+    assert (
+        f"{held(row.threat, row.keep)}: {grants(row.images, row.knows, row.threat)}"
+        == "100 %: 100 unlabelled images; traffic of its own devices, 1 request"
+    )
     (row,) = verdict_table(table, passed.assign(passed=False)).itertuples(index=False)
     left_out = "left out: hijack-adaptive (control failed: random; reached 80.0 %)"
     assert (row.verdict, row.controls) == ("invalid", left_out)

@@ -93,7 +93,7 @@ def test_an_invalid_verdict_is_shown_without_an_attack(tmp_path: Path) -> None:
     verdict_table(table, controls(("fingerprint", False))).to_csv(tmp_path / "verdict.csv", index=False)
     found = pd.read_csv(tmp_path / "verdict.csv")
     (cells,) = table_rows(found)
-    assert cells[4:7] == ("invalid", "50.0 of 90.0 % (layer, without the blocks)", "none with passed controls")
+    assert cells[5:8] == ("invalid", "50.0 of 90.0 % (layer, without the blocks)", "none with passed controls")
     assert "nan" not in " ".join(cells + tuple(sentences(found)))
     draw_verdict(found, tmp_path / "verdict.svg")
     assert "invalid" in made_up.words_of(tmp_path / "verdict.svg")
@@ -135,8 +135,8 @@ def test_from_95_percent_of_the_victims_on_it_is_stolen(ends: float, whole: floa
     row = verdict(attacks(fingerprint=0.1, layer=ends, whitebox=whole))
     assert stolen(row) == red
     (cells,) = table_rows(pd.DataFrame([row]))
-    assert ('class="alarm"' in cells[5]) == red
-    assert f"{100 * ends:.1f} of {100 * whole:.1f} % (layer, without the blocks)" in cells[5]
+    assert ('class="alarm"' in cells[6]) == red
+    assert f"{100 * ends:.1f} of {100 * whole:.1f} % (layer, without the blocks)" in cells[6]
     assert any('class="alarm"' in text for text in sentences(pd.DataFrame([row]))) == red
 
 
@@ -177,23 +177,23 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
     verdicts = verdict_table(table, controls(*PASSED))
     rows = table_rows(verdicts)
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
-    assert rows[0][4] == "broken by fingerprint for 0.2 CPU-minutes"
-    assert rows[1][1:4] == ("16 x 16", "100 %", "100 labelled images and a public base model")
+    assert rows[0][5] == "broken by fingerprint for 0.2 CPU-minutes"
+    assert rows[1][1:5] == ("16 x 16", "100 %", "", "100 labelled images and a public base model")
     counted, *ends, example = sentences(verdicts)
     assert counted.startswith("victim, blocks of 16 x 16: under 0 of 2 threats the pirate ends with 95 %")
-    assert counted.endswith("Verdicts on what the blocks add: broken 1, blocks add nothing 1.")
+    assert counted.endswith("Verdicts: broken 1, not broken yet 1.")
     grants = "victim, blocks of 16 x 16, 100 % of them held, 100 labelled images"
     assert ends[0].startswith(f"{grants}: the pirate ends with 80.4 of 85.0 % (fingerprint, with the blocks); verdict:")
     assert ends[1].startswith(f"{grants} and a public base model: the pirate ends with 50.0 of 85.0 %")
     assert example.startswith(grants) and "80.4 % accuracy of the victim's 85.0 %" in example
     draw_verdict(verdicts, tmp_path / "verdict.svg")
     drawn = made_up.words_of(tmp_path / "verdict.svg")
-    for text in ("broken", "blocks add nothing", "the margin, 2 points", "ends with 80.4 of 85.0 %"):
+    for text in ("broken", "not broken yet", "the margin", "ends with 80.4 of 85.0 %"):
         assert text in drawn
     assert "#009e73" not in (tmp_path / "verdict.svg").read_text().lower(), "nothing about a verdict is green"
     board = leaderboard.rows(made_up.marked("attacks", table, controls(*PASSED)))
     assert {len(row) for row in board} == {len(leaderboard.HEAD)}
-    assert [row[4:7] for row in board[:3]] == [
+    assert [row[5:8] for row in board[:3]] == [
         ("1", "whitebox", "ceiling"),
         ("2", "fingerprint", "with the blocks"),
         ("3", "layer", "without the blocks"),

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from scatterproof.analysis.choice import beside_traffic, with_withheld
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.tables import read_tables
-from scatterproof.analysis.verdict import beside_traffic, verdict_table, with_withheld
+from scatterproof.analysis.verdict import verdict_table
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import light_job
 

@@ -6,21 +6,22 @@ what was chosen on it.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from scatterproof.analysis.columns import THREAT
-from scatterproof.config.stream import WITH_STREAM
+from scatterproof.analysis.threat_key import KEY, with_key
+from scatterproof.config.threat import WITH_STREAM
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
-OF_THREAT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
+CASE = ["study", "layer", "block_size", "victim", KEY]
+ABOUT = ["study", "layer", "block_size", "keep", "victim", *THREAT]
 
 
 def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
     """`tables/attacks.csv` with `withheld_accuracy`: the same pirate's without the blocks, in every row of a seed."""
     parts = []
-    for _, rows in by_threat(attacks):
+    for rows in by_threat(attacks):
         withheld = chosen(rows, "withheld").set_index("victim_seed")["accuracy"]
         parts.append(rows.assign(withheld_accuracy=rows["victim_seed"].map(withheld)))
     return pd.concat(parts, ignore_index=True) if parts else attacks
@@ -48,17 +49,18 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
     """The hijacks, and under each of their threats what the study's other attacks reach on the same blocks without the
     traffic: who has more can do no worse. None where they were not run on every victim seed of the hijacks."""
     parts = [hijacks]
-    of = ["victim", "block_size", "threat", "obfuscation", "params"]
-    for (victim, size, threat, obfuscation, params), rows in hijacks.fillna({"params": ""}).groupby(of, sort=False):
+    for (victim, size, _), rows in with_key(hijacks).groupby(["victim", "block_size", KEY], sort=False):
+        about = rows.iloc[0][["threat", "obfuscation", "params"]]
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
-        granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
+        granted = attacks["threat"] == about["threat"].partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
         others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
         if set(others["victim_seed"]) == seeds:
-            parts.append(others.assign(threat=str(threat), obfuscation=str(obfuscation), params=str(params)))
+            parts.append(others.assign(**about))
     return pd.concat(parts, ignore_index=True)
 
 
-def by_threat(attacks: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """The rows of each threat, also where a field is empty, which is read as NaN."""
-    return iter(attacks.groupby(OF_THREAT, sort=False, dropna=False))
+def by_threat(attacks: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows of each victim, block size and threat."""
+    for _, rows in with_key(attacks).groupby(CASE, sort=False):
+        yield rows.drop(columns=KEY)

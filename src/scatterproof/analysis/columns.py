@@ -72,14 +72,14 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "fineness": [
         *HEAD,
-        *("width", "blocks", "whole_blocks", "attack", "images"),
+        *("width", "blocks", "whole_blocks", "attack", "threat", "images"),
         *("accuracy", "relative_accuracy", "known_places_accuracy"),
         *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits", "bits_whole"),
         *COST,
     ],
     "fineness_threshold": [
         *HEAD,
-        *("width", "attack", "images", "level", "ci_low", "ci_high", "seeds", "smallest", "largest"),
+        *("width", "attack", "threat", "images", "level", "ci_low", "ci_high", "seeds", "smallest", "largest"),
     ],
     "stream": [
         *HEAD,

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scatterproof.config.attacks import NEEDS, taught_by
-from scatterproof.config.stream import WITH_STREAM, service_of
-from scatterproof.config.threat import knows_of
+from scatterproof.config.stream import service_of
+from scatterproof.config.threat import WITH_STREAM, knows_of
 
 PASSED, FAILED, NONE = "", "control failed", "no control"
 CEILING = "whitebox"

@@ -28,9 +28,18 @@ def read_study_table(path: Path | str) -> pd.DataFrame:
         table = table.rename(columns={"defence": "obfuscation"}).replace(
             {"params": {r"\bdecoys=": "cover="}}, regex=True
         )
+    if "width" in table and "attack" in table and "threat" not in table:
+        return _with_fineness_threat(table)
     if "threat" not in table or "obfuscation" not in table:
         return table
     parts = pd.DataFrame({name: table.get(name, absent) for name, absent in _PARTS.items()}, index=table.index)
     rest = table.drop(columns=[name for name in _PARTS if name in table])
     place = list(rest.columns).index("knows" if "knows" in rest else "threat") + 1
     return pd.concat([rest.iloc[:, :place], parts, rest.iloc[:, place:]], axis=1)
+
+
+def _with_fineness_threat(table: pd.DataFrame) -> pd.DataFrame:
+    """The tables on fineness, once there was one threat for each number of images."""
+    threats = [f"layer-{row.keep:g}-{row.images}-none" for row in table.itertuples()]
+    table.insert(list(table.columns).index("attack") + 1, "threat", threats)
+    return table

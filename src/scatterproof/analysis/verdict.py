@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scatterproof.analysis.choice import OF_THREAT, by_threat, chosen
+from scatterproof.analysis.choice import ABOUT, by_threat, chosen
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import controls_of, marked, state_of
 from scatterproof.analysis.gains import Gains, interval, seeds_to_decide, upper
@@ -64,10 +64,10 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame, cheapest: Cheap
     cheapest training that reaches 95 % of a victim's accuracy, by victim and device; without it the victim's own.
     """
     rows = []
-    for key, threat in by_threat(attacks):
-        about = dict(zip(OF_THREAT, key, strict=True))
-        mine = controls_of(controls, str(about["victim"]), str(about["threat"]))
-        least = (cheapest or {}).get((str(about["victim"]), str(threat["device"].iloc[0])), math.nan)
+    for threat in by_threat(attacks):
+        about = threat.iloc[0][ABOUT].to_dict()
+        mine = controls_of(controls, about["victim"], about["threat"])
+        least = (cheapest or {}).get((about["victim"], str(threat["device"].iloc[0])), math.nan)
         rows.append(about | _row(threat, mine, least))
     return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 

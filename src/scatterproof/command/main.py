@@ -19,7 +19,7 @@ from scatterproof.cost.forecast import forecast_of, left_words
 from scatterproof.cost.ledger import mean_training
 from scatterproof.cost.sums import cost_summary, group_sums, waste_table
 from scatterproof.errors import UserError
-from scatterproof.report.sections.costs import amount, sentences
+from scatterproof.report.cost_words import amount, sentences
 
 DEFAULT = Path("config/demo.yaml")
 HEADS = {

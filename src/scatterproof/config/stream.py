@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scatterproof.config.base import Count, Share, Strict
-from scatterproof.config.threat import ThreatModel
+from scatterproof.config.threat import WITH_STREAM, ThreatModel, parts_of
 
 TopologyName = Literal["sources", "coordinator"]
 Order = Literal["random", "forward", "reversed"]
 HijackName = Literal["naive", "adaptive", "spectral", "learned", "matching"]
-WITH_STREAM = "+stream"
 HIJACK = "hijack-"  # before a hijack's name, among the attacks
 
 
@@ -180,7 +179,7 @@ class StreamCell:
 
 def service_of(threat: str) -> str:
     """The service in a threat's name; empty for the plain one, and for a threat without traffic."""
-    return threat.partition(WITH_STREAM)[2].partition("+")[2]
+    return parts_of(threat).stream.removeprefix("+").partition("+")[2]
 
 
 def hijack_name(cell: StreamCell) -> str:

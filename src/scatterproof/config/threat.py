@@ -1,7 +1,7 @@
 """What the pirate knows and may query. Imports no torch: Snakemake names files by it."""
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -9,6 +9,13 @@ from scatterproof.config.base import PositiveShare, Strict
 from scatterproof.config.settings.defences import UNDEFENDED, AnyDefence
 
 Activations = Literal["none", "inputs", "both"]
+Part = Literal["scatter", "share", "images", "knows", "base", "defence", "activations", "stream"]
+
+WITH_STREAM = "+stream"  # in the name of a hijack's threat: what follows is the traffic that it grants
+_NAME = re.compile(
+    r"(?P<scatter>layer|dense)-(?P<share>\d+(?:\.\d+)?(?:e-\d+)?)-(?P<images>\d+)-(?P<knows>none|labels|logits)"
+    r"(?:-(?P<base>base))?(?:-(?P<defence>.+?))??(?:-(?P<activations>(?:inputs|both)-\d+))?(?P<stream>\+stream-.+)?"
+)
 
 
 class ThreatModel(Strict):
@@ -72,14 +79,46 @@ class ThreatModel(Strict):
         return self.model_copy(update={"defence": UNDEFENDED})
 
 
+class Parts(NamedTuple):
+    """The parts of a threat's name, as text; one that the threat has not is empty.
+
+    base: `base`; defence: its label; activations: with the requests, such as `inputs-25`; stream: all of it, such as
+    `+stream-1-10+relays=2`.
+    """
+
+    scatter: str
+    share: str
+    images: str
+    knows: str
+    base: str
+    defence: str
+    activations: str
+    stream: str
+
+
+def parts_of(name: str) -> Parts:
+    """The parts of a threat's name, also of one with traffic. Raises: ValueError."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"no threat's name: {name}")
+    return Parts(**match.groupdict(default=""))
+
+
+def rest_of(name: str, *but: Part) -> str:
+    """A threat's name without the parts that a table or a figure varies over, such as `share` and `images`.
+
+    Two threats have the same rest where they differ in nothing else. Raises: ValueError.
+    """
+    parts = parts_of(name)._replace(**dict.fromkeys(but, ""))
+    return "-".join(filter(None, parts[:-1])) + parts.stream
+
+
 def knows_of(name: str) -> str:
     """What the pirate knows of its images under a threat of this name, also one with traffic."""
-    return granted_knowledge(name).removesuffix("-base")
+    return parts_of(name).knows
 
 
 def granted_knowledge(name: str) -> str:
     """The same with `-base` where a public base model is at hand, as the column `knows` of the tables has it."""
-    match = re.search(r"-((none|labels|logits)(-base)?)(?=[-+]|$)", name)
-    if match is None:
-        raise ValueError(f"no threat's name: {name}")
-    return match[1]
+    parts = parts_of(name)
+    return f"{parts.knows}-base" if parts.base else parts.knows

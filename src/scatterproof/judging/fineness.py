@@ -62,6 +62,7 @@ def row(judge: "Judge", steps: "Sequence[Snapshot]") -> dict[str, Any]:
         "blocks": layout.positions,
         "whole_blocks": int(layout.ambiguous().sum()),
         "attack": ATTACK,
+        "threat": judge.puzzle.threat.name,
         "images": judge.puzzle.threat.images,
         **{name: scored[name] for name in kept},
         "bits_whole": placement_bits(layout),

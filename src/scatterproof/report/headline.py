@@ -11,47 +11,50 @@ import pandas as pd
 from scatterproof.analysis.choice import chosen
 from scatterproof.analysis.control_results import has_failed
 from scatterproof.analysis.gains import interval
-from scatterproof.report.sections.attacks import granted
+from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
+from scatterproof.config.threat import Parts, parts_of
 from scatterproof.report.sections.controls import marked_tables
+from scatterproof.report.threat_words import besides, defended, granted
 from scatterproof.report.words import attack_label, cut, names, share
 
 NOT_RUN = "-"
-OF_TABLE = ["block_size", "scatter", "knows"]
+SCATTERED = {"layer": "one layer", "dense": "all dense layers"}
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> str:
-    """A table for each victim, block size and what is known of the images. Percent; intervals are Student's t over
-    victim seeds.
+    """A table for each victim, block size and threat, whatever share of the blocks and images it grants, those without
+    a defence first. Percent; intervals are Student's t over victim seeds.
 
     Of several attacks the one that is best on the other seeds, as for the verdict; none whose control failed.
     """
     marked = marked_tables(tables)
-    attacks = marked["attacks"].assign(scatter=marked["attacks"]["threat"].str.partition("-")[0])
+    attacks = with_key(undefended_first(marked["attacks"]), "share", "images")
     parts = []
     for name in names(attacks):
-        for _, rows in attacks[attacks["victim"] == name].groupby(OF_TABLE, sort=False):
+        for _, rows in attacks[attacks["victim"] == name].groupby(["block_size", KEY], sort=False):
             parts.append(_table(name, rows, marked["shuffle"]))
     return "\n\n".join(parts) + "\n"
 
 
 def _table(name: str, rows: pd.DataFrame, shuffle: pd.DataFrame) -> str:
-    knows, scatter = rows["knows"].iloc[0], rows["scatter"].iloc[0]
+    knows, threat = rows["knows"].iloc[0], str(rows["threat"].iloc[0])
+    parts, size = parts_of(threat), rows["block_size"].iloc[0]
     images = sorted(rows["images"].unique())
     ceiling = rows[(rows["role"] == "ceiling") & rows["last"].astype(bool)].drop_duplicates("victim_seed")["accuracy"]
-    what = "all dense layers" if scatter == "dense" else "one layer"
-    size = rows["block_size"].iloc[0]
-    title = f"### {cut(name, size)}, {what} scattered: {len(ceiling)} victims, {spread(ceiling)} % accurate"
+    what = f"{SCATTERED[parts.scatter]} scattered{defended(threat)}{besides(threat)}"
+    title = f"### {cut(name, size)}, {what}: {len(ceiling)} victims, {spread(ceiling)} % accurate"
     head = ["blocks held", "layer withheld", "at random places", *(granted(each, knows) for each in images)]
-    if knows != "none":  # without the blocks the same pirate trains the layer: as many images, as many peers
+    learns = knows != "none" or bool(parts.activations)
+    if learns:  # without the blocks the same pirate trains the layer: as many images, as many peers
         head = [*head[:1], *head[2:], *(f"withheld, {granted(each, knows)}" for each in images)]
     lines = [[*head, "places known"], ["---"] * (len(head) + 1)]
     for keep, held in rows.groupby("keep"):
         reached = [spread(_best(held[held["images"] == each], "blocks")) for each in images]
         rest = [spread(_best(held[held["images"] == each], "withheld")) for each in images]
-        places = [spread(_random(shuffle, name, float(str(keep)), size))]
+        places = [spread(_random(shuffle, name, float(str(keep)), size, parts))]
         known = spread(held.groupby("victim_seed")["known_places_accuracy"].mean())
         without = next((each for each in rest if each != NOT_RUN), NOT_RUN)  # nothing is known: images change nothing
-        middle = [without, *places, *reached] if knows == "none" else [*places, *reached, *rest]
+        middle = [*places, *reached, *rest] if learns else [without, *places, *reached]
         lines.append([share(keep), *middle, known])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([title, table, *_attacks(rows)])
@@ -72,8 +75,10 @@ def _best(rows: pd.DataFrame, role: str) -> pd.Series:
     return best["accuracy"] if len(best) else pd.Series(dtype=float)
 
 
-def _random(shuffle: pd.DataFrame, name: str, keep: float, block_size: int) -> pd.Series:
+def _random(shuffle: pd.DataFrame, name: str, keep: float, block_size: int, threat: Parts) -> pd.Series:
+    """Accuracy for each victim seed of as many blocks at random places; empty under a defence, where none are drawn."""
     here = (shuffle["victim"] == name) & np.isclose(shuffle["keep"], keep) & (shuffle["block_size"] == block_size)
+    here &= (shuffle["scatter"] == threat.scatter) & (not threat.defence)
     return shuffle[here & (shuffle["moved"] == 1)].groupby("victim_seed")["accuracy"].mean()
 
 

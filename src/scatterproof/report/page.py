@@ -19,6 +19,7 @@ from scatterproof.report.sections import (
     attacks,
     controls,
     cost_section,
+    defences,
     fineness,
     grid_tables,
     grid_words,
@@ -37,10 +38,10 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     """The page as HTML.
 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
-    their CSV files have them, `search`, `plateau`, `attacks` with `verdict` and `controls`, `fineness`, `stream` and
-    `breakeven` where the study has them; figures: name of the section's figure (`curve`, `prune`, `threshold`,
-    `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`, `stream`,
-    `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
+    their CSV files have them, `search`, `plateau`, `attacks` with `verdict` and `controls`, `defences`, `fineness`,
+    `stream` and `breakeven` where the study has them; figures: name of the section's figure (`curve`, `prune`,
+    `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`,
+    `stream`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
     tables, block_size = controls.marked_tables(tables), int(provenance["block_size"])
     excess = in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
@@ -66,6 +67,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         search=_search(tables, retraining),
         search_words=searches.sentences(tables["search"], tables["victim"], retraining) if "search" in tables else [],
         **_attacks(tables),
+        **defences.section(tables),
         **fineness.section(tables.get("fineness"), tables["controls"]),
         stream=_stream(tables),
         stream_words=stream.sentences(tables["stream"]) if "stream" in tables else [],
@@ -100,17 +102,18 @@ def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | No
     if "search" not in tables:
         return None
     caption = "What each search had reached at its last evaluation, on images that it never saw"
-    return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining))
+    return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining)).shown()
 
 
 def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """What the part on attacks shows; where the study has none, the verdict on hijacks if there is one."""
     shown: dict[str, Any] = {"attacks": None, "attacks_words": [], "verdict_words": [], "verdicts": None}
-    shown |= {"controls": controls.table(tables["controls"]), "control_words": controls.sentences(tables["controls"])}
+    shown |= {"controls": controls.table(tables["controls"]).shown()}
+    shown["control_words"] = controls.sentences(tables["controls"])
     if "verdict" in tables:
         rows = verdicts.table_rows(tables["verdict"])
         shown["verdict_words"] = verdicts.sentences(tables["verdict"])
-        shown["verdicts"] = Table("The verdict on each threat", verdicts.TABLE_HEAD, rows)
+        shown["verdicts"] = Table("The verdict on each threat", verdicts.TABLE_HEAD, rows).shown()
     if "attacks" not in tables:
         return shown
     on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
@@ -119,9 +122,9 @@ def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "Every attack under every threat, the best first; without the blocks: the same pirate, the layer withheld"
     )
     return shown | {
-        "attacks": Table(caption, attacks.TABLE_HEAD, attacks.table_rows(on_blocks)),
+        "attacks": Table(caption, attacks.TABLE_HEAD, attacks.table_rows(on_blocks)).shown(),
         "attacks_words": attacks.sentences(on_blocks),
-        "leaderboard": Table(everyone, leaderboard.HEAD, leaderboard.rows(tables["attacks"])),
+        "leaderboard": Table(everyone, leaderboard.HEAD, leaderboard.rows(tables["attacks"])).shown(),
         "reported": Table("Reported in the literature", leaderboard.REPORTED_HEAD, leaderboard.reported_rows()),
     }
 
@@ -143,7 +146,7 @@ def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     )
     return {
         "retraining_words": against.sentences(tables["breakeven"]),
-        "retraining": Table(caption, against.TABLE_HEAD, against.table_rows(tables["breakeven"])),
+        "retraining": Table(caption, against.TABLE_HEAD, against.table_rows(tables["breakeven"])).shown(),
         "talk_words": talk_cost.talk_sentences(talk, tables["theory"]),
         "talk": Table(
             "The talk's cost claim beside ours, in minutes of one device",

@@ -1,12 +1,14 @@
 """Numbers as text, and how the report names victims, blocks and attacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from scatterproof.analysis.control_results import marked
+from scatterproof.analysis.threat_key import KEY
+from scatterproof.report.threat_words import defended
 
 CORRECTIONS = {
     "none": "missing blocks left empty",
@@ -86,15 +88,22 @@ def side(block_size: Any) -> str:
     return f"{block_size:g} x {block_size:g}"
 
 
-def cut(victim: Any, block_size: Any, scatter: str = "layer") -> str:
-    """Whose blocks, and how large: `copy free, blocks of 16 x 16`; of all dense layers it says so."""
-    what = "all dense layers in " if scatter.startswith("dense") else ""
-    return f"{victim_label(str(victim))}, {what}blocks of {side(block_size)}"
+def cut(victim: Any, block_size: Any, threat: str = "") -> str:
+    """Whose blocks, and how large: `copy free, blocks of 16 x 16`; under a threat to all dense layers, or with a
+    defence, it says so."""
+    what = "all dense layers in " if threat.startswith("dense") else ""
+    text = f"{victim_label(str(victim))}, {what}blocks of {side(block_size)}"
+    return text + (defended(threat) if threat else "")
 
 
-def setting(victim: Any, block_size: Any, keep: Any, scatter: str = "layer") -> str:
-    """What a percentage is of: `copy free, blocks of 16 x 16, 25 % of them held`."""
-    return f"{cut(victim, block_size, scatter)}, {share(keep)} of them held"
+def setting(victim: Any, block_size: Any, keep: Any, threat: str = "") -> str:
+    """What a percentage is of: `copy free, blocks of 16 x 16, 25 % of them held`; likewise."""
+    return f"{cut(victim, block_size, threat)}, {share(keep)} of them held"
+
+
+def held(threat: str, keep: Any) -> str:
+    """The share of the blocks held, and of what."""
+    return f"all dense layers, {share(keep)}" if threat.startswith("dense") else share(keep)
 
 
 def share(keep: Any) -> str:
@@ -126,6 +135,14 @@ def cases(frame: pd.DataFrame) -> list[tuple[str, int]]:
 def of_case(frame: pd.DataFrame, case: tuple[str, int]) -> pd.DataFrame:
     """The rows of one victim and block size."""
     return frame[(frame["victim"] == case[0]) & (frame["block_size"] == case[1])]
+
+
+def threat_cases(frame: pd.DataFrame) -> Iterator[tuple[str, int, str, pd.DataFrame]]:
+    """Victim, block size, a threat and the rows of each key of a table as `with_key` gives it, in order; the threat is
+    any one of the key's, for words."""
+    for case in cases(frame):
+        for _, rows in of_case(frame, case).groupby(KEY, sort=True):
+            yield *case, str(rows["threat"].iloc[0]), rows
 
 
 def names(frame: pd.DataFrame) -> list[str]:

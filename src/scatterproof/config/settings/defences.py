@@ -1,9 +1,10 @@
 """Which defences a study may name, with their settings. Imports no torch."""
 
 import json
+import re
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -87,6 +88,17 @@ else:
 def defence_of(values: Any) -> DefenceSettings:
     """A defence's settings from its name, or from a mapping that holds it."""
     settings: DefenceSettings = TypeAdapter(AnyDefence).validate_python(values)
+    return settings
+
+
+def defence_of_label(label: str) -> DefenceSettings:
+    """The inverse of `label`. Raises: ValueError."""
+    name, *values = re.split(r"(?<!\de)-", label)  # the minus of 1e-05 parts nothing
+    keys = [key for each in DEFENCES if get_args(each.model_fields["name"].annotation) == (name,)
+            for key in each.model_fields if key != "name"]  # fmt: skip
+    settings: DefenceSettings = TypeAdapter(AnyDefence).validate_strings(
+        {"name": name} | dict(zip(keys, values, strict=True)), strict=False
+    )
     return settings
 
 

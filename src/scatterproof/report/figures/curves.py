@@ -8,62 +8,66 @@ from matplotlib.axes import Axes
 
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.statistics import curve
+from scatterproof.analysis.threat_key import with_key
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.settings.base import TAUGHT
+from scatterproof.config.threat import knows_of
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
-from scatterproof.report.sections.attacks import final
+from scatterproof.report.sections.attacks import CASE, final
 from scatterproof.report.sections.leaderboard import REPORTED
-from scatterproof.report.words import cases, of_case, setting
+from scatterproof.report.threat_words import besides
+from scatterproof.report.words import setting, threat_cases
 
 KNOWN = {"labels": "labelled images", "logits": "images with the victim's logits"}
-PANEL = ["victim", "block_size", "knows"]
+KIND = ["role", "attack", "control"]
 LINES = {"withheld": "-", "blocks": "--"}
 WITH = {"withheld": "without the blocks", "blocks": "from the blocks"}
 
 
 def taught(attacks: pd.DataFrame) -> pd.DataFrame:
-    """Of the attacks what counts where something is known of the images, at the largest share held."""
-    last = final(attacks)
+    """Of the attacks what counts where something is known of the images, at the largest share held; with the key of the
+    threats, whatever share and images they grant."""
+    last = with_key(final(attacks), "share", "images")
     last = last[last["knows"].isin(TAUGHT) & last["role"].isin(LINES) & (last["attack"] != NOTHING)]
-    return last[last["keep"] == last.groupby(["victim", "block_size"])["keep"].transform("max")]
+    return last[last["keep"] == last.groupby(CASE)["keep"].transform("max")]
 
 
 def draw_curves(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """A line for each attack with its 95 % band over victim seeds; a panel for each victim, block size and what is
-    known. Published figures are of another, wider victim: they are drawn at the same share of this one's accuracy."""
-    rows = taught(attacks).assign(repeat=0)
-    means = curve(rows, [*PANEL, "role", "attack", "control"], x="images")
-    styles = dict(_styles(means))
-    titles = {
-        f"{setting(*case, of_case(rows, case)['keep'].iloc[0])}: {text}": (case, knows)
-        for case in cases(rows)
-        for knows, text in KNOWN.items()
-        if (of_case(means, case)["knows"] == knows).any()
-    }
+    """A line for each attack with its 95 % band over victim seeds; a panel for each victim, block size, what is known
+    and whatever else the threats differ in. Published figures are of another, wider victim: they are drawn at the same
+    share of this one's accuracy."""
+    every = taught(attacks).assign(repeat=0)
+    styles = dict(_styles(every))
+    titles = {_title(name, size, threat, rows): rows for name, size, threat, rows in threat_cases(every)}
     with panels(list(titles), svg, height=3.4) as axes:
         for title, axis in axes.items():
-            case, knows = titles[title]
-            name = case[0]
+            rows = titles[title]
+            name = rows["victim"].iloc[0]
             reference_lines(axis, victims, name)
-            here = of_case(means, case)
-            lines = here[here["knows"] == knows].groupby(["role", "attack", "control"], sort=False)
+            lines = curve(rows, KIND, x="images").groupby(KIND, sort=False)
             for (role, attack, control), line in lines:
                 label = f"{marked(str(attack), str(control))}, {WITH[str(role)]}"
                 _draw(axis, line, *styles[str(attack)], LINES[str(role)], label)
-            if knows == "logits":
+            if rows["knows"].iloc[0] == "logits":
                 _draw_reported(axis, float(victims[victims["victim"] == name]["accuracy"].mean()), styles)
             axis.set_ylim(0, None)
             axis.set_ylabel("accuracy on test images (%)")
             axis.set_xscale("log")
         if axes:
-            whole_numbers(list(axes.values())[-1], sorted({*means["images"].astype(int), *_reported_images(titles)}))
+            shown = {*every["images"].astype(int), *_reported_images(every)}
+            whole_numbers(list(axes.values())[-1], sorted(shown))
         finish(axes, "images that the pirate holds")
     return svg
 
 
-def _styles(means: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str]]]:
+def _title(name: str, size: int, threat: str, rows: pd.DataFrame) -> str:
+    where = setting(name, size, rows["keep"].iloc[0], threat)
+    return f"{where}{besides(threat)}: {KNOWN[knows_of(threat)]}"
+
+
+def _styles(rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str]]]:
     """(attack, (colour, marker)), those without the blocks first."""
-    order = means.sort_values(["role", "attack"], ascending=[False, True])["attack"]
+    order = rows.sort_values(["role", "attack"], ascending=[False, True])["attack"]
     looks = [(colour, marker) for turn in range(len(MARKERS)) for colour, marker in _turned(turn)]
     for attack, look in zip(dict.fromkeys(order), looks, strict=False):
         yield str(attack), look
@@ -99,6 +103,6 @@ def _draw_reported(axis: Axes, own: float, styles: dict[str, tuple[str, str]]) -
             )
 
 
-def _reported_images(titles: dict[str, tuple[tuple[str, int], str]]) -> list[int]:
-    shown = any(knows == "logits" for _, knows in titles.values())
+def _reported_images(rows: pd.DataFrame) -> list[int]:
+    shown = (rows["knows"] == "logits").any()
     return [each.images for each in REPORTED if each.images] if shown else []

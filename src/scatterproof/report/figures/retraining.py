@@ -11,9 +11,12 @@ from scatterproof.analysis.breakeven import SOURCES, candidates
 from scatterproof.analysis.control_results import FAILED, marked, with_controls
 from scatterproof.analysis.crossing import crossing, envelope, mean_curves
 from scatterproof.analysis.statistics import WITHIN
+from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.config.attacks import NEEDS
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
+from scatterproof.report.sections.attacks import OF_LINE
 from scatterproof.report.sections.searches import ATTACKS
+from scatterproof.report.threat_words import besides
 from scatterproof.report.words import setting, victim_label
 
 _STYLES = {"own": ("black", 2.2), "recipe": ("#a05fc0", 1.2), "pirate": ("#8a6d1d", 1.6)}
@@ -29,14 +32,15 @@ def draw_retraining(
     svg: Path,
 ) -> Path:
     """Accuracy on test images against minutes: the curves of retraining as bands, the attacks on top; a panel for each
-    victim, block size and share held. Of each attack the kind that gets furthest is drawn; a ring marks where it is
-    overtaken by a curve of retraining on the same device.
+    victim, block size, share held, defence and whatever else the threats differ in but images. Of each attack the kind
+    that gets furthest is drawn; a ring marks where it is overtaken by a curve of retraining on the same device.
     """
     curves = mean_curves(retraining, trajectory)
     attacks = with_controls(curves[curves["what"] == "attack"], controls, "name")
+    of = ["victim", "block_size", KEY, "keep"]
     parts: dict[str, tuple[str, pd.DataFrame]] = {
-        setting(victim, size, keep): (str(victim), rows)
-        for (victim, size, keep), rows in attacks.groupby(["victim", "block_size", "keep"], sort=True)
+        setting(victim, size, keep, rows["threat"].iloc[0]) + besides(rows["threat"].iloc[0]): (str(victim), rows)
+        for (victim, size, _, keep), rows in with_key(attacks, *OF_LINE).groupby(of, sort=True)
     }
     if not parts:
         parts = {victim_label(str(name)): (str(name), attacks[:0]) for name in sorted(curves["victim"].unique())}

@@ -7,17 +7,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scatterproof.analysis.statistics import curve, kinds
+from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
-from scatterproof.report.sections.searches import ATTACKS, FITNESS, aligned, label
+from scatterproof.report.sections.searches import ATTACKS, FITNESS, OF_PANEL, aligned, label
+from scatterproof.report.threat_words import besides
 from scatterproof.report.words import setting
 
-PANEL = ["victim", "block_size", "keep", "fitness"]
+PANEL = ["victim", "block_size", KEY, "keep", "fitness"]
 
 
 def draw_search(search: pd.DataFrame, svg: Path) -> Path:
-    """Best fitness so far against evaluations; a panel for each victim, share held and fitness, at one budget."""
+    """Best fitness so far against evaluations; a panel for each victim, threat and fitness, at one budget."""
     shown = _comparable(search)
-    parts = {_title(key): rows for key, rows in shown.groupby(PANEL, sort=True)}
+    parts = {_title(rows): rows for _, rows in shown.groupby(PANEL, sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
             rows = parts[title]
@@ -33,17 +35,17 @@ def draw_search(search: pd.DataFrame, svg: Path) -> Path:
 
 
 def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: float, svg: Path) -> Path:
-    """Accuracy on test images against minutes of search; a panel for each victim, share held and fitness."""
+    """Accuracy on test images against minutes of search; a panel for each victim, threat and fitness."""
     shown = _comparable(search)
-    parts = {_title(key): (key, rows) for key, rows in shown.groupby(PANEL, sort=True)}
+    parts = {_title(rows): rows for _, rows in shown.groupby(PANEL, sort=True)}
     with panels(list(parts), svg, height=2.7) as axes:
         for title, axis in axes.items():
-            (victim, *_), rows = parts[title]
+            rows = parts[title]
             for (text, colour, marker), line in _lines(rows):
                 means = curve(line, [], "evaluations", "accuracy")
                 minutes = line.groupby("evaluations")["device_minutes"].mean()
                 _band(axis, means["evaluations"].map(minutes), means, 100, colour, marker, text)
-            own = victims[victims["victim"] == victim]
+            own = victims[victims["victim"] == rows["victim"].iloc[0]]
             for value, style, text in (("accuracy", "--", "the victim itself"), ("chance", ":", "chance")):
                 axis.axhline(100 * float(own[value].mean()), color=GREY, linestyle=style, linewidth=1.2, label=text)
             if retraining > 0:
@@ -56,18 +58,19 @@ def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: flo
 
 
 def _comparable(search: pd.DataFrame) -> pd.DataFrame:
-    """For each victim, share and fitness the images and budget that most kinds of search have, the larger if equal; the
-    others are in the table. Runs of a kind stand at the same evaluations."""
-    means = ["images", "budget"]
+    """For each victim, threat and fitness the images and budget that most kinds of search have, the larger if equal;
+    the others are in the table. Runs of a kind stand at the same evaluations."""
+    search, means = with_key(search, *OF_PANEL), ["images", "budget"]
     counted = kinds(search).drop_duplicates([*PANEL, *means, "attack", "population"])
     counted = counted.groupby([*PANEL, *means], as_index=False).size()
     chosen = counted.sort_values(["size", *means]).groupby(PANEL, as_index=False).tail(1)
     return aligned(search.merge(chosen[[*PANEL, *means]], on=[*PANEL, *means]))
 
 
-def _title(key: tuple[object, ...]) -> str:
-    victim, size, keep, fitness = key
-    return f"{setting(victim, size, keep)}, by {FITNESS[str(fitness)]}"
+def _title(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    where = setting(first["victim"], first["block_size"], first["keep"], first["threat"])
+    return f"{where}{besides(first['threat'])}, by {FITNESS[str(first['fitness'])]}"
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

@@ -7,25 +7,29 @@ import pandas as pd
 
 from scatterproof.analysis.control_results import has_failed, marked
 from scatterproof.analysis.statistics import curve
+from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
+from scatterproof.config.threat import Part
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.table import DEFENCE
+from scatterproof.report.threat_words import KNOWN, besides, defence_words, granted, grants
 from scatterproof.report.words import (
     attack_label,
-    cases,
     cut,
+    held,
     minutes,
-    of_case,
     percent,
     percent_interval,
     seeds,
     setting,
-    share,
     side,
+    threat_cases,
     victim_label,
 )
 
-KIND = ["victim", "block_size", "attack", "control", "images", "knows"]
-KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
-TABLE_HEAD = ("victim", "block size", "attack", "blocks held", "the pirate's images", "accuracy",
+OF_LINE: tuple[Part, ...] = ("share", "images", "knows", "base")  # what a panel's lines vary over
+CASE = ["victim", "block_size", KEY]
+KIND = [*CASE, "attack", "control", "images", "knows"]
+TABLE_HEAD = ("victim", "block size", "attack", "blocks held", DEFENCE, "the pirate has", "accuracy",
               "the same blocks in their places", "of the victim's accuracy", "agreement with the victim",
               "blocks placed rightly", "minutes", "x training one victim", "victim seeds")  # fmt: skip
 
@@ -35,30 +39,24 @@ def final(attacks: pd.DataFrame) -> pd.DataFrame:
     return attacks[attacks["last"].astype(bool)]
 
 
-def granted(images: Any, knows: Any) -> str:
-    """`100 unlabelled images`, or `no images`; and the base model, where `knows` says so."""
-    known, _, base = str(knows).partition("-")
-    text = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
-    return f"{text} and a public base model" if base else text
-
-
 def table_rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each victim, block size, attack, share held and images: means over victim seeds [95 % interval].
+    """A row for each victim, block size, threat and attack: means over victim seeds [95 % interval].
 
     attacks: of the role `blocks`, as `with_controls` gives them.
     """
-    last = final(attacks)
+    last, by = with_key(final(attacks), *OF_LINE), [*KIND, "threat"]
     values = ("accuracy", "known_places_accuracy", "relative_accuracy", "fidelity", "position_accuracy")
-    by_value = {value: _rows(curve(last.assign(repeat=0), KIND, "keep", value)) for value in values}
-    cost = last.groupby([*KIND, "keep"], as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
+    by_value = {value: _rows(curve(last.assign(repeat=0), by, "keep", value)) for value in values}
+    cost = last.groupby(by, as_index=False)[["device_minutes", "cost_over_retraining"]].mean()
     rows = []
     for number, about in enumerate(by_value["accuracy"]):
         means = (percent_interval(by_value[value][number], "mean") for value in values)
-        took = cost.merge(pd.DataFrame([about._asdict()])[[*KIND, "keep"]], on=[*KIND, "keep"]).iloc[0]
+        took = cost.merge(pd.DataFrame([about._asdict()])[by], on=by).iloc[0]
+        threat = about.threat
         rows.append(
             (
-                *(victim_label(about.victim), side(about.block_size), attack_label(about), share(about.keep)),
-                *(granted(about.images, about.knows), *means),
+                *(victim_label(about.victim), side(about.block_size), attack_label(about), held(threat, about.keep)),
+                *(defence_words(threat), grants(about.images, about.knows, threat), *means),
                 *(minutes(took["device_minutes"]), minutes(took["cost_over_retraining"]), str(about.seeds)),
             )
         )
@@ -70,12 +68,13 @@ def _rows(frame: pd.DataFrame) -> list[Any]:
 
 
 def sentences(attacks: pd.DataFrame) -> list[str]:
-    """For each victim, block size and attack: what it makes of all blocks, and of the fewest held, with the images that
-    help most; of several that help alike, those that grant least. Attacks whose control failed come last."""
-    last = final(attacks)
-    last = last.assign(failed=has_failed(last["control"])).sort_values("failed", kind="stable")
+    """For each victim, block size and attack, and each defence and whatever else the threats differ in: what it makes
+    of all blocks, and of the fewest held, with the images that help most; of several that help alike, those that grant
+    least. Attacks whose control failed come last."""
+    last = undefended_first(final(attacks))
+    last = with_key(last.assign(failed=has_failed(last["control"])), *OF_LINE).sort_values("failed", kind="stable")
     texts = []
-    for (victim, size, attack, control), rows in last.groupby(KIND[:4], sort=False):
+    for (victim, size, _, attack, control), rows in last.groupby(KIND[:5], sort=False):
         name = marked(str(attack), str(control))
         for keep in sorted({rows["keep"].max(), rows["keep"].min()}, reverse=True):
             here = rows[rows["keep"] == keep]
@@ -83,9 +82,9 @@ def sentences(attacks: pd.DataFrame) -> list[str]:
             least = sorted(means.index, key=lambda each: (-means[each], _rank(each[1]), each[0]))
             images, knows = least[0]
             best = here[(here["images"] == images) & (here["knows"] == knows)]
-            scatter = str(best["threat"].iloc[0])
+            threat = str(best["threat"].iloc[0])
             texts.append(
-                f"{setting(victim, size, keep, scatter)} in an unknown order, {granted(images, knows)}"
+                f"{setting(victim, size, keep, threat)} in an unknown order, {grants(images, knows, threat)}"
                 f"{_picked(len(means))}: {name} {_places(best)}reaches {percent(best['accuracy'].mean())} accuracy, "
                 f"{percent(best['relative_accuracy'].mean())} of the victim's, in "
                 f"{60 * best['device_minutes'].mean():.1f} seconds of the device; with every place known the same "
@@ -111,18 +110,20 @@ def _picked(count: int) -> str:
 
 
 def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel a victim.
+    """Accuracy against the share of blocks held, places unknown: a line an attack and its images, a panel for each
+    victim, block size and defence, and whatever else the threats differ in.
 
-    Kinds run at a single share are left out where others make a line.
+    Kinds run at a single share are left out where others of the panel make a line.
     """
-    last = final(attacks).assign(repeat=0)
-    shares_of = last.groupby(KIND)["keep"].transform("nunique")
-    last = last[shares_of > 1] if (shares_of > 1).any() else last
-    titles = {cut(*case): case for case in cases(last)}
+    last = with_key(final(attacks).assign(repeat=0), *OF_LINE)
+    titles = {
+        f"{cut(name, size, threat)}{besides(threat)}": (name, _of_lines(rows))
+        for name, size, threat, rows in threat_cases(last)
+    }
     with panels(list(titles), svg) as axes:
         for title, axis in axes.items():
-            here = of_case(last, titles[title])
-            reference_lines(axis, victims, titles[title][0])
+            name, here = titles[title]
+            reference_lines(axis, victims, name)
             places = curve(here, [], value="known_places_accuracy")
             at, mean = (100 * places[column].to_numpy(dtype=float) for column in ("keep", "mean"))
             axis.plot(at, mean, color=GREY, marker="x", linewidth=1.2, label="the same blocks in their places")
@@ -134,3 +135,9 @@ def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Pat
             shares(axis, "accuracy on test images (%)")
         finish(axes, "share of the blocks held, places unknown (%)")
     return svg
+
+
+def _of_lines(rows: pd.DataFrame) -> pd.DataFrame:
+    """The kinds run at several shares; all where there are none."""
+    shares_of = rows.groupby(KIND)["keep"].transform("nunique")
+    return rows[shares_of > 1] if (shares_of > 1).any() else rows

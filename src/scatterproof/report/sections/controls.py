@@ -1,6 +1,5 @@
 """The controls in words and as a table, and their marks on every other table that names an attack."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,14 +8,15 @@ from markupsafe import Markup
 
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import PASSED, controls_of, marked, state_of, with_controls
-from scatterproof.config.stream import HIJACK, WITH_STREAM
-from scatterproof.config.threat import granted_knowledge
-from scatterproof.report.sections.verdicts import grants, held
-from scatterproof.report.table import Table
-from scatterproof.report.words import in_red, points, setting, side, victim_label
+from scatterproof.analysis.threat_key import undefended_first
+from scatterproof.config.stream import HIJACK
+from scatterproof.config.threat import WITH_STREAM, granted_knowledge, parts_of
+from scatterproof.report.table import DEFENCE, Table
+from scatterproof.report.threat_words import defence_words, grants
+from scatterproof.report.words import held, in_red, points, setting, side, victim_label
 
-TABLE_HEAD = ("victim", "block size", "blocks held", "the pirate has", "attack", "control", "measure", "reached",
-              "needed", "shuffles", "passed")  # fmt: skip
+TABLE_HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "attack", "control", "measure",
+              "reached", "needed", "shuffles", "passed")  # fmt: skip
 MEASURES = {
     "position_accuracy": "blocks placed rightly",
     "fidelity": "agreement with the planted model",
@@ -32,12 +32,9 @@ def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
     say of each; `controls` without a row where the study has none."""
     shown = dict(tables)
     controls = shown.setdefault("controls", pd.DataFrame(columns=COLUMNS["controls"]))
-    for name in ("attacks", "search"):
+    for name in ("attacks", "search", "fineness"):
         if name in shown:
             shown[name] = with_controls(shown[name], controls)
-    if "fineness" in shown:
-        plain = shown["fineness"].assign(threat="layer-1-0-none")  # it learns from nothing
-        shown["fineness"] = with_controls(plain, controls).drop(columns="threat")
     if "stream" in shown:
         stream = shown["stream"]
         hijacks = stream.assign(threat=_service_threats(stream), attack=HIJACK + stream["hijack"].astype(str))
@@ -64,7 +61,8 @@ def table(controls: pd.DataFrame) -> Table:
     """A row for each control of each attack."""
     rows = [
         (
-            *(victim_label(row.victim), side(row.block_size), held(row), grants(row)),
+            *(victim_label(row.victim), side(row.block_size), held(row.threat, row.keep)),
+            *(defence_words(row.threat), grants(row.images, row.knows, row.threat)),
             *(_named(row, controls), row.control, MEASURES[row.measure], _reached(row)),
             *(_needed(row), str(row.shuffles), "yes" if row.passed else in_red("no")),
         )
@@ -85,7 +83,7 @@ def sentences(controls: pd.DataFrame) -> list[str]:
     return [
         Markup("{}, {}: {}. It is left out of every choice of a best attack.").format(
             setting(row.victim, row.block_size, row.keep, row.threat),
-            grants(row),
+            grants(row.images, row.knows, row.threat),
             in_red(f"{_named(row, controls)}: {MEASURES[row.measure]} {_reached(row)}, needed {_needed(row)}"),
         )
         for row in wrong
@@ -117,6 +115,6 @@ def _value(row: Any, value: float) -> str:
 
 def _rows(controls: pd.DataFrame) -> list[Any]:
     """With `images` and `knows`, as the threat's name has them."""
-    images = [int(re.findall(r"-(\d+)-(?:none|labels|logits)", str(threat))[0]) for threat in controls["threat"]]
-    rows = controls.assign(images=images, knows=controls["threat"].map(granted_knowledge))
-    return list(rows.itertuples(index=False))
+    rows = undefended_first(controls)
+    images = [int(parts_of(threat).images) for threat in rows["threat"]]
+    return list(rows.assign(images=images, knows=rows["threat"].map(granted_knowledge)).itertuples(index=False))

@@ -8,7 +8,7 @@ import pandas as pd
 from scatterproof.analysis.control_results import marked_all
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.energy import price_warnings
-from scatterproof.report.sections.costs import sentences
+from scatterproof.report.cost_words import sentences
 from scatterproof.report.table import Table
 from scatterproof.report.words import minutes, number
 

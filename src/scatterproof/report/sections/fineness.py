@@ -11,30 +11,33 @@ from matplotlib.axes import Axes
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.statistics import bootstrap_means, crossing, curve, percentile_interval
+from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
+from scatterproof.config.threat import granted_knowledge
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
-from scatterproof.report.table import Table
+from scatterproof.report.table import DEFENCE, Table
+from scatterproof.report.threat_words import defence_words, defended, grants
 from scatterproof.report.words import (
     attack_label,
+    held,
     interval,
     minutes,
-    names,
     number,
     percent,
     percent_interval,
     seeds,
     setting,
-    share,
     side,
     victim_label,
 )
 
 LEVELS = (0.5, 0.95)  # of the victim's accuracy
-CURVE = ["study", "victim", "layer", "width", "attack", "images", "keep"]
-TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", "blocks", "accuracy",
+CURVE = ["study", "victim", "layer", "width", "attack", KEY]
+ABOUT = ["study", "victim", "layer", "width", "attack", "threat", "images", "keep"]
+TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", DEFENCE, "the pirate has", "blocks", "accuracy",
               "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
               "victim seeds")  # fmt: skip
-THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", "of the victim's accuracy", "block size needed",
-                  "sizes measured", "victim seeds")  # fmt: skip
+THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
+                  "block size needed", "sizes measured", "victim seeds")  # fmt: skip
 _BITS = "Bits that the truth is away"
 
 
@@ -46,8 +49,8 @@ def thresholds(fineness: pd.DataFrame) -> pd.DataFrame:
     likewise; equal to the smallest measured: there or below.
     """
     rows = []
-    for key, group in fineness.groupby(CURVE, sort=True):
-        about = dict(zip(CURVE, key, strict=True))
+    for _, group in with_key(fineness).groupby(CURVE, sort=True):
+        about = group.iloc[0][ABOUT].to_dict()
         wide = group.pivot_table(index="block_size", columns="victim_seed", values="relative_accuracy").dropna(axis=1)
         sizes = np.log2(wide.index.to_numpy(dtype=np.float64))
         values = wide.to_numpy(dtype=np.float64)
@@ -71,10 +74,10 @@ def _per_block(fineness: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each victim and block size: means over victim seeds [95 % interval]."""
-    by = ["victim", "width", "attack", "control", "keep"]
-    each = _per_block(fineness)
-    sizes = each.groupby(["victim", "block_size"])[["blocks", "nothing"]].first()
+    """A row for each victim, threat and block size: means over victim seeds [95 % interval]."""
+    by = ["victim", KEY, "width", "attack", "control", "threat", "images", "keep"]
+    each = with_key(_per_block(fineness))
+    sizes: Any = each.groupby(["victim", KEY, "block_size"])[["blocks", "nothing"]].first().to_dict("index")
     values = ("accuracy", "relative_accuracy", "position_accuracy", "left", "device_minutes")
     by_value: dict[str, list[Any]] = {
         value: list(curve(each, by, "block_size", value).itertuples(index=False)) for value in values
@@ -82,11 +85,11 @@ def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     for index, about in enumerate(by_value["accuracy"]):
         shares = (percent_interval(by_value[value][index], "mean") for value in values[:3])
-        left, size = by_value["left"][index], sizes.loc[(about.victim, about.block_size)]
+        left, size = by_value["left"][index], sizes[about.victim, about.threat_key, about.block_size]
         rows.append(
             (
                 *(victim_label(about.victim), number(about.width), attack_label(about)),
-                *(side(about.block_size), share(about.keep), number(size["blocks"]), *shares),
+                *(side(about.block_size), *_threat(about), number(size["blocks"]), *shares),
                 *(interval(left.mean, left.ci_low, left.ci_high, _bits), _bits(size["nothing"])),
                 *(minutes(60 * by_value["device_minutes"][index].mean), str(about.seeds)),
             )
@@ -94,17 +97,27 @@ def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
     return rows
 
 
+def _threat(row: Any) -> tuple[str, str, str]:
+    """The cells that say what the blocks were held under; row: of either table on fineness."""
+    return held(row.threat, row.keep), defence_words(row.threat), _grants(row)
+
+
+def _grants(row: Any) -> str:
+    return grants(row.images, granted_knowledge(row.threat), row.threat)
+
+
 def _bits(value: float) -> str:
     return f"{value:.2f}"
 
 
-def threshold_rows(table: pd.DataFrame, states: Mapping[tuple[str, str], str]) -> list[tuple[str, ...]]:
-    """A row for each victim and level; states: what the controls of (victim, attack) say."""
-    rows: Iterable[Any] = table.itertuples(index=False)
+def threshold_rows(table: pd.DataFrame, states: Mapping[tuple[str, str, str], str]) -> list[tuple[str, ...]]:
+    """A row for each victim, threat and level; states: what the controls of (victim, threat, attack) say."""
+    rows: Iterable[Any] = undefended_first(table).itertuples(index=False)
     return [
         (
-            *(victim_label(row.victim), number(row.width), marked(row.attack, states[row.victim, row.attack])),
-            *(share(row.keep), f"{100 * row.level:g} %", _size_needed(row)),
+            *(victim_label(row.victim), number(row.width)),
+            *(marked(row.attack, states[row.victim, row.threat, row.attack]), *_threat(row)),
+            *(f"{100 * row.level:g} %", _size_needed(row)),
             *(f"{row.smallest:g} to {row.largest:g}", str(row.seeds)),
         )
         for row in rows
@@ -129,11 +142,11 @@ def section(fineness: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, 
         return {"fineness": None, "fineness_words": []}
     recovered = "What the fingerprint recovers, by the size of the blocks [95 % interval over victims]"
     level = "Threshold: side of the blocks from which so much of the victim's accuracy is recovered"
-    states = {(str(row.victim), str(row.attack)): str(row.control) for row in fineness.itertuples()}
+    states = {(str(row.victim), str(row.threat), str(row.attack)): str(row.control) for row in fineness.itertuples()}
     return {
-        "fineness": Table(recovered, TABLE_HEAD, table_rows(fineness)),
+        "fineness": Table(recovered, TABLE_HEAD, table_rows(fineness)).shown(),
         "fineness_words": [*sentences(fineness), *_controlled_at(fineness, controls)],
-        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(fineness), states)),
+        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(fineness), states)).shown(),
     }
 
 
@@ -151,23 +164,22 @@ def _sizes(sizes: list[int]) -> str:
 
 
 def sentences(fineness: pd.DataFrame) -> list[str]:
-    """For each victim: what the finest and the coarsest blocks give away, and where the threshold lies.
+    """For each victim and threat: what the finest and the coarsest blocks give away, and where the threshold lies.
 
     fineness: as `with_controls` gives it.
     """
-    table, texts = thresholds(fineness), []
-    for name in names(fineness):
-        rows = fineness[fineness["victim"] == name]
+    table, texts = with_key(thresholds(fineness)), []
+    for name, rows in _curves(fineness):
         fine, coarse = (
             rows[rows["block_size"] == size] for size in (rows["block_size"].min(), rows["block_size"].max())
         )
         first = fine.iloc[0]
-        here = table[table["victim"] == name].set_index("level")
+        here = table[(table["victim"] == name) & (table[KEY] == first[KEY])].set_index("level")
         needed = " and ".join(f"{100 * level:g} % from {_size_needed(here.loc[level])}" for level in LEVELS)
+        where = setting(name, first["block_size"], first["keep"], first["threat"])
         texts.append(
-            f"{setting(name, first['block_size'], first['keep'])} in an unknown order ({first['blocks']:,} blocks), "
-            f"{first['images']:,} unlabelled images: the {attack_label(first)} recovers "
-            f"{percent(fine['relative_accuracy'].mean())} of the victim's accuracy; in blocks of "
+            f"{where} in an unknown order ({first['blocks']:,} blocks), {_grants(first)}: the {attack_label(first)} "
+            f"recovers {percent(fine['relative_accuracy'].mean())} of the victim's accuracy; in blocks of "
             f"{side(coarse['block_size'].iloc[0])} ({coarse['blocks'].iloc[0]:,}) "
             f"{percent(coarse['relative_accuracy'].mean())}. Sides from which so much is recovered: {needed}. "
             f"{seeds(rows['victim_seed'].nunique())}"
@@ -175,14 +187,19 @@ def sentences(fineness: pd.DataFrame) -> list[str]:
     return texts
 
 
+def _curves(fineness: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Each victim and its rows under each threat, `victim` before the others, threats without a defence first."""
+    curves = with_key(fineness).groupby(["victim", KEY], sort=True)
+    ordered = sorted(curves, key=lambda curve: (curve[0][0] != "victim", curve[0]))
+    return [(str(victim), rows) for (victim, _), rows in ordered]
+
+
 def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """Accuracy against the side of the blocks, a panel a victim, and below, the bits a block that are left to find."""
+    """Accuracy against the side of the blocks, a panel a victim and threat, and below, the bits a block that are left
+    to find."""
     each = _per_block(fineness)
-    of = {name: each[each["victim"] == name] for name in names(each)}
-    titles = {
-        f"{victim_label(name)}, {share(rows['keep'].iloc[0])} of the blocks held": (name, rows)
-        for name, rows in of.items()
-    }
+    titles = {_title(name, rows.iloc[0]): (name, rows) for name, rows in _curves(each)}
+    several = len(titles) > each["victim"].nunique()
     with panels([*titles, _BITS], svg, height=2.6, share_x=False) as axes:
         for index, (title, (name, rows)) in enumerate(titles.items()):
             style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
@@ -190,7 +207,13 @@ def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> P
             attack = attack_label(rows.iloc[0])
             _draw(axes[title], curve(rows, [], "block_size"), 100, *style, f"{attack}, places unknown")
             axes[title].set_ylabel("accuracy on\ntest images (%)")
-            _draw(axes[_BITS], curve(rows, [], "block_size", "left"), 1, *style, f"bits left, {victim_label(name)}")
+            _draw(
+                axes[_BITS],
+                curve(rows, [], "block_size", "left"),
+                1,
+                *style,
+                f"bits left, {title if several else victim_label(name)}",
+            )
             at, nothing = rows.groupby("block_size")["nothing"].first().pipe(lambda s: (s.index, s.to_numpy()))
             label = "nothing known" if index == 0 else None
             axes[_BITS].plot(at, nothing, color=GREY, linestyle=":", linewidth=1.4, label=label)
@@ -203,6 +226,11 @@ def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> P
             whole_numbers(axis, sizes)
         finish(axes, "side of the blocks (weights)")
     return svg
+
+
+def _title(name: str, row: pd.Series) -> str:
+    share_held = f"{held(row['threat'], row['keep'])} of the blocks held"
+    return f"{victim_label(name)}, {share_held}{defended(row['threat'])}, {_grants(row)}"
 
 
 def _draw(axis: Axes, line: pd.DataFrame, factor: float, colour: str, marker: str, label: str) -> None:

@@ -6,11 +6,14 @@ import pandas as pd
 
 from scatterproof.analysis.control_results import has_failed
 from scatterproof.analysis.statistics import curve
-from scatterproof.report.sections.attacks import final, granted
-from scatterproof.report.words import attack_label, percent, percent_interval, share, side, victim_label
+from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
+from scatterproof.report.sections.attacks import final
+from scatterproof.report.table import DEFENCE
+from scatterproof.report.threat_words import defence_words, grants
+from scatterproof.report.words import attack_label, held, percent, percent_interval, side, victim_label
 
 ROLES = {"blocks": "with the blocks", "withheld": "without the blocks", "ceiling": "ceiling"}
-HEAD = ("victim", "block size", "blocks held", "the pirate's images", "place", "attack", "", "accuracy",
+HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "place", "attack", "", "accuracy",
         "of the victim's", "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
 SHARES = ("relative_accuracy", "fidelity", "position_accuracy")
 REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", "source")
@@ -45,18 +48,20 @@ def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
 
     attacks: as `with_controls` gives them.
     """
-    last = final(attacks).assign(repeat=0)
-    of = ["victim", "block_size", "images", "knows", "threat"]
+    last = with_key(undefended_first(final(attacks).assign(repeat=0)))
     lines = []
-    for (victim, size, images, knows, _), threat in last.groupby(of, sort=False):
-        means = curve(threat, ["attack", "control", "role"])
+    for (victim, size, _), here in last.groupby(["victim", "block_size", KEY], sort=False):
+        first = here.iloc[0]
+        threat = str(first["threat"])
+        means = curve(here, ["attack", "control", "role"])
         failed = has_failed(means["control"])
         means = means.assign(failed=failed).sort_values(["failed", "mean"], ascending=[True, False], kind="stable")
         for place, row in enumerate(_rows(means), 1):
-            mine = threat[(threat["attack"] == row.attack) & (threat["role"] == row.role)]
+            mine = here[(here["attack"] == row.attack) & (here["role"] == row.role)]
             lines.append(
                 (
-                    *(victim_label(str(victim)), side(size), share(row.keep), granted(images, knows)),
+                    *(victim_label(str(victim)), side(size), held(threat, row.keep), defence_words(threat)),
+                    grants(first["images"], first["knows"], threat),
                     *("-" if row.failed else str(place), attack_label(row), ROLES[row.role]),
                     *(percent_interval(row, "mean"), *(percent(mine[column].mean()) for column in SHARES)),
                     f"{mine['device_minutes'].mean():.3g}",

@@ -10,13 +10,25 @@ import pandas as pd
 
 from scatterproof.analysis.breakeven import OVER, SOURCES, candidates
 from scatterproof.analysis.control_results import has_failed
+from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.config.threat import granted_knowledge
-from scatterproof.report.sections.attacks import granted
+from scatterproof.report.sections.attacks import OF_LINE
 from scatterproof.report.sections.searches import FITNESS, label
-from scatterproof.report.words import cut, minutes, number, setting, share, side, victim_label
+from scatterproof.report.table import DEFENCE
+from scatterproof.report.threat_words import besides, defence_words, granted
+from scatterproof.report.words import cut, held, minutes, number, setting, share, side, victim_label
 
 TABLE_HEAD = (
-    *("victim", "block size", "blocks held", "level", "cheapest attack", "its minutes", "runs that reached it"),
+    *(
+        "victim",
+        "block size",
+        "blocks held",
+        DEFENCE,
+        "level",
+        "cheapest attack",
+        "its minutes",
+        "runs that reached it",
+    ),
     *("own recipe", "cheapest recipe tried", "pirate's images alone"),
     *("attack over own recipe", "over cheapest recipe", "over pirate's images"),
 )
@@ -38,14 +50,15 @@ _WHY_NOT = {"untried": "not tried", "elsewhere": "on another device", "alone": "
 class Comparison:
     """The cheapest attack on a victim against a curve of retraining, to one level on one device.
 
-    whose: the victim, and the device where attacks on it ran on several; attack, training: rows of
-    `tables/breakeven.csv`, None where nothing reached the level; no attack whose control failed; outcome: a key of
-    `_WORDS`.
+    whose: the victim, and the device where attacks on it ran on several; threat: one of those compared, which differ in
+    images and what is known of them alone; attack, training: rows of `tables/breakeven.csv`, None where nothing reached
+    the level; no attack whose control failed; outcome: a key of `_WORDS`.
     """
 
     whose: str
     block_size: int
     keep: float
+    threat: str
     level: float
     source: str
     attack: Any
@@ -54,7 +67,7 @@ class Comparison:
 
 
 def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
-    """Every victim, block size, share of blocks held, device, level and curve of retraining, in this order.
+    """Every victim, device, block size, threat whatever its images, level and curve of retraining, in this order.
 
     breakeven: as `with_controls` gives it.
     """
@@ -63,7 +76,9 @@ def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
     for victim, own in table.groupby("victim", sort=True):
         attacks = own[own["what"] == "attack"]
         several = len(attacks["device"].unique()) > 1
-        for (device, size, keep), kinds in attacks.groupby(["device", "block_size", "keep"], sort=True):
+        of = ["device", "block_size", KEY, "keep"]
+        for (device, size, _, keep), kinds in with_key(attacks, *OF_LINE).groupby(of, sort=True):
+            threat = str(kinds["threat"].iloc[0])
             whose = victim_label(str(victim)) + (f" on {device}" if several else "")
             for level, at in kinds.groupby("level", sort=True):
                 attack, there = _least(at[~has_failed(at["control"])]), own[own["level"] == level]
@@ -71,7 +86,7 @@ def comparisons(breakeven: pd.DataFrame) -> list[Comparison]:
                     trainings = candidates(there, source)
                     same = trainings[trainings["device"] == device]
                     outcome = _outcome(attack, source, trainings, same)
-                    place = whose, int(str(size)), float(str(keep)), float(str(level)), source
+                    place = whose, int(str(size)), float(str(keep)), threat, float(str(level)), source
                     compared.append(Comparison(*place, attack, _least(same), outcome))
     return compared
 
@@ -80,9 +95,13 @@ def left_out(breakeven: pd.DataFrame) -> list[str]:
     """For each victim and block size the attacks that are left out, as a control of theirs failed."""
     wrong = breakeven[has_failed(breakeven["control"])]
     texts = []
-    for (victim, size), rows in wrong.groupby(["victim", "block_size"], sort=True):
+    of = ["victim", "block_size", KEY]
+    for (victim, size, _), rows in with_key(wrong, *OF_LINE).groupby(of, sort=True):
         attacks = sorted({_name(row) for row in rows.fillna({"params": ""}).itertuples(index=False)})
-        texts.append(f"{cut(victim, size)}: left out of these comparisons: {', '.join(attacks)}.")
+        threat = rows["threat"].iloc[0]
+        texts.append(
+            f"{cut(victim, size, threat)}{besides(threat)}: left out of these comparisons: {', '.join(attacks)}."
+        )
     return texts
 
 
@@ -123,13 +142,13 @@ def sentences(breakeven: pd.DataFrame) -> list[str]:
         if cheaper
         else "No attack is shown to be cheaper than any of these trainings to any level."
     ]
-    by_curve: dict[tuple[str, int, float, str], list[Comparison]] = {}
+    by_curve: dict[tuple[str, int, float, str, str], list[Comparison]] = {}
     for each in compared:
-        by_curve.setdefault((each.whose, each.block_size, each.keep, each.source), []).append(each)
-    for (whose, size, keep, source), mine in by_curve.items():
+        by_curve.setdefault((each.whose, each.block_size, each.keep, each.threat, each.source), []).append(each)
+    for (whose, size, keep, threat, source), mine in by_curve.items():
         parts = [_part(outcome, [each for each in mine if each.outcome == outcome]) for outcome in _WORDS]
         said = "; ".join(part for part in parts if part)
-        texts.append(f"{setting(whose, size, keep)}, against {SOURCES[source]}: {said}.")
+        texts.append(f"{setting(whose, size, keep, threat)}{besides(threat)}, against {SOURCES[source]}: {said}.")
     return [*texts, *left_out(breakeven)]
 
 
@@ -149,15 +168,15 @@ def _part(outcome: str, here: Sequence[Comparison]) -> str:
 
 
 def table_rows(breakeven: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The report's table, as text: a row for each victim, block size, share held, device and level."""
+    """The report's table, as text: a row for each comparison's victim, device, block size, threat and level."""
     rows = []
-    for (whose, size, keep, level), curves in groupby(
-        comparisons(breakeven), lambda each: (each.whose, each.block_size, each.keep, each.level)
+    for (whose, size, keep, threat, level), curves in groupby(
+        comparisons(breakeven), lambda each: (each.whose, each.block_size, each.keep, each.threat, each.level)
     ):
         each = list(curves)
         rows.append(
             (
-                *(whose, side(size), share(keep), share(level)),
+                *(whose, side(size), held(threat, keep) + besides(threat), defence_words(threat), share(level)),
                 *_attack_cells(each[0].attack),
                 *(_WHY_NOT.get(one.outcome) or f"{_name(one.training)}: {_minutes(one.training)}" for one in each),
                 *(_ratio(one) for one in each),

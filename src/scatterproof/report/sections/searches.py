@@ -6,7 +6,11 @@ import pandas as pd
 
 from scatterproof.analysis.control_results import has_failed, marked
 from scatterproof.analysis.statistics import WITHIN, curve, kinds
-from scatterproof.report.words import number, percent, points, setting, share, side, victim_label
+from scatterproof.analysis.threat_key import KEY, with_key
+from scatterproof.config.threat import Part
+from scatterproof.report.table import DEFENCE
+from scatterproof.report.threat_words import besides, defence_words, sees
+from scatterproof.report.words import held, number, percent, points, setting, side, victim_label
 
 ATTACKS = {
     "genetic": "genetic search",
@@ -16,7 +20,9 @@ ATTACKS = {
     "reinforce": "PPO",
 }
 FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
-KIND = ["victim", "block_size", "threat", "keep", "fitness", "budget", "attack", "control", "population", "images"]
+OF_PANEL: tuple[Part, ...] = ("share", "images")  # columns too, as a threat has the images of all runs on it
+KIND = ["victim", "block_size", KEY, "threat", "keep", "fitness", "budget"]
+KIND += ["attack", "control", "population", "images"]
 
 
 TALK_EVALUATIONS, LEAST_RUNS = 10_000, 5
@@ -30,7 +36,7 @@ def label(attack: str, population: str, state: str) -> str:
 def aligned(search: pd.DataFrame) -> pd.DataFrame:
     """The same runs at the same evaluations: each carries what it had reached last to every count that another run of
     its kind has, from its own first on. `seed` is renamed `repeat`, as the statistics have it."""
-    search = kinds(search).rename(columns={"seed": "repeat"})
+    search = _repeated(search)
     parts = []
     for _, kind in search.groupby(KIND, sort=True):
         counts = sorted(kind["evaluations"].unique())
@@ -40,13 +46,17 @@ def aligned(search: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else search
 
 
+def _repeated(search: pd.DataFrame) -> pd.DataFrame:
+    return with_key(kinds(search), *OF_PANEL).rename(columns={"seed": "repeat"})
+
+
 def final(search: pd.DataFrame) -> pd.DataFrame:
     """One row for each kind of search: what it had reached at its last evaluation, on images that it never saw.
 
     Columns KIND, accuracy, accuracy_low, accuracy_high, gain (over the best of its first generation), gain_low,
     gain_high, fitness_start, fitness_end, evaluations, minutes, runs. Intervals: victim seeds, then runs within each.
     """
-    search = kinds(search).rename(columns={"seed": "repeat"})
+    search = _repeated(search)
     run = [*KIND, "victim_seed", "repeat"]
     ordered = search.sort_values([*run, "evaluations"])
     first, last = (ordered.groupby(run, as_index=False).nth(at) for at in (0, -1))
@@ -69,7 +79,7 @@ def final(search: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) -> list[str]:
-    """Is the talk's result reproduced, and what does the loss change? For each victim, share, fitness and budget."""
+    """Is the talk's result reproduced, and what does the loss change? For each victim, threat, fitness and budget."""
     table = final(search)
     tests = len(table)
     texts = [
@@ -77,10 +87,10 @@ def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) ->
         f"gain counts as shown where its 95 % interval leaves 0 out, and of {tests} such intervals about "
         f"{number(0.025 * tests, 2)} lie above 0 by luck."
     ]
-    of = ["victim", "block_size", "keep", "fitness", "budget"]
-    for (victim, size, keep, fitness, budget), rows in table.groupby(of, sort=True):
-        own = victims[victims["victim"] == victim]
-        where = setting(victim, size, keep, str(rows["threat"].iloc[0]))
+    of = ["victim", "block_size", KEY, "keep", "fitness", "budget"]
+    for (victim, size, _, keep, fitness, budget), rows in table.groupby(of, sort=True):
+        own, threat = victims[victims["victim"] == victim], str(rows["threat"].iloc[0])
+        where = setting(victim, size, keep, threat) + besides(threat)
         spent = f"{number(budget)} evaluations by {FITNESS[str(fitness)]}"
         texts.append(f"{where}, {spent}: {_outcome(rows, str(fitness), own)}")
     longest: Any = next(table.sort_values("minutes", ascending=False).itertuples())
@@ -164,10 +174,11 @@ def table_rows(search: pd.DataFrame, retraining: float) -> list[tuple[str, ...]]
             *(
                 victim_label(row.victim),
                 side(row.block_size),
-                share(row.keep),
+                held(row.threat, row.keep),
+                defence_words(row.threat),
                 label(row.attack, row.population, row.control),
             ),
-            *(FITNESS[row.fitness], number(row.images), _percent(row), _gain(row)),
+            *(FITNESS[row.fitness], _images(row), _percent(row), _gain(row)),
             *(number(row.fitness_start, 3), number(row.fitness_end, 3)),
             *(number(row.evaluations), number(row.minutes, 3)),
             *(number(row.minutes / retraining, 2) if retraining > 0 else "", number(row.runs)),
@@ -176,7 +187,11 @@ def table_rows(search: pd.DataFrame, retraining: float) -> list[tuple[str, ...]]
     ]
 
 
+def _images(row: Any) -> str:
+    return "; ".join(filter(None, (number(row.images), sees(row.threat))))
+
+
 TABLE_HEAD = (
-    *("victim", "block size", "blocks held", "search", "fitness", "images", "test accuracy", "gain in points"),
+    *("victim", "block size", "blocks held", DEFENCE, "search", "fitness", "images", "test accuracy", "gain in points"),
     *("fitness at start", "at end", "evaluations", "minutes", "x training one victim", "runs"),
 )

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 
 from scatterproof.analysis.control_results import marked
+from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.cost.ledger import retraining_minutes
+from scatterproof.report.threat_words import besides
 from scatterproof.report.words import minutes, number, setting
 
 _TALK_SEARCH = {"victim": "victim", "attack": "genetic", "fitness": "accuracy", "population": 100, "images": 100}
 
 
 def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[str, float | str]]:
-    """The talk's search at our own cost, for each block size and share held, from the runs of the most evaluations.
+    """The talk's search at our own cost, for each block size and threat, from the runs of the most evaluations.
 
     A genetic search of 100 by accuracy on 100 images: `seconds` of one evaluation, set-up included; `training`, minutes
     of one victim on the same device (NaN if none); `runs` and `budget` that it rests on.
@@ -22,13 +24,15 @@ def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[
         return []
     rows = search[np.logical_and.reduce([search[key] == value for key, value in _TALK_SEARCH.items()])]
     costs: list[dict[str, float | str]] = []
-    for (size, keep, device, control), here in rows.groupby(["block_size", "keep", "device", "control"], sort=True):
+    of = ["block_size", KEY, "keep", "device", "control"]
+    for (size, _, keep, device, control), here in with_key(rows, "share", "images").groupby(of, sort=True):
+        threat = str(here["threat"].iloc[0])
         here = here[here["budget"] == here["budget"].max()]
         ends = here.sort_values("evaluations").groupby(["victim_seed", "seed"]).tail(1)
         trained = retraining_minutes(victims[victims["device"] == device])
         costs.append(
             {
-                "setting": setting(_TALK_SEARCH["victim"], size, keep),
+                "setting": setting(_TALK_SEARCH["victim"], size, keep, threat) + besides(threat),
                 "search": marked("genetic search", str(control)),
                 "device": str(device),
                 "seconds": float((60 * ends["device_minutes"] / ends["evaluations"]).mean()),

@@ -8,13 +8,27 @@ import pandas as pd
 from markupsafe import Markup
 
 from scatterproof.analysis.control_results import reads_blocks
-from scatterproof.analysis.verdict import BROKEN, INVALID, MARGIN, NOTHING_ADDED, SEEDS, STOLEN_AT, UNDECIDED, stolen
-from scatterproof.config.stream import WITH_STREAM
+from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
+from scatterproof.analysis.verdict import (
+    BOUNDED,
+    BROKEN,
+    INVALID,
+    LOST,
+    MOOT,
+    NOT_YET,
+    SEEDS,
+    STOLEN_AT,
+    UNDECIDED,
+    stolen,
+)  # fmt: skip
+from scatterproof.config.threat import WITH_STREAM, Part
 from scatterproof.report.figures.base import COLOURS, GREY, RED, panels
-from scatterproof.report.sections.attacks import granted
+from scatterproof.report.table import DEFENCE
+from scatterproof.report.threat_words import defence_words, defended, grants
 from scatterproof.report.words import (
     cases,
     cut,
+    held,
     in_red,
     minutes,
     of_case,
@@ -24,26 +38,30 @@ from scatterproof.report.words import (
     setting,
     share,
     side,
+    threat_cases,
     victim_label,
 )
 
-TABLE_HEAD = ("victim", "block size", "blocks held", "the pirate's images", "verdict", "ends with",
+TABLE_HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "verdict", "ends with",
               "best attack on the blocks", "accuracy", "best without the blocks", "accuracy",
-              "gain in points [95 % interval]", "minutes", "x training one victim", "victim seeds",
-              "controls")  # fmt: skip
+              "gain in points [95 % interval]", "margin", "headroom", "told ceiling", "minutes",
+              "x training one victim", "victim seeds", "controls")  # fmt: skip
+BUT_DEFENCE: tuple[Part, ...] = ("share", "images", "knows", "base", "activations", "stream")
 LABEL_WIDTH = 48  # characters of a line beside the figure
-COLOUR_OF = {BROKEN: COLOURS[1], NOTHING_ADDED: COLOURS[0], UNDECIDED: GREY, INVALID: COLOURS[3]}
-MARKER_OF = {BROKEN: "o", NOTHING_ADDED: "s", UNDECIDED: "D", INVALID: "x"}
+COLOUR_OF = {LOST: RED, BROKEN: COLOURS[1], MOOT: COLOURS[4], NOT_YET: COLOURS[5], BOUNDED: COLOURS[0]}
+COLOUR_OF |= {UNDECIDED: GREY, INVALID: COLOURS[3]}
+MARKER_OF = {LOST: "v", BROKEN: "o", MOOT: "^", NOT_YET: "s", BOUNDED: "P", UNDECIDED: "D", INVALID: "x"}
 
 
 def table_rows(verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each victim, block size and threat."""
+    """A row for each victim, block size and threat, those without a defence first."""
     return [
         (
             victim_label(row.victim),
             side(row.block_size),
-            held(row),
-            grants(row),
+            held(row.threat, row.keep),
+            defence_words(row.threat),
+            _grants(row),
             in_words(row),
             in_red(ends_with(row), stolen(row)),
             "none with passed controls" if row.verdict == INVALID else row.attack,
@@ -51,17 +69,26 @@ def table_rows(verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
             row.against,
             percent(row.withheld_accuracy),
             gained(row),
+            points(row.margin),
+            headroom(row),
+            told(row),
             minutes(row.minutes),
             minutes(row.cost_over_retraining),
             str(row.seeds),
             row.controls,
         )
-        for row in _rows(verdicts)
+        for row in _rows(undefended_first(verdicts))
     ]
+
+
+def _grants(row: Any) -> str:
+    return grants(row.images, row.knows, row.threat)
 
 
 def in_words(row: Any) -> str:
     """`broken by fingerprint for 0.12 minutes`; the other verdicts stand alone."""
+    if row.verdict == UNDECIDED and not pd.isna(row.seeds_to_decide):
+        return f"{UNDECIDED}: {row.seeds_to_decide:g} victims of this spread would decide"
     if row.verdict != BROKEN:
         return str(row.verdict)
     kind = "GPU-minutes" if str(row.device).startswith("cuda") else "CPU-minutes"
@@ -75,30 +102,6 @@ def ends_with(row: Any) -> str:
     return f"{100 * row.ends_with:.1f}{of} % ({row.ends_with_attack}, {how})"
 
 
-def held(row: Any) -> str:
-    """The share of the blocks held, and of what."""
-    scatter = "all dense layers, " if str(row.threat).startswith("dense") else ""
-    return scatter + share(row.keep)
-
-
-def grants(row: Any) -> str:
-    """What the pirate has besides blocks: images, and of a hijack what it sees of the traffic."""
-    images, stream = granted(row.images, row.knows), str(row.threat).partition(WITH_STREAM)[2]
-    return f"{images}; {tapped(stream)}" if stream else images
-
-
-def tapped(stream: str) -> str:
-    """What the stream's part of a threat's name grants, such as `traffic of its own devices and of 25 % of the links,
-    10 requests, coordinator`."""
-    seen, _, service = stream.removeprefix("-").partition("+")
-    observed, requests, *leaked = seen.split("-")
-    links = f" and of {100 * float(observed):g} % of the links" if float(observed) else ""
-    count = f"{requests} request{'' if requests == '1' else 's'}"
-    places = [f"{leaked[0].removesuffix('labelled')} places leaked"] if leaked else []
-    hidden = [service.replace("-", " ")] if service else []
-    return ", ".join([f"traffic of its own devices{links}", count, *places, *hidden])
-
-
 def gained(row: Any) -> str:
     """The gain in points with its interval."""
     if pd.isna(row.ci_low):
@@ -106,42 +109,66 @@ def gained(row: Any) -> str:
     return f"{points(row.gain)} [{points(row.ci_low)}, {points(row.ci_high)}]"
 
 
+def headroom(row: Any) -> str:
+    """The headroom in points with its interval."""
+    if pd.isna(row.headroom):
+        return ""
+    mean = f"{100 * row.headroom:.1f}"
+    return mean if pd.isna(row.headroom_low) else f"{mean} [{points(row.headroom_low)}, {points(row.headroom_high)}]"
+
+
+def told(row: Any) -> str:
+    """`60.1 %, gains at most +1.2 points (told, told+train)`: the best form of the told ceiling, the largest bound of
+    any, and the forms that were tried."""
+    if pd.isna(row.told_accuracy):
+        return str(row.told)
+    most = "" if pd.isna(row.told_most) else f", gains at most {points(row.told_most)} points"
+    return f"{percent(row.told_accuracy)}{most} ({row.told})"
+
+
 def sentences(verdicts: pd.DataFrame) -> list[str]:
-    """For each victim and block size: under how many threats the pirate ends with the model, and how many got which
-    verdict; what it ends with, for each kind of images it may hold; and the cheapest broken threat of those that grant
-    least."""
+    """For each victim, block size and defence: under how many threats the pirate ends with the model, and how many got
+    which verdict; what it ends with, for each kind of images it may hold and of requests it sees; and the cheapest
+    broken threat of those that grant least."""
     texts = []
-    for case in cases(verdicts):
-        rows = of_case(verdicts, case)
-        texts += [_counted(rows), *map(_ends, _least_tapped(rows)), *_example(rows)]
+    for _, _, _, rows in threat_cases(with_key(verdicts, *BUT_DEFENCE)):
+        texts += [_lost(rows), *map(_ends, _least_tapped(rows)), *_example(rows)]
     if (verdicts["seeds"] < SEEDS).any():
         texts.append(f"With fewer than {SEEDS} victim seeds a threat stays undecided.")
+    if (verdicts["verdict"] == NOT_YET).any():
+        texts.append(
+            f"Do not rely on a threat that is {NOT_YET}: that a better attack could not break it is not shown."
+        )
     return texts
 
 
-def _counted(rows: pd.DataFrame) -> str:
+def counted(rows: pd.DataFrame) -> str:
+    """How many threats got which verdict: `broken 1, undecided 2`."""
     counts = rows["verdict"].value_counts()
-    verdict = ", ".join(f"{each} {counts[each]}" for each in COLOUR_OF if each in counts)
+    return ", ".join(f"{each} {counts[each]}" for each in COLOUR_OF if each in counts)
+
+
+def _lost(rows: pd.DataFrame) -> str:
     lost = sum(stolen(row) for row in _rows(rows))
-    scatter = str(rows["threat"].iloc[0])
     text = (
-        f"{cut(rows['victim'].iloc[0], rows['block_size'].iloc[0], scatter)}: under {lost} of {len(rows)} threats the "
-        f"pirate ends with {share(STOLEN_AT)} of the victim's accuracy or more"
+        f"{cut(*rows[['victim', 'block_size', 'threat']].iloc[0])}: under {lost} of {len(rows)} threats the pirate "
+        f"ends with {share(STOLEN_AT)} of the victim's accuracy or more"
     )
-    return Markup("{}. Verdicts on what the blocks add: {}.").format(in_red(text, lost > 0), verdict)
+    return Markup("{}. Verdicts: {}.").format(in_red(text, lost > 0), counted(rows))
 
 
 def _least_tapped(rows: pd.DataFrame) -> list[Any]:
-    """For each kind of images the threat of most blocks held; with traffic only where no threat is without."""
+    """For each kind of images and activations the threat of most blocks held; with traffic only where no threat is
+    without."""
     tapping = rows["threat"].str.contains(WITH_STREAM, regex=False)
-    shown = rows[~tapping] if not tapping.all() else rows
-    most = shown.sort_values("keep", ascending=False, kind="stable").drop_duplicates(["images", "knows"])
-    return list(_rows(most.sort_values(["knows", "images"], kind="stable")))
+    shown = with_key(rows[~tapping] if not tapping.all() else rows, "share", "stream")
+    most = shown.sort_values("keep", ascending=False, kind="stable").drop_duplicates(KEY)
+    return list(_rows(most.sort_values(["knows", "images", KEY], kind="stable")))
 
 
 def _ends(row: Any) -> str:
     """What a pirate ends with, and whose controls failed."""
-    where = f"{setting(row.victim, row.block_size, row.keep, row.threat)}, {grants(row)}"
+    where = f"{setting(row.victim, row.block_size, row.keep, row.threat)}, {_grants(row)}"
     end = in_red(f"the pirate ends with {ends_with(row)}", stolen(row))
     left_out = str(row.controls).partition("left out: ")[2]
     note = f" Left out: {left_out}." if left_out else ""
@@ -153,23 +180,26 @@ def _example(rows: pd.DataFrame) -> list[str]:
     if broken.empty:
         return []
     tapping = broken["threat"].str.contains(WITH_STREAM, regex=False)
-    least = broken.assign(tapping=tapping).sort_values(["tapping", "images", "keep", "minutes"], kind="stable")
+    granted = ["tapping", "requests", "images", "keep", "minutes"]
+    least = broken.assign(tapping=tapping).sort_values(granted, kind="stable")
     one = next(_rows(least))
     return [
-        f"{setting(one.victim, one.block_size, one.keep, one.threat)}, {grants(one)}: the model is {in_words(one)}: "
+        f"{setting(one.victim, one.block_size, one.keep, one.threat)}, {_grants(one)}: the model is {in_words(one)}: "
         f"{percent(one.accuracy)} accuracy of the victim's {percent(one.victim_accuracy)}; without the blocks the same "
         f"pirate reaches {percent(one.withheld_accuracy)} ({one.against}). {seeds(int(one.seeds))}"
     ]
 
 
 def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
-    """The gain of each threat with its interval, coloured by the verdict; a panel a victim."""
+    """The gain of each threat with its interval, coloured by the verdict; a panel for each victim and block size."""
     titles = {cut(*case): of_case(verdicts, case) for case in cases(verdicts)}
     most = max(map(len, titles.values()), default=0)
     with panels(list(titles), svg, height=max(3.0, 0.45 * most)) as axes:
         for title, axis in axes.items():
-            rows = list(_rows(titles[title].sort_values(["knows", "images", "keep"])))
-            axis.axvline(100 * MARGIN, color=GREY, linestyle="--", linewidth=1, label="the margin, 2 points")
+            in_order = titles[title].sort_values(["knows", "images", "keep"])
+            rows = list(_rows(undefended_first(in_order)))
+            margins = [100 * row.margin for row in rows]
+            axis.plot(margins, range(len(rows)), "|", color=GREY, markersize=12, label="the margin")
             seen: set[str] = set()
             for at, row in enumerate(rows):
                 label = str(row.verdict) if row.verdict not in seen else None
@@ -180,7 +210,7 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
                 style: Any = {"color": COLOUR_OF[str(row.verdict)], "fmt": MARKER_OF[str(row.verdict)], "label": label}
                 shown = 0.0 if row.verdict == INVALID else 100 * row.gain
                 axis.errorbar([shown], [at], xerr=spread, capsize=3, **style)
-            labels = [f"{fill(f'{held(row)}: {grants(row)}', LABEL_WIDTH)}\nends with {ends_with(row)}" for row in rows]
+            labels = [f"{fill(_threat(row), LABEL_WIDTH)}\nends with {ends_with(row)}" for row in rows]
             axis.set_yticks(range(len(rows)), labels)
             axis.tick_params(axis="y", labelsize=7)
             for text, row in zip(axis.get_yticklabels(), rows, strict=True):
@@ -192,6 +222,10 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
             axis.set_xlabel("gain by the blocks (points)")
             axis.legend(loc="best", fontsize=8)
     return svg
+
+
+def _threat(row: Any) -> str:
+    return f"{held(row.threat, row.keep)}{defended(row.threat)}: {_grants(row)}"
 
 
 def _rows(frame: pd.DataFrame) -> Any:
