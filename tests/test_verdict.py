@@ -179,7 +179,8 @@ def test_the_report_has_every_threat_in_words_table_and_figure(tmp_path: Path) -
     assert {len(row) for row in rows} == {len(TABLE_HEAD)}
     assert rows[0][5] == "broken by fingerprint for 0.2 CPU-minutes"
     assert rows[1][1:5] == ("16 x 16", "100 %", "", "100 labelled images and a public base model")
-    counted, *ends, example = sentences(verdicts)
+    counted, *ends, example, warning = sentences(verdicts)
+    assert warning.startswith("Do not rely on a threat that is not broken yet")
     assert counted.startswith("victim, blocks of 16 x 16: under 0 of 2 threats the pirate ends with 95 %")
     assert counted.endswith("Verdicts: broken 1, not broken yet 1.")
     grants = "victim, blocks of 16 x 16, 100 % of them held, 100 labelled images"
