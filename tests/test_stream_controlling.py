@@ -193,6 +193,7 @@ def test_the_verdict_takes_the_mean_over_layouts() -> None:
     hijack = table["attack"] == "hijack-adaptive"
     table.loc[hijack, "accuracy"] = [0.7, 0.9] * 5
     table.loc[table["attack"] == "nothing", "accuracy"] = 0.2
+    table.loc[table["role"] == "ceiling", "accuracy"] = 0.9
     about = {"victim": "victim", "attack": "hijack-adaptive", "control": "random", "threat": table["threat"].iloc[0]}
     passed = pd.DataFrame([about | {"passed": True}])
     (row,) = verdict_table(table, passed).itertuples(index=False)
