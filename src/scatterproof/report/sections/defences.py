@@ -17,8 +17,8 @@ HEAD = ("victim", "block size", "defence", "trusted party's operations", "its by
         "victim seeds", "verdicts", "ends with at most")  # fmt: skip
 WHOLE = 1.0  # what the cheapest exact form of the layer takes
 MEANING = (
-    "Operations and bytes are for a request, as shares of what the cheapest exact form of the layer takes; seconds are a "
-    "share of what the undivided layer took here. At a share of 1 the trusted party might as well compute the layer itself."
+    "Operations and bytes are for a request, as shares of what the cheapest exact form of the layer takes; seconds are "
+    "a share of what the undivided layer took here. At a share of 1 the trusted party might as well compute the layer."
 )
 
 
