@@ -1,6 +1,7 @@
 """The literal `snakemake --profile slurm`, from a clean clone after the one documented install step.
 
-With two seeds of each victim, not five: every rule runs, and `make demo` runs all of them elsewhere.
+With three victims, not ten, and half the threats, trained and attacked for a few steps: every rule runs, and
+`make demo` runs all of them elsewhere.
 """
 
 import csv
@@ -14,6 +15,26 @@ import pytest
 from sweeps import sacct
 
 ROOT = Path(__file__).parents[2]
+FEWER = """
+victim: {seeds: [0, 1], train: {epochs: 2}}
+further_victims: {copy_free: {seeds: [0]}}
+prune: {repeats: 1}
+shuffle: {repeats: 1}
+attacks:
+  grids:
+    - {attacks: [fingerprint, refine, blocks, probe], images: [50], knows: [labels]}
+    - {attacks: [fingerprint, refine, relax, finetune, surrogate], images: [50], knows: [logits]}
+    - {attacks: [fingerprint, prior], images: [0], base_model: [true]}
+  refine: {sweeps: 1}
+  relax: {steps_taken: 2}
+  probe: {updates: 8}
+  blocks: {updates: 8}
+  finetune: {updates: 8}
+  surrogate: {updates: 8}
+retraining:
+  recipes: {short: {epochs: 1}, small_batches: {epochs: 1}}
+  pirate_recipes: {longer: {epochs: 3}}
+"""
 
 
 @pytest.mark.slurm
@@ -25,10 +46,10 @@ def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(
     clone = tmp_path / "scatterproof"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     subprocess.run(["make", "install"], cwd=clone, check=True, stdout=subprocess.DEVNULL)
-    (clone / "two.yaml").write_text("victim: {seeds: [0, 1]}\n")
+    (clone / "fewer.yaml").write_text(FEWER)
     environment = os.environ | {"PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
     with (tmp_path / "log.txt").open("w") as log:
-        command = ["snakemake", "--profile", "slurm", "--configfile", "config/demo.yaml", "two.yaml"]
+        command = ["snakemake", "--profile", "slurm", "--configfile", "config/demo.yaml", "fewer.yaml"]
         done = subprocess.run(command, cwd=clone, env=environment, stdout=log, stderr=log)
     assert done.returncode == 0, (tmp_path / "log.txt").read_text()
     results = clone / "results/demo"
