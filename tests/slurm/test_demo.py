@@ -1,7 +1,7 @@
 """The literal `snakemake --profile slurm`, from a clean clone after the one documented install step.
 
-With three victims, not ten, trained and attacked for a few steps: every rule and attack runs, and `make demo` runs
-all of it elsewhere.
+With three victims, not ten, and half the threats, trained and attacked for a few steps: every rule runs, and
+`make demo` runs all of them elsewhere.
 """
 
 import csv
@@ -21,9 +21,13 @@ further_victims: {copy_free: {seeds: [0]}}
 prune: {repeats: 1}
 shuffle: {repeats: 1}
 attacks:
+  grids:
+    - {attacks: [fingerprint, refine, blocks, probe], images: [50], knows: [labels]}
+    - {attacks: [fingerprint, refine, relax, finetune, surrogate], images: [50], knows: [logits]}
+    - {attacks: [fingerprint, prior], images: [0], base_model: [true]}
+    - {images: [50], defences: [home]}
   refine: {sweeps: 1}
   relax: {steps_taken: 2}
-  layer: {updates: 8}
   probe: {updates: 8}
   blocks: {updates: 8}
   finetune: {updates: 8}
