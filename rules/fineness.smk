@@ -58,6 +58,8 @@ rule score_fineness:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         victims=STUDY.fineness_victims,
+        fingerprint=STUDY.attacks.fingerprint.model_dump_json(),
+        seed=STUDY.seed,
         device=STUDY.run.device,
     message:
         "F: scoring what was recovered at every block size"

@@ -88,6 +88,7 @@ def recovered(rise: dict[int, float], victim: str = "victim", spread: float = 0.
             | {"threat": "layer-1-100-none", "images": 100}
             | {"accuracy": 0.3 * share, "relative_accuracy": share, "known_places_accuracy": 0.3}
             | {"position_accuracy": share, "row_accuracy": share, "column_accuracy": share}
+            | {"own_evidence": share, "own_evidence_of_chance": 0.0}
             | {"residual_bits": blocks * (1 - share), "bits_whole": blocks * 9.0, "minutes": 0.1}
         )
     return made_up.marked("fineness", fineness_table(rows, "made-up", made_up.DEVICE), CONTROLS)

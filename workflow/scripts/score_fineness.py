@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from scatterproof.analysis.tables import fineness_table
+from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.store import load_found
+from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.judging.fineness import in_folder, row
 from scatterproof.judging.judge import Judge
+from scatterproof.judging.own_evidence import evidence
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.report.sections.fineness import thresholds
 from scatterproof.running.files import write_csv
@@ -16,6 +19,7 @@ from scatterproof.victims.models import load_model
 params, inputs = snakemake.params, snakemake.input
 with compute_job(snakemake, "fineness", params.device) as job:
     dataset, rows = load_dataset(inputs.dataset), []
+    fingerprint = Fingerprint(FingerprintSettings.model_validate_json(params.fingerprint))
     parts = (inputs.models, inputs.puzzles, inputs.answers, inputs.reached)
     for (name, seed), *paths in zip(params.victims, *parts, strict=True):
         model_path, puzzles, answers, reached_path = map(Path, paths)
@@ -26,7 +30,8 @@ with compute_job(snakemake, "fineness", params.device) as job:
                 victim = load_model(puzzle.config, dataset.classes, model_path)
                 judge = Judge(puzzle, answer, victim, dataset, job.device)
             judge = judge.of(puzzle, answer)
-            rows.append({"victim": name, "victim_seed": seed, **row(judge, reached[path.parent.name])})
+            measured = row(judge, reached[path.parent.name]) | evidence(judge, fingerprint, (params.seed, name, seed))
+            rows.append({"victim": name, "victim_seed": seed, **measured})
     table = fineness_table(rows, params.study, job.device_name)
     write_csv(snakemake.output.fineness, table)
     write_csv(snakemake.output.threshold, thresholds(table))

@@ -74,7 +74,8 @@ COLUMNS: dict[str, list[str]] = {
         *HEAD,
         *("width", "blocks", "whole_blocks", "attack", "threat", "images"),
         *("accuracy", "relative_accuracy", "known_places_accuracy"),
-        *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits", "bits_whole"),
+        *("position_accuracy", "row_accuracy", "column_accuracy", "own_evidence", "own_evidence_of_chance"),
+        *("residual_bits", "bits_whole"),
         *COST,
     ],
     "fineness_threshold": [

@@ -14,8 +14,18 @@ from scatterproof.attacks.fingerprint.context import find_surroundings
 from scatterproof.attacks.fingerprint.mean_field import Round
 from scatterproof.cutting import make_puzzle
 from scatterproof.judging.control_victims import Key, with_random_layers
+from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
+
+
+def evidence(judge: Judge, fingerprint: Fingerprint, key: Key) -> dict[str, float]:
+    """Both as columns of `tables/fineness.csv`. key: of the layer that is drawn anew."""
+    puzzle, device = judge.puzzle, judge.device
+    return {
+        "own_evidence": own_evidence(puzzle, judge.answer, fingerprint, device),
+        "own_evidence_of_chance": own_evidence_of_chance(judge.victim, puzzle, judge.dataset, fingerprint, device, key),
+    }
 
 
 def own_evidence(puzzle: Puzzle, answer: Answer, fingerprint: Fingerprint, device: torch.device) -> float:

@@ -33,11 +33,12 @@ from scatterproof.report.words import (
 LEVELS = (0.5, 0.95)  # of the victim's accuracy
 CURVE = ["study", "victim", "layer", "width", "attack", KEY]
 ABOUT = ["study", "victim", "layer", "width", "attack", "threat", "images", "keep"]
-TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", DEFENCE, "the pirate has", "blocks", "accuracy",
-              "of the victim's accuracy", "placed rightly", "residual bits a block", "bits, nothing known", "seconds",
-              "victim seeds")  # fmt: skip
-THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
+TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", DEFENCE, "the pirate has", "blocks",
+              "accuracy", "of the victim's accuracy", "placed rightly", "placed from the truth", "by chance",
+              "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skipTHRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
                   "block size needed", "sizes measured", "victim seeds")  # fmt: skip
+EVIDENCE = ("own_evidence", "own_evidence_of_chance")
+_PLACES = "Blocks in their places: by the attack, and by its evidence from the truth"
 _BITS = "Bits that the truth is away"
 
 
@@ -78,13 +79,13 @@ def table_rows(fineness: pd.DataFrame) -> list[tuple[str, ...]]:
     by = ["victim", KEY, "width", "attack", "control", "threat", "images", "keep"]
     each = with_key(_per_block(fineness))
     sizes: Any = each.groupby(["victim", KEY, "block_size"])[["blocks", "nothing"]].first().to_dict("index")
-    values = ("accuracy", "relative_accuracy", "position_accuracy", "left", "device_minutes")
+    values = ("accuracy", "relative_accuracy", "position_accuracy", *EVIDENCE, "left", "device_minutes")
     by_value: dict[str, list[Any]] = {
         value: list(curve(each, by, "block_size", value).itertuples(index=False)) for value in values
     }
     rows = []
     for index, about in enumerate(by_value["accuracy"]):
-        shares = (percent_interval(by_value[value][index], "mean") for value in values[:3])
+        shares = (percent_interval(by_value[value][index], "mean") for value in values[:5])
         left, size = by_value["left"][index], sizes[about.victim, about.threat_key, about.block_size]
         rows.append(
             (
@@ -195,12 +196,12 @@ def _curves(fineness: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path:
-    """Accuracy against the side of the blocks, a panel a victim and threat, and below, the bits a block that are left
-    to find."""
+    """Accuracy against the side of the blocks, a panel a victim and threat; below, the share of blocks placed, beside
+    what the same evidence places from the truth, and the bits a block that are left to find."""
     each = _per_block(fineness)
     titles = {_title(name, rows.iloc[0]): (name, rows) for name, rows in _curves(each)}
     several = len(titles) > each["victim"].nunique()
-    with panels([*titles, _BITS], svg, height=2.6, share_x=False) as axes:
+    with panels([*titles, _PLACES, _BITS], svg, height=2.6, share_x=False) as axes:
         for index, (title, (name, rows)) in enumerate(titles.items()):
             style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             reference_lines(axes[title], victims, name)
@@ -217,6 +218,8 @@ def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> P
             at, nothing = rows.groupby("block_size")["nothing"].first().pipe(lambda s: (s.index, s.to_numpy()))
             label = "nothing known" if index == 0 else None
             axes[_BITS].plot(at, nothing, color=GREY, linestyle=":", linewidth=1.4, label=label)
+            _draw_places(axes[_PLACES], rows, *style, index == 0, victim_label(name))
+        axes[_PLACES].set_ylabel("share of blocks (%)")
         axes[_BITS].set_ylabel("bits a block")
         sizes = sorted({int(size) for size in each["block_size"]})
         for axis in axes.values():
@@ -231,6 +234,18 @@ def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> P
 def _title(name: str, row: pd.Series) -> str:
     share_held = f"{held(row['threat'], row['keep'])} of the blocks held"
     return f"{victim_label(name)}, {share_held}{defended(row['threat'])}, {_grants(row)}"
+
+
+def _draw_places(axis: Axes, rows: pd.DataFrame, colour: str, marker: str, first: bool, name: str) -> None:
+    """The attack's share of blocks placed, and dashed what its evidence places from the truth, dotted of layers drawn
+    anew."""
+    _draw(axis, curve(rows, [], "block_size", "position_accuracy"), 100, colour, marker, f"placed, {name}")
+    labels = ("from the truth (no bound)", "from the truth of layers drawn anew")
+    for column, style, label in zip(EVIDENCE, ("--", ":"), labels, strict=True):
+        if rows[column].notna().any():
+            line = curve(rows, [], "block_size", column)
+            at, mean = line["block_size"].to_numpy(dtype=float), 100 * line["mean"].to_numpy(dtype=float)
+            axis.plot(at, mean, color=colour, linestyle=style, label=label if first else None)
 
 
 def _draw(axis: Axes, line: pd.DataFrame, factor: float, colour: str, marker: str, label: str) -> None:
