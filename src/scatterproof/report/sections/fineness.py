@@ -35,7 +35,8 @@ CURVE = ["study", "victim", "layer", "width", "attack", KEY]
 ABOUT = ["study", "victim", "layer", "width", "attack", "threat", "images", "keep"]
 TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", DEFENCE, "the pirate has", "blocks",
               "accuracy", "of the victim's accuracy", "placed rightly", "placed from the truth", "by chance",
-              "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skipTHRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
+              "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skip
+THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
                   "block size needed", "sizes measured", "victim seeds")  # fmt: skip
 EVIDENCE = ("own_evidence", "own_evidence_of_chance")
 _PLACES = "Blocks in their places: by the attack, and by its evidence from the truth"
