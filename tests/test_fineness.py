@@ -22,6 +22,7 @@ from scatterproof.config.study import PruneConfig, Study, StudyError, parse_stud
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.fineness import fine_enough, in_folder, placement_bits, row, sizes_of
 from scatterproof.judging.judge import Judge
+from scatterproof.judging.own_evidence import evidence
 from scatterproof.report.sections.fineness import THRESHOLD_HEAD, draw_fineness, section, sentences, thresholds
 
 DATA = small.dataset(pirate=20)
@@ -47,7 +48,8 @@ def test_a_row_counts_bits_over_the_same_blocks(tmp_path: Path) -> None:
     model = small.network(small.WIDE, seed=1)  # right by luck on some test images
     puzzle, answer = small.puzzle(model, small.WIDE, DATA, images=8)
     steps = Fingerprint(rounds=1).run(puzzle, Run(Machine(torch.device("cpu"), 1)))
-    found = row(Judge(puzzle, answer, model, DATA, torch.device("cpu")), steps)
+    judge = Judge(puzzle, answer, model, DATA, torch.device("cpu"))
+    found = row(judge, steps) | evidence(judge, Fingerprint(), (0,))
     assert found["blocks"] == found["whole_blocks"] == 128
     assert found["bits_whole"] == pytest.approx(lgamma(129) / log(2))
     assert 0 < found["residual_bits"] < 128 * log(128 / 0.01) / log(2)
