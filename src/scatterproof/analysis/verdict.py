@@ -21,6 +21,7 @@ from scipy import stats
 
 from scatterproof.analysis.columns import COLUMNS, THREAT
 from scatterproof.analysis.control_results import controls_of, marked, state_of
+from scatterproof.config.settings.ceilings import CEILINGS
 from scatterproof.config.stream import WITH_STREAM
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
@@ -79,7 +80,7 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
         granted = attacks["threat"] == str(threat).partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
-        others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
+        others = attacks[same & granted & ~attacks["role"].isin(CEILINGS) & attacks["victim_seed"].isin(seeds)]
         if set(others["victim_seed"]) == seeds:
             parts.append(others.assign(threat=str(threat), obfuscation=str(obfuscation), params=str(params)))
     return pd.concat(parts, ignore_index=True)

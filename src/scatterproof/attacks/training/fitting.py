@@ -175,7 +175,7 @@ class Fit:
             stop_if_asked(f"in update {update}")
             chosen = drawn(index, update, recipe.batch, self.key)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_of("inputs", *self.key, update))
+                _seed_inputs(seed_of("inputs", *self.key, update))
                 inputs = self.task.inputs(chosen, True)
             parameters = {name: anchor[name] + value for name, value in change.items()}
             optimizer.zero_grad(set_to_none=True)
@@ -199,6 +199,13 @@ class Fit:
         if self.finished is not None:
             seconds = self.earlier + time.perf_counter() - self._began
             write_text(self.finished, json.dumps({"seconds": seconds, "losses": done}))
+
+
+def _seed_inputs(seed: int) -> None:
+    """Of torch's global generators; before CUDA is used, `torch.manual_seed` keeps a call stack for it each time."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def split(count: int, share: float, key: tuple[int | str, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,8 @@ from scatterproof.config.settings.training import TRAINED
 Form = Literal["told", "told+train", "told+core", "told+free"]
 FORMS: tuple[Form, ...] = get_args(Form)
 AS_IS, TRAINED_ON, CORE, LABEL_FREE = FORMS
-ROLE, CONTROL = "told", "told-planted"
+ROLE: Literal["told"] = "told"
+CONTROL = "told-planted"
 CEILINGS = ("ceiling", ROLE)  # the roles of rows that are no attack's
 LEAST_IMAGES = 2
 

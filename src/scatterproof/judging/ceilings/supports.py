@@ -93,7 +93,7 @@ def core_tasks(told: ToldLayers, cached: Cached, fresh: Tensors) -> dict[str, tu
         absent = cached.folded({name: missing.float().to(device) for name, missing in told.missing.items()})
         spans = {name: Span(None, None, absent[name] > 0, units[name]) for name in known}
         task = CoreTask(cached, known, spans)
-        new = {name: fresh[name] * spans[name].free / units[name] for name in known}
+        new = {name: fresh[name] * (absent[name] > 0) / units[name] for name in known}
         tasks[MISSING] = task, {"zero": Start.at(task.zero), "fresh": Start.fresh(new)}
     if not told.lacks_blocks or told.rank is not None:
         shown = {name: directions(weight) for name, weight in weights.items()}
@@ -113,14 +113,16 @@ def _supports(shown: Mapping[str, Directions], rank: int | None) -> dict[str, di
     most = max(min(len(each.right) for each in shown.values()) - 1, 1)
     supports: dict[str, dict[str, Sides]] = {}
     lost = max(each.lost for each in shown.values())
-    for count in [lost] if lost else core_sizes(rank, most):
+    weakest = [lost] if lost else [] if rank is None else core_sizes(rank, most)
+    for count in weakest:
         supports[f"{NULL} {count}"] = {name: _null(each, count) for name, each in shown.items()}
     for count in core_sizes(rank, most):
         left = {name: each.left[:, :count] for name, each in shown.items()}
         right = {name: each.right[:count] for name, each in shown.items()}
         supports[f"left {count}"] = {name: (left[name], None) for name in shown}
         supports[f"right {count}"] = {name: (None, right[name]) for name in shown}
-        supports[f"both {count}"] = {name: (left[name], right[name]) for name in shown}
+        if rank is not None:
+            supports[f"both {count}"] = {name: (left[name], right[name]) for name in shown}
     return supports
 
 

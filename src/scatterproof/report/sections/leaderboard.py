@@ -45,7 +45,7 @@ def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
 
     attacks: as `with_controls` gives them.
     """
-    last = final(attacks).assign(repeat=0)
+    last = final(attacks[attacks["role"].isin(ROLES)]).assign(repeat=0)
     of = ["victim", "block_size", "images", "knows", "threat"]
     lines = []
     for (victim, size, images, knows, _), threat in last.groupby(of, sort=False):
