@@ -28,7 +28,7 @@ from scatterproof.attacks.training.fitting import Choice, Fit, Start, Tensors
 from scatterproof.config.attacks import AttackSettings
 from scatterproof.config.settings.ceilings import AS_IS, CORE, LABEL_FREE, TRAINED_ON, Form
 from scatterproof.judging.ceilings.label_free import LabelFreeFit
-from scatterproof.judging.ceilings.supports import CoreTask, core_tasks
+from scatterproof.judging.ceilings.supports import MISSING, NULL, CoreTask, core_tasks
 from scatterproof.judging.ceilings.told import ToldLayers
 from scatterproof.puzzle import Puzzle
 
@@ -140,15 +140,22 @@ class ToldPirate:
         change = self._cached.unfolded({name: value - anchor[name] for name, value in trained.items()})
         return {name: as_is[name] + value if choice.start == "blocks" else value for name, value in change.items()}
 
+    @cached_property
+    def _core_tasks(self) -> dict[str, tuple[CoreTask, dict[str, Start]]]:
+        return core_tasks(self.told, self._cached, self._fresh.parameters)
+
     def _cores(self) -> Iterator[Trial]:
-        for name, (task, starts) in core_tasks(self.told, self._cached, self._fresh.parameters).items():
+        for name, (task, starts) in self._core_tasks.items():
             yield self._core(name, task, Fit(task, starts, self._layer.recipe, self._key, self._kept(f"core.{name}")))
 
     def _label_free(self) -> Iterator[Trial]:
-        for name, (task, starts) in core_tasks(self.told, self._cached, self._fresh.parameters).items():
-            nothing = {"zero": starts["zero"]}  # new weights lead its guesses astray
+        """On missing entries or a null space alone, where there are such; new weights would lead its guesses astray."""
+        sure = [name for name in self._core_tasks if name.partition(" ")[0] in (MISSING, NULL)]
+        for name in sure or self._core_tasks:
+            task, starts = self._core_tasks[name]
             kept = self._kept(f"free.{name}")
-            yield self._core(name, task, LabelFreeFit(task, nothing, self._layer.recipe, self._key, kept))
+            fit = LabelFreeFit(task, {"zero": starts["zero"]}, self._layer.recipe, self._key, kept)
+            yield self._core(name, task, fit)
 
     def _core(self, name: str, task: CoreTask, fit: Fit) -> Trial:
         choice = fit.choose()

@@ -13,7 +13,7 @@ from scatterproof.attacks.training.cached import Cached
 from scatterproof.attacks.training.fitting import SMALLEST, Start, Tensors, size
 from scatterproof.judging.ceilings.told import Directions, ToldLayers, core_sizes, directions
 
-MISSING, NULL = "missing", "null"
+MISSING, NULL, WEAK = "missing", "null", "weak"
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ def _supports(shown: Mapping[str, Directions], rank: int | None) -> dict[str, di
     most = max(min(len(each.right) for each in shown.values()) - 1, 1)
     supports: dict[str, dict[str, Sides]] = {}
     lost = max(each.lost for each in shown.values())
-    weakest = [lost] if lost else [] if rank is None else core_sizes(rank, most)
-    for count in weakest:
-        supports[f"{NULL} {count}"] = {name: _null(each, count) for name, each in shown.items()}
+    if lost:
+        supports[f"{NULL} {lost}"] = {name: _weakest(each, lost) for name, each in shown.items()}
+    elif rank is not None:
+        sizes = core_sizes(rank, most)
+        supports = {f"{WEAK} {size}": {name: _weakest(each, size) for name, each in shown.items()} for size in sizes}
     for count in core_sizes(rank, most):
         left = {name: each.left[:, :count] for name, each in shown.items()}
         right = {name: each.right[:count] for name, each in shown.items()}
@@ -126,7 +128,7 @@ def _supports(shown: Mapping[str, Directions], rank: int | None) -> dict[str, di
     return supports
 
 
-def _null(each: Directions, count: int) -> Sides:
+def _weakest(each: Directions, count: int) -> Sides:
     """The weakest directions of the shorter side."""
     wide = len(each.left) <= each.right.shape[1]
     return (each.left[:, -count:], None) if wide else (None, each.right[-count:])
