@@ -6,7 +6,7 @@ import os
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from scatterproof.config.attacks import attack_jobs, attack_settings_json
+from scatterproof.config.attacks import attack_jobs, attack_settings_json, ceilings_on
 from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
 from scatterproof.running.files import check_writable
@@ -55,6 +55,7 @@ include: "rules/shuffle.smk"
 include: "rules/theory.smk"
 include: "rules/search.smk"
 include: "rules/stream.smk"
+include: "rules/ceilings.smk"
 include: "rules/attacks.smk"
 include: "rules/fineness.smk"
 include: "rules/retraining.smk"

@@ -1,6 +1,6 @@
 # In:  puzzles; for the scores alone answers; for scores and controls victims and the dataset
 # Out: attacks/<victim>.<seed>.<slice>.safetensors: what the attacks of a job had reached, and when
-# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv
+# Out: cells/attacks/...csv, what that is worth on test images; tables/attacks.csv, the told ceilings in it
 # Out: cells/controls/...csv; tables/controls.csv, tables/hijacks.csv, tables/verdict.csv
 
 ATTACK_JOBS = attack_jobs(STUDY.attacks, STUDY.scatter)
@@ -76,6 +76,7 @@ rule tabulate_attacks:
             for name, seed in STUDY.attacked
             for part in range(len(ATTACK_JOBS))
         ],
+        [f"{RESULTS}/cells/ceilings/{name}.{seed}.{part}.csv" for name, seed in STUDY.attacked for part in CEILING_JOBS],
     output:
         f"{RESULTS}/tables/attacks.csv",
     log:

@@ -17,6 +17,7 @@ ROOMS = sorted({path.parent for path in MODULES})
 MOST_FILES, MOST_LINES, MOST_AT_THE_TOP = 14, 300, 12
 MAY_READ_THE_ANSWER = ("judging", "puzzle.py", "cutting.py")
 SCRIPTS_THAT_SCORE = {
+    "measure_ceilings",
     "measure_plateau",
     "measure_victims",
     "score_attack",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scatterproof.analysis.columns import THREAT
 from scatterproof.analysis.threat_key import KEY, with_key
+from scatterproof.config.settings.ceilings import CEILINGS
 from scatterproof.config.threat import WITH_STREAM
 
 AVERAGED = ["accuracy", "device_minutes", "cost_over_retraining"]
@@ -54,7 +55,7 @@ def beside_traffic(hijacks: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame
         same = (attacks["victim"] == victim) & (attacks["block_size"] == size)
         granted = attacks["threat"] == about["threat"].partition(WITH_STREAM)[0]
         seeds = set(rows["victim_seed"])
-        others = attacks[same & granted & (attacks["role"] != "ceiling") & attacks["victim_seed"].isin(seeds)]
+        others = attacks[same & granted & ~attacks["role"].isin(CEILINGS) & attacks["victim_seed"].isin(seeds)]
         if set(others["victim_seed"]) == seeds:
             parts.append(others.assign(**about))
     return pd.concat(parts, ignore_index=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scatterproof.config.attacks import NEEDS, taught_by
+from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.stream import service_of
 from scatterproof.config.threat import WITH_STREAM, knows_of
 
@@ -39,8 +40,8 @@ def state_of(attack: str, controls: pd.DataFrame) -> str:
 
 
 def reads_blocks(attack: str) -> bool:
-    """Whether an attack is of the kind that needs controls; searches and hijacks are."""
-    return NEEDS[attack].role == "blocks" if attack in NEEDS else attack != CEILING
+    """Whether an attack is of the kind that needs controls; searches and hijacks are, ceilings are no attacks."""
+    return NEEDS[attack].role == "blocks" if attack in NEEDS else attack not in (CEILING, *FORMS)
 
 
 def of_search_grids(table: pd.DataFrame) -> pd.Series:

@@ -10,6 +10,7 @@ import pandas as pd
 from scatterproof.analysis.columns import COLUMNS, HEAD
 from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.config.attacks import NOTHING
+from scatterproof.config.settings.ceilings import CEILINGS
 from scatterproof.config.threat import ThreatModel
 from scatterproof.running.files import read_table, write_csv
 
@@ -87,13 +88,13 @@ def fineness_table(rows: Sequence[dict[str, Any]], study: str, device: str) -> p
 def trajectory_table(search: pd.DataFrame | None, attacks: pd.DataFrame | None) -> pd.DataFrame:
     """What each search and each attack had reached at which cost, the training of nothing but itself included.
 
-    Of an attack that computes, the columns of a search stay empty. The pirate that does nothing, and the ceiling, which
-    cost nothing, are left out.
+    Of an attack that computes, the columns of a search stay empty. Left out are the pirate that does nothing, and the
+    ceilings, which nobody can run.
     """
     columns = COLUMNS["trajectory"]
     parts = [] if search is None else [search]
     if attacks is not None:
-        parts.append(attacks[(attacks["role"] != "ceiling") & (attacks["attack"] != NOTHING)])
+        parts.append(attacks[~attacks["role"].isin(CEILINGS) & (attacks["attack"] != NOTHING)])
     tables = [part.rename(columns={"device_minutes": "minutes"}).reindex(columns=columns) for part in parts]
     if not tables:
         return pd.DataFrame(columns=columns)

@@ -27,7 +27,7 @@ from scatterproof.analysis.choice import ABOUT, by_threat, chosen
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import controls_of, marked, state_of
 from scatterproof.analysis.gains import Gains, interval, seeds_to_decide, upper
-from scatterproof.config.settings.ceilings import FORMS
+from scatterproof.config.settings.ceilings import FORMS, granted_forms
 
 SEEDS = 5
 STOLEN_AT = 0.95  # of the victim's accuracy
@@ -46,7 +46,8 @@ Cheapest = Mapping[tuple[str, str], float]
 class Evidence(NamedTuple):
     """Of one threat, each by victim seed: the gain of the best attack on the blocks; of every attack on them; of every
     form of the told ceiling whose control passed; the best attack over the best form; the victim's accuracy over the
-    best without the blocks; the best without over the victim; its minutes over those of the cheapest training."""
+    best without the blocks; the best without over the victim; its minutes over those of the cheapest training. forms:
+    of the told ceiling, those that the threat allows."""
 
     gain: Gains | None
     attacks: Mapping[str, Gains]
@@ -55,6 +56,7 @@ class Evidence(NamedTuple):
     headroom: Gains
     stolen: Gains
     cost: Gains
+    forms: frozenset[str] = frozenset(FORMS)
 
 
 def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame, cheapest: Cheapest | None = None) -> pd.DataFrame:
@@ -101,7 +103,7 @@ def judged(evidence: Evidence) -> str:
     if not all(upper(gains) < margin for gains in (evidence.gain, *evidence.attacks.values())):
         return UNDECIDED
     told = [upper(gains) < margin for gains in evidence.told.values()]
-    return BOUNDED if low > MOOT_BELOW and set(evidence.told) >= set(FORMS) and all(told) else NOT_YET
+    return BOUNDED if low > MOOT_BELOW and set(evidence.told) >= evidence.forms and all(told) else NOT_YET
 
 
 def margin_of(headroom: Gains) -> float:
@@ -157,6 +159,7 @@ def _evidence(
         headroom=_less(victim, without),
         stolen=np.asarray((without / victim).dropna(), dtype=np.float64),
         cost=np.asarray(cost, dtype=np.float64),
+        forms=frozenset(granted_forms(FORMS, int(trusted["images"].iloc[0]), str(trusted["knows"].iloc[0]))),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from scatterproof.config.base import Count, PositiveShare, Strict
 from scatterproof.config.settings.base import Known, Needs, Settings
 from scatterproof.config.settings.blocks import FingerprintSettings, PriorSettings, RefineSettings, RelaxSettings
+from scatterproof.config.settings.ceilings import Form, granted_forms
 from scatterproof.config.settings.defences import UNDEFENDED, AnyDefence
 from scatterproof.config.settings.search import (
     AnnealSettings,
@@ -91,6 +92,12 @@ class AttackGrid(Strict):
         "layer that reads it",
     )
     requests: list[Count] = Field([100], min_length=1, description="requests whose activations it sees")
+    ceilings: list[Form] = Field(
+        [],
+        description="forms of the told ceiling, the pirate who is told every place and key: the blocks as they are "
+        "(`told`), trained on (`told+train`), with a core on what is known (`told+core`), without labels "
+        "(`told+free`); each where the images allow it",
+    )
 
 
 class AttacksConfig(AttackSettings):
@@ -173,6 +180,16 @@ def attacks_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dic
             wanted = [name for name in (*grid.attacks, *ALWAYS) if not NEEDS[name].missing(threat)]
             names += [name for name in dict.fromkeys(wanted) if name not in names]
     return by_threat
+
+
+def ceilings_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> dict[str, list[Form]]:
+    """For each threat that has a told ceiling, by its name, the forms that its images allow, each once."""
+    forms: dict[str, list[Form]] = {}
+    for grid in config.grids:
+        for threat in grid_threats(grid, scatter) if grid.ceilings else []:
+            wanted = {*grid.ceilings, *forms.get(threat.name, [])}
+            forms[threat.name] = granted_forms(wanted, threat.images, threat.knows)
+    return {name: each for name, each in forms.items() if each}
 
 
 def attack_jobs(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[dict[str, list[str]]]:

@@ -89,6 +89,16 @@ class Defence(ABC):
     def check(self, layer: Layer) -> None:  # noqa: B027
         """Raises: DefenceError where the layer can't be protected so."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether devices hold all of the layer, for who has the keys: nothing of it stays with the trusted party."""
+        return True
+
+    @property
+    def rank(self) -> int | None:
+        """How many directions of the layer stay with the trusted party; None where it keeps none."""
+        return None
+
     @abstractmethod
     def protect(self, layer: Layer, rng: np.random.Generator) -> Protection:
         """What devices hold, and what only the trusted party knows. Raises: DefenceError."""
@@ -100,6 +110,14 @@ class Defence(ABC):
         blocks that stay at home. The trusted party runs this; where there is none, it is what happens anyway.
         """
         return devices(inputs)
+
+    def opened(self, weight: Floats, secret: Secret) -> Floats | None:
+        """What the devices' weight [outputs, inputs], absent blocks zero, is to who knows every key drawn without
+        regard to the layer's weights; None where it says nothing of the layer.
+
+        It makes no use of what stays with the trusted party. A basis that the rest of the network shares stays.
+        """
+        return weight
 
     def trusted_work(self, layer: Layer, secret: Secret) -> Work:
         """What the trusted party does for each input of the layer, in the cheapest exact form of it."""

@@ -28,6 +28,11 @@ class Home(Defence):
 
     name = "home"
 
+    @property
+    def complete(self) -> bool:
+        """The blocks that stay are no key."""
+        return False
+
     def protect(self, layer: Layer, rng: np.random.Generator) -> Protection:
         """Secret: the whole weight at share 1; else the positions that stay, and their blocks."""
         count = len(layer.rows) * len(layer.columns)
@@ -60,6 +65,10 @@ class Home(Defence):
         added = np.zeros((-(-outputs.shape[1] // height), len(inputs), height), np.float32)
         np.add.at(added, rows, slices @ blocks.transpose(0, 2, 1))
         return outputs + added.transpose(1, 0, 2).reshape(len(inputs), -1)[:, : outputs.shape[1]]
+
+    def opened(self, weight: Floats, secret: Secret) -> Floats | None:
+        """The blocks held; nothing where the devices' numbers are random."""
+        return None if "weight" in secret else weight
 
     def trusted_work(self, layer: Layer, secret: Secret) -> Work:
         """Weights of blocks in one row that read copies of one input are folded into one."""

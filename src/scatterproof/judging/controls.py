@@ -143,7 +143,7 @@ class Controls:
 
     def rows(self, name: str, threat: ThreatModel) -> list[dict[str, Any]]:
         """Both controls of an attack under a threat that grants what it needs."""
-        real, _ = self._cut(self.victim, threat)
+        real, _ = self.cut(self.victim, threat)
         searches = issubclass(ATTACKS[name], SearchAttack)
         rows = [self._halved(name, threat) if searches else self._planted(name, real), self._random(name, real)]
         about = {"attack": name, "threat": threat.name, "layer": "+".join(real.layout.grids), "keep": threat.share}
@@ -151,7 +151,7 @@ class Controls:
 
     def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
         model = planted(self.victim, real, self.key)
-        puzzle, answer = self._cut(model, real.threat, base=_near(model, real, self.key))
+        puzzle, answer = self.cut(model, real.threat, base=_near(model, real, self.key))
         if puzzle.labels is not None:
             chances = logits_on(model, self.victim_config, self.dataset, puzzle.images).softmax(1)
             drawn = torch.multinomial(chances, 1, generator=torch_generator("planted labels", *self.key))
@@ -168,7 +168,7 @@ class Controls:
         return control_row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
 
     def _halved(self, name: str, threat: ThreatModel) -> dict[str, Any]:
-        puzzle, answer = self._cut(self.victim, threat)
+        puzzle, answer = self.cut(self.victim, threat)
         test, device = self.dataset.test, self.machine.device
         own, granted = (
             logits_on(self.victim, self.victim_config, self.dataset, images).argmax(1)
@@ -193,7 +193,7 @@ class Controls:
         gains: list[float] = []
         for shuffle in range(self.config.control_shuffles):
             model = with_random_layers(self.victim, real.layout.grids, (*self.key, shuffle))
-            puzzle, answer = self._cut(model, real.threat, shuffle)
+            puzzle, answer = self.cut(model, real.threat, shuffle)
             if puzzle.logits is not None:
                 puzzle = replace(puzzle, logits=real.logits)
             reached = self._reached(name, puzzle, "random", shuffle)
@@ -215,14 +215,15 @@ class Controls:
     def _gain(self, name: str, puzzle: Puzzle, reached: Copy, judge: Judge, shuffle: int) -> float:
         """What the layer's own blocks add to the accuracy reached with blocks of another draw."""
         other = with_random_layers(self.victim, puzzle.layout.grids, (*self.key, "other", shuffle))
-        foreign = replace(puzzle, blocks=self._cut(other, puzzle.threat, shuffle)[0].blocks)
+        foreign = replace(puzzle, blocks=self.cut(other, puzzle.threat, shuffle)[0].blocks)
         without = self._reached(name, foreign, "foreign", shuffle)
         return float(judge.score(reached).accuracy) - float(judge.score(without).accuracy)
 
-    def _cut(
+    def cut(
         self, model: nn.Module, threat: ThreatModel, shuffle: int = 0, base: nn.Module | None = None
     ) -> tuple[Puzzle, Answer]:
-        """Where a base model is granted it is the victim's, whose layer says nothing of one drawn anew."""
+        """A network's puzzle. Where a base model is granted it is the victim's, whose layer says nothing of one drawn
+        anew."""
         key = ("control", *self.key, shuffle)
         base = self.victim if base is None else base
         seen = seen_under(threat, model, self.victim_config, self.dataset, None)

@@ -1,7 +1,8 @@
 """All layers trained on the pirate's images, the missing ones first. See base.py for what it is for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch.func import functional_call
@@ -9,7 +10,7 @@ from torch.func import functional_call
 from scatterproof.attacks.base import Copy, Run
 from scatterproof.attacks.training.base import Training, fresh_start, named
 from scatterproof.attacks.training.cached import Cached, cache, targets
-from scatterproof.attacks.training.fitting import Fit, Start, Tensors
+from scatterproof.attacks.training.fitting import Choice, Fit, Start, Tensors
 from scatterproof.attacks.training.layer import Layer
 from scatterproof.config.settings.training import FinetuneSettings
 from scatterproof.puzzle import Puzzle
@@ -32,15 +33,29 @@ class Finetune(Training[FinetuneSettings]):
         """The one step. While choosing, neither stage has seen the images held out."""
         task = cache(puzzle, run.machine.device)
         first = self.layer_fit(puzzle, task, run)
-        choice, network = first.choose(), _Whole.of(puzzle, run.machine.device)
+        choice = first.choose()
         train, _ = first.split()
         begun = [task.unfolded(first.trained(choice, part)) for part in (train, torch.arange(len(puzzle.images)))]
+        _, copy = self.from_layers(puzzle, begun, run.machine.device, self.key(run), self.finished(puzzle, run))
+        yield copy
+
+    def from_layers(
+        self,
+        puzzle: Puzzle,
+        begun: Sequence[Tensors],
+        device: torch.device,
+        key: tuple[int | str, ...],
+        finished: Path | None,
+    ) -> tuple[Choice, Copy]:
+        """The second stage. begun: the missing layers' weights trained without the images held out, and with them."""
+        network = _Whole.of(puzzle, device)
         choosing, everything = (
-            Fit(network, {"layer": Start.at(network.known | named(part))}, self.recipe, self.key(run), finished)
-            for part, finished in zip(begun, (self.finished(puzzle, run), None), strict=True)
+            Fit(network, {"layer": Start.at(network.known | named(part))}, self.recipe, key, file)
+            for part, file in zip(begun, (finished, None), strict=True)
         )
-        trained = everything.trained(choosing.choose(), torch.arange(len(puzzle.images)))
-        yield Copy({name: value.cpu() for name, value in trained.items()}, earlier=choosing.minutes)
+        choice = choosing.choose()
+        trained = everything.trained(choice, torch.arange(len(puzzle.images)))
+        return choice, Copy({name: value.cpu() for name, value in trained.items()}, earlier=choosing.minutes)
 
     def layer_fit(self, puzzle: Puzzle, task: Cached, run: Run) -> Fit:
         """The first stage: `layer`'s trainings with this attack's images held out."""

@@ -141,13 +141,22 @@ class Fit:
         """The images trained on while choosing, and those held out."""
         return split(len(self.task.targets), self.recipe.held_out, self.key)
 
+    def loss(self, parameters: Tensors, inputs: tuple[torch.Tensor, ...], index: torch.Tensor) -> torch.Tensor:
+        """What a step lowers, on the images at index int64 [k]."""
+        return F.cross_entropy(self.task.logits(parameters, inputs).float(), self.task.targets[index])
+
+    def held_out_loss(self, parameters: Tensors, held: torch.Tensor) -> float:
+        """What chooses, on the images at held int64 [k]."""
+        parts = [self.task.logits(parameters, self.task.inputs(part, False)) for part in held.split(CHUNK)]
+        return held_out_loss(torch.cat(parts), self.task.targets[held])
+
     def _losses(self, start: str, rate: float, decay: float) -> Iterator[tuple[int, float]]:
         """(updates, held-out loss) at each look."""
         train, held = self.split()
         for updates, parameters in self._train(start, rate, decay, train, self.recipe.updates):
             with torch.no_grad():
-                parts = [self.task.logits(parameters, self.task.inputs(part, False)) for part in held.split(CHUNK)]
-            yield updates, held_out_loss(torch.cat(parts), self.task.targets[held])
+                loss = self.held_out_loss(parameters, held)
+            yield updates, loss
 
     def _train(
         self, start: str, rate: float, decay: float, index: torch.Tensor, until: int
@@ -166,11 +175,11 @@ class Fit:
             stop_if_asked(f"in update {update}")
             chosen = drawn(index, update, recipe.batch, self.key)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_of("inputs", *self.key, update))
+                _seed_inputs(seed_of("inputs", *self.key, update))
                 inputs = self.task.inputs(chosen, True)
-            logits = self.task.logits({name: anchor[name] + value for name, value in change.items()}, inputs)
+            parameters = {name: anchor[name] + value for name, value in change.items()}
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(logits.float(), self.task.targets[chosen]).backward()
+            self.loss(parameters, inputs, chosen).backward()
             speed = rate * (1 - update / recipe.updates)
             for group, scale in zip(optimizer.param_groups, sizes, strict=True):
                 group["lr"] = speed * scale
@@ -190,6 +199,13 @@ class Fit:
         if self.finished is not None:
             seconds = self.earlier + time.perf_counter() - self._began
             write_text(self.finished, json.dumps({"seconds": seconds, "losses": done}))
+
+
+def _seed_inputs(seed: int) -> None:
+    """Of torch's global generators; before CUDA is used, `torch.manual_seed` keeps a call stack for it each time."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def split(count: int, share: float, key: tuple[int | str, ...]) -> tuple[torch.Tensor, torch.Tensor]:

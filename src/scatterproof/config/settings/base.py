@@ -9,7 +9,7 @@ from scatterproof.config.base import Strict
 from scatterproof.config.threat import ThreatModel
 
 Known = Literal["none", "labels", "logits"]
-Role = Literal["blocks", "withheld", "ceiling"]
+Role = Literal["blocks", "withheld", "ceiling", "told"]
 Rate = Annotated[float, Field(gt=0)]
 
 ANY_KNOWN: tuple[Known, ...] = ("none", "labels", "logits")

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import PASSED, controls_of, marked, state_of, with_controls
 from scatterproof.analysis.threat_key import undefended_first
+from scatterproof.config.settings.ceilings import CONTROL
 from scatterproof.config.stream import HIJACK
 from scatterproof.config.threat import WITH_STREAM, granted_knowledge, parts_of
 from scatterproof.report.table import DEFENCE, Table
@@ -23,8 +24,9 @@ MEASURES = {
     "recovered": "agreement with the victim, brought back from a half",
     "gain": "gain by the blocks",
     "ari": "adjusted Rand index",
+    "gained": "agreement with the victim, won back",
 }
-AT_LEAST = ("planted", "labelled")  # what is there must be found; of the others, what is not there must not
+AT_LEAST = ("planted", "labelled", CONTROL)  # what is there must be found; of the others, what is not there must not
 
 
 def marked_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -81,10 +83,11 @@ def sentences(controls: pd.DataFrame) -> list[str]:
     if not wrong:
         return ["Every control of every attack passed."]
     return [
-        Markup("{}, {}: {}. It is left out of every choice of a best attack.").format(
+        Markup("{}, {}: {}. {}").format(
             setting(row.victim, row.block_size, row.keep, row.threat),
             grants(row.images, row.knows, row.threat),
             in_red(f"{_named(row, controls)}: {MEASURES[row.measure]} {_reached(row)}, needed {_needed(row)}"),
+            "It bounds no attack." if row.control == CONTROL else "It is left out of every choice of a best attack.",
         )
         for row in wrong
     ]
@@ -110,7 +113,7 @@ def _value(row: Any, value: float) -> str:
     """Shares in percent, gains in points, indices as they are."""
     if row.measure == "ari":
         return f"{value:.2f}"
-    return f"{points(value)} points" if row.measure == "gain" else f"{100 * value:.3g} %"
+    return f"{points(value)} points" if row.measure in ("gain", "gained") else f"{100 * value:.3g} %"
 
 
 def _rows(controls: pd.DataFrame) -> list[Any]:

@@ -48,7 +48,7 @@ def rows(attacks: pd.DataFrame) -> list[tuple[str, ...]]:
 
     attacks: as `with_controls` gives them.
     """
-    last = with_key(undefended_first(final(attacks).assign(repeat=0)))
+    last = with_key(undefended_first(final(attacks[attacks["role"].isin(ROLES)]).assign(repeat=0)))
     lines = []
     for (victim, size, _), here in last.groupby(["victim", "block_size", KEY], sort=False):
         first = here.iloc[0]
