@@ -24,13 +24,13 @@ from scatterproof.report.figures.curves import draw_curves
 from scatterproof.report.figures.plateau import draw_plateau
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
+from scatterproof.report.figures.stream import draw_stream
 from scatterproof.report.headline import headline
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
 from scatterproof.report.sections.attacks import draw_attacks
 from scatterproof.report.sections.controls import marked_tables
 from scatterproof.report.sections.fineness import draw_fineness
-from scatterproof.report.sections.stream import draw_stream
 from scatterproof.report.sections.verdicts import draw_verdict
 from test_stream_report import row as stream_row
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 import report_tables as made_up
-from scatterproof.report.sections.stream import TABLE_HEAD, draw_stream, sentences, table_rows
+from scatterproof.report.figures.stream import draw_stream
+from scatterproof.report.sections.stream import TABLE_HEAD, sentences, table_rows
 
 CONTROLS = pd.DataFrame(
     [

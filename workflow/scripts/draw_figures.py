@@ -9,10 +9,10 @@ from scatterproof.report.figures.curves import draw_curves
 from scatterproof.report.figures.plateau import draw_plateau
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
+from scatterproof.report.figures.stream import draw_stream
 from scatterproof.report.sections.attacks import draw_attacks
 from scatterproof.report.sections.controls import marked_tables
 from scatterproof.report.sections.fineness import draw_fineness
-from scatterproof.report.sections.stream import draw_stream
 from scatterproof.report.sections.verdicts import draw_verdict
 from scatterproof.report.words import names
 from scatterproof.running.job import light_job

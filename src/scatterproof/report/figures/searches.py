@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from scatterproof.analysis.statistics import curve, kinds
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
-from scatterproof.report.sections.searches import ATTACKS, FITNESS, OF_PANEL, aligned, label
-from scatterproof.report.threat_words import besides
-from scatterproof.report.words import setting
+from scatterproof.report.sections.searches import ATTACKS, FITNESS, OF_PANEL, aligned, label, searched
 
 PANEL = ["victim", "block_size", KEY, "keep", "fitness"]
 
@@ -69,8 +67,8 @@ def _comparable(search: pd.DataFrame) -> pd.DataFrame:
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    where = setting(first["victim"], first["block_size"], first["keep"], first["threat"])
-    return f"{where}{besides(first['threat'])}, by {FITNESS[str(first['fitness'])]}"
+    where = searched(*first[["victim", "block_size", "keep", "threat"]])
+    return f"{where}, by {FITNESS[str(first['fitness'])]}"
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

@@ -7,9 +7,9 @@ import pandas as pd
 from scatterproof.analysis.control_results import has_failed, marked
 from scatterproof.analysis.statistics import WITHIN, curve, kinds
 from scatterproof.analysis.threat_key import KEY, with_key
-from scatterproof.config.threat import Part
+from scatterproof.config.threat import Part, granted_knowledge, parts_of
 from scatterproof.report.table import DEFENCE
-from scatterproof.report.threat_words import besides, defence_words, sees
+from scatterproof.report.threat_words import besides, defence_words, granted, sees, taps
 from scatterproof.report.words import held, number, percent, points, setting, side, victim_label
 
 ATTACKS = {
@@ -48,6 +48,14 @@ def aligned(search: pd.DataFrame) -> pd.DataFrame:
 
 def _repeated(search: pd.DataFrame) -> pd.DataFrame:
     return with_key(kinds(search), *OF_PANEL).rename(columns={"seed": "repeat"})
+
+
+def searched(victim: Any, block_size: Any, keep: Any, threat: str) -> str:
+    """Whose blocks were searched for, and under which threat, whatever its images; that their labels are known is not
+    said, as fitness is on labelled images."""
+    known = granted_knowledge(threat)
+    knows = "" if known == "labels" else f", {granted(parts_of(threat).images, known)}"
+    return f"{setting(victim, block_size, keep, threat)}{knows}{besides(threat)}"
 
 
 def final(search: pd.DataFrame) -> pd.DataFrame:
@@ -89,8 +97,7 @@ def sentences(search: pd.DataFrame, victims: pd.DataFrame, retraining: float) ->
     ]
     of = ["victim", "block_size", KEY, "keep", "fitness", "budget"]
     for (victim, size, _, keep, fitness, budget), rows in table.groupby(of, sort=True):
-        own, threat = victims[victims["victim"] == victim], str(rows["threat"].iloc[0])
-        where = setting(victim, size, keep, threat) + besides(threat)
+        own, where = victims[victims["victim"] == victim], searched(victim, size, keep, rows["threat"].iloc[0])
         spent = f"{number(budget)} evaluations by {FITNESS[str(fitness)]}"
         texts.append(f"{where}, {spent}: {_outcome(rows, str(fitness), own)}")
     longest: Any = next(table.sort_values("minutes", ascending=False).itertuples())
@@ -188,7 +195,9 @@ def table_rows(search: pd.DataFrame, retraining: float) -> list[tuple[str, ...]]
 
 
 def _images(row: Any) -> str:
-    return "; ".join(filter(None, (number(row.images), sees(row.threat))))
+    known = granted_knowledge(row.threat)
+    images = number(row.images) if known == "labels" else granted(row.images, known)
+    return "; ".join(filter(None, (images, sees(row.threat), taps(row.threat))))
 
 
 TABLE_HEAD = (

@@ -8,8 +8,8 @@ import pandas as pd
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.cost.ledger import retraining_minutes
-from scatterproof.report.threat_words import besides
-from scatterproof.report.words import minutes, number, setting
+from scatterproof.report.sections.searches import searched
+from scatterproof.report.words import minutes, number
 
 _TALK_SEARCH = {"victim": "victim", "attack": "genetic", "fitness": "accuracy", "population": 100, "images": 100}
 
@@ -32,7 +32,7 @@ def talk_costs(search: pd.DataFrame | None, victims: pd.DataFrame) -> list[dict[
         trained = retraining_minutes(victims[victims["device"] == device])
         costs.append(
             {
-                "setting": setting(_TALK_SEARCH["victim"], size, keep, threat) + besides(threat),
+                "setting": searched(_TALK_SEARCH["victim"], size, keep, threat),
                 "search": marked("genetic search", str(control)),
                 "device": str(device),
                 "seconds": float((60 * ends["device_minutes"] / ends["evaluations"]).mean()),
