@@ -140,6 +140,7 @@ rule tabulate_verdicts:
             f"{RESULTS}/cells/controls/{part}.csv"
             for part in [f"{name}.{seed}" for name, seed in STUDY.controlled if ATTACK_JOBS] + STREAM_CONTROLLED
         ],
+        breakeven=f"{RESULTS}/tables/breakeven.csv",
     output:
         **({"hijacks": f"{RESULTS}/tables/hijacks.csv"} if STREAM_CONTROLLED else {}),
         controls=f"{RESULTS}/tables/controls.csv",

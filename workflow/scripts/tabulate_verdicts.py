@@ -5,7 +5,7 @@ import pandas as pd
 from scatterproof.analysis.choice import beside_traffic, with_withheld
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.tables import read_tables
-from scatterproof.analysis.verdict import verdict_table
+from scatterproof.analysis.verdict import cheapest_training, verdict_table
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import light_job
 
@@ -18,4 +18,5 @@ with light_job(snakemake, "report"):
         hijacks = with_withheld(beside_traffic(read_tables(inputs.hijacks), attacks))
         write_csv(output.hijacks, hijacks)
         attacks = pd.concat([attacks, hijacks], ignore_index=True) if len(attacks) else hijacks
-    write_csv(output.verdict, verdict_table(attacks, controls))
+    cheapest = cheapest_training(read_tables([inputs.breakeven]))
+    write_csv(output.verdict, verdict_table(attacks, controls, cheapest))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.older_tables import read_study_table
-from scatterproof.analysis.verdict import verdict_table
+from scatterproof.analysis.verdict import cheapest_training, verdict_table
 from scatterproof.errors import UserError
 
 
@@ -36,4 +36,6 @@ def study_verdicts(tables: Path) -> pd.DataFrame:
     hijacks = tables / "hijacks.csv"
     if hijacks.exists():
         attacks = pd.concat([attacks, read_study_table(hijacks)], ignore_index=True)
-    return verdict_table(attacks, controls)
+    breakeven = tables / "breakeven.csv"
+    cheapest = cheapest_training(read_study_table(breakeven)) if breakeven.exists() else None
+    return verdict_table(attacks, controls, cheapest)
