@@ -10,7 +10,7 @@ ENERGY = ["energy_kwh", "energy_source", "co2_g", "price"]
 _ATTACKS = [
     *HEAD,
     *("attack", "role", "threat", "images", "knows", "params", "defence", "seed", "step", "last"),
-    *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
+    *("test_images", "accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
     *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
     *COST,
