@@ -34,13 +34,13 @@ COLUMNS: dict[str, list[str]] = {
     "search": [
         *HEAD,
         *("threat", "attack", "fitness", "population", "images", "budget", "seed"),
-        *("generation", "evaluations", "best_fitness", "accuracy"),
+        *("generation", "evaluations", "best_fitness", "test_images", "accuracy"),
         *COST,
     ],
     "trajectory": [
         *HEAD,
         *("attack", "threat", "fitness", "population", "images", "budget", "seed"),
-        *("minutes", "evaluations", "accuracy", "device"),
+        *("minutes", "evaluations", "test_images", "accuracy", "device"),
     ],
     "plateau": [
         *HEAD,
