@@ -1,5 +1,7 @@
 """Placements are scored as the plain network with its weight assembled by hand would be, only faster."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +14,10 @@ from torch.nn import functional as F
 
 from scatterproof.blocks import UNPLACED, BlockGrid, Layout, Placement, input_shares
 from scatterproof.config.victim import VictimConfig
-from scatterproof.evaluation.evaluator import PlacementEvaluator, copies
+from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.head import Head
+from scatterproof.evaluation.targets import Scores
+from scatterproof.evaluation.trainable import copies
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import dense_layers
@@ -264,12 +269,86 @@ def test_what_lies_before_the_layer_serves_every_puzzle_of_a_network(input_size:
     assert one.score(answer.placement.positions[None]).loss.equal(before.loss)
 
 
-def test_a_puzzle_of_another_network_is_refused() -> None:
+def changed(puzzle: Puzzle, names: Sequence[str]) -> Puzzle:
+    """The puzzle with other values in these tensors of the network."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = {name: puzzle.state[name] + torch.rand(puzzle.state[name].shape, generator=generator) for name in names}
+    return replace(puzzle, state=puzzle.state | drawn)
+
+
+def from_the_layer_on(puzzle: Puzzle) -> list[str]:
+    """The tensors that a defence may change: the scattered layer's bias, and all of the layers that read it."""
+    return [name for name in puzzle.state if name.startswith("classifier.")]
+
+
+@pytest.mark.parametrize("input_size", [28, 32])
+def test_what_differs_from_the_layer_on_leaves_the_features_and_is_scored_as_by_a_fresh_evaluator(
+    input_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first, _ = made(input_size)
+    labels, logits = DATA.test.labels, torch.arange(150).view(30, 5) % 7.0
+    one = PlacementEvaluator(first, DATA.test.images, labels, CPU, logits=logits)
+    other = changed(first, from_the_layer_on(first))
+    fresh = PlacementEvaluator(other, DATA.test.images, labels, CPU, logits=logits)
+    monkeypatch.setattr(Head, "anew", None)  # not called
+    shared = one.with_blocks(other)
+    placements = torch.stack([draw(len(first.blocks), seed, 0.8) for seed in range(2)])
+    before = one.score(placements)
+    for kind in ("none", "scale", "mean"):
+        same(shared.score(placements, kind), fresh.score(placements, kind))
+    assert not torch.equal(shared.score(placements).loss, before.loss)
+    same(one.score(placements), before)
+    same(shared.score_population(placements), fresh.score_population(placements))
+
+
+def same(one: Scores, other: Scores) -> None:
+    """To the last bit."""
+    for name, value in vars(one).items():
+        torch.testing.assert_close(value, vars(other)[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_differs_before_the_layer_is_computed_anew_on_the_same_images_and_targets() -> None:
     _, first, _ = made(32)
     evaluator = PlacementEvaluator(first, DATA.test.images, DATA.test.labels, CPU)
     config = vgg(input_size=32)
-    other, _ = puzzle(network(config, seed=1), config, DATA, 16, images=12)
-    both, _ = puzzle(network(config), config, DATA, 16, scatter="dense", images=12)
-    for wrong in (other, both):
-        with pytest.raises(ValueError, match="another network"):
-            evaluator.with_blocks(wrong)
+    other, answer = puzzle(network(config, seed=1), config, DATA, 16, images=12)
+    for found in (other, changed(first, [next(iter(first.state))])):
+        fresh = PlacementEvaluator(found, DATA.test.images, DATA.test.labels, CPU)
+        at = answer.placement.positions[None]
+        same(evaluator.with_blocks(found).score(at), fresh.score(at))
+        assert not torch.equal(fresh.score(at).loss, evaluator.score(at).loss)
+
+
+def test_a_puzzle_of_other_layers_is_refused() -> None:
+    _, first, _ = made(32)
+    evaluator = PlacementEvaluator(first, DATA.test.images, DATA.test.labels, CPU)
+    both, _ = puzzle(network(vgg(input_size=32)), vgg(input_size=32), DATA, 16, scatter="dense", images=12)
+    with pytest.raises(ValueError, match="a puzzle of other layers"):
+        evaluator.with_blocks(both)
+
+
+# Features that are not held
+
+
+@pytest.mark.parametrize("images_held", [1, 7, 29])
+@pytest.mark.parametrize("scatter", ["layer", "dense"])
+def test_features_that_do_not_fit_are_made_part_by_part_and_scored_alike(scatter: str, images_held: int) -> None:
+    _, found, _ = made(28, 16, scatter)
+    held = PlacementEvaluator(found, DATA.test.images, DATA.test.labels, CPU)
+    limit = images_held * 4 * 392
+    parts = PlacementEvaluator(found, DATA.test.images, DATA.test.labels, CPU, limit=limit)
+    assert len(parts._layers.head.parts()) == -(-30 // images_held) and parts._layers.head.held is None
+    placements = torch.stack([draw(len(found.blocks), seed, 0.8) for seed in range(2)])
+    for kind in ("none", "scale"):
+        one, other = parts.score(placements, kind), held.score(placements, kind)
+        assert torch.equal(one.accuracy, other.accuracy)
+        torch.testing.assert_close(one.loss, other.loss, rtol=1e-5, atol=0)
+    close(parts.logits(placements[0]), held.logits(placements[0]))
+    same(parts.score_population(placements), parts.score(placements))
+
+
+def test_copies_are_folded_part_by_part() -> None:
+    _, found, answer = made(32)
+    parts = PlacementEvaluator(found, DATA.test.images, DATA.test.labels, CPU, limit=7 * 4 * 392)
+    assert parts.copies == 49 and parts._layers.head.at(0, 7)[0].shape == (7, 8)
+    close(parts.logits(answer.placement.positions), shared(32).logits(answer.placement.positions))

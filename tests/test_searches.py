@@ -242,7 +242,7 @@ def test_what_was_reached_is_scored_on_other_images() -> None:
     true = answer.placement.positions
     placements = torch.stack([true.flip(0), true, true.flip(0)])
     reached = [snapshot(placement, i) for i, placement in enumerate(placements)]
-    rows = search_rows(test, [RUN], {RUN.name: reached})
+    rows = search_rows(puzzle, data.test, MACHINE.device, 2000, [RUN], {RUN.name: reached})
     expected = test.score(placements[:2]).accuracy
     assert [row["accuracy"] for row in rows] == pytest.approx([*expected.tolist(), float(expected[0])])
     assert [row["evaluations"] for row in rows] == [1, 11, 21] and [row["generation"] for row in rows] == [1, 4, 7]
@@ -251,7 +251,7 @@ def test_what_was_reached_is_scored_on_other_images() -> None:
     assert {row["population"] for row in rows} == {8} and {row["seed"] for row in rows} == {0}
     assert {row["budget"] for row in rows} == {RUN.evaluations} and {row["attack"] for row in rows} == {"genetic"}
     without = replace(RUN, population=0)
-    (other, *_) = search_rows(test, [without], {without.name: [snapshot(true, 0)]})
+    (other, *_) = search_rows(puzzle, data.test, MACHINE.device, 2000, [without], {without.name: [snapshot(true, 0)]})
     assert other["population"] is None
 
 
@@ -433,6 +433,7 @@ ROW = {
     "evaluations": 16,
     "minutes": 0.25,
     "best_fitness": -1.5,
+    "test_images": 500,
     "accuracy": 0.4,
 }
 
@@ -443,8 +444,8 @@ def test_the_search_table_has_the_documented_columns(cuda: bool, tmp_path: Path)
     assert list(table) == COLUMNS["search"]
     write_csv(tmp_path / "search.csv", table)
     assert (tmp_path / "search.csv").read_text().splitlines()[1:] == [
-        "s,3,fc,16,0.3,copy_free,t,genetic,loss,8,12,500,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
-        "s,3,fc,16,0.3,copy_free,t,random,loss,,12,500,1,2,16,-1.5,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
+        "s,3,fc,16,0.3,copy_free,t,genetic,loss,8,12,500,1,2,16,-1.5,500,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
+        "s,3,fc,16,0.3,copy_free,t,random,loss,,12,500,1,2,16,-1.5,500,0.4,cpu: x,0.25," + ("0.25" if cuda else ""),
     ]
     read = read_table(str(tmp_path / "search.csv"))
     assert read["gpu_minutes"].isna().all() == (not cuda)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from scatterproof.analysis.tables import attack_table
-from scatterproof.attacks.store import load_found, under
+from scatterproof.attacks.store import SnapshotsByName, load_found, under
 from scatterproof.config.puzzles import file_of
-from scatterproof.judging.judge import Judge
+from scatterproof.judging.judge import Judge, rows_together
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import compute_job
@@ -20,15 +20,19 @@ with compute_job(snakemake, "attacks", params.device) as job:
     dataset, reached = load_dataset(inputs.dataset), load_found(Path(inputs.reached))
     retraining = json.loads(Path(inputs.training).read_text())
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
-    judge, tables = None, []
+    judged: list[tuple[Judge, SnapshotsByName]] = []
     for threat in params.threats:
         file = file_of(params.block_size, threat)
         puzzle, answer = Puzzle.load(Path(inputs.puzzles) / file), Answer.load(Path(inputs.answers) / file)
-        if judge is None:
+        if judged:
+            judge = judged[-1][0].of(puzzle, answer)
+        else:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
-        judge = judge.of(puzzle, answer)
-        rows = judge.rows(under(reached, threat))
-        about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
-        tables.append(attack_table(rows, about, puzzle.threat, retraining, job.device_name))
+        judged.append((judge, under(reached, threat)))
+    tables = []
+    for (judge, _), rows in zip(judged, rows_together(judged), strict=True):
+        layout = judge.puzzle.layout
+        about = head | {"layer": "+".join(layout.grids), "block_size": layout.block_shape[0]}
+        tables.append(attack_table(rows, about, judge.puzzle.threat, retraining, job.device_name))
     write_csv(snakemake.output[0], pd.concat(tables, ignore_index=True))

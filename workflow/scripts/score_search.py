@@ -6,7 +6,6 @@ from scatterproof.analysis.tables import search_table
 from scatterproof.attacks.store import load_found
 from scatterproof.config.puzzles import file_of
 from scatterproof.config.search import runs_from_json
-from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.search_scores import search_rows
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.files import write_csv
@@ -17,8 +16,8 @@ params, wildcards, inputs = snakemake.params, snakemake.wildcards, snakemake.inp
 with compute_job(snakemake, "search", params.device) as job:
     puzzle = Puzzle.load(Path(inputs.puzzles) / file_of(params.block_size, wildcards.threat))
     test = load_dataset(inputs.dataset).test
-    evaluator = PlacementEvaluator(puzzle, test.images, test.labels, job.device, memory_mb=params.memory_mb)
-    rows = search_rows(evaluator, runs_from_json(params.runs), load_found(Path(inputs.reached)))
+    runs, reached = runs_from_json(params.runs), load_found(Path(inputs.reached))
+    rows = search_rows(puzzle, test, job.device, params.memory_mb, runs, reached)
     about = {
         "study": params.study,
         "victim_seed": int(wildcards.seed),

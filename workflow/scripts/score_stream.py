@@ -29,8 +29,7 @@ with compute_job(snakemake, "stream", params.device) as job:
     judges = {held: judge.of(puzzle, answers[held]) for held, puzzle in puzzles.items() if held}
     cells = cells_of_json(params.cells)
     reached = found_of(load_arrays(Path(inputs.reached)), len(cells))
-    evaluators = {held: judge.evaluator for held, judge in judges.items()}
-    rows = score_cells(cells, reached, load_arrays(Path(inputs.truth)), puzzles, answers, evaluators)
+    rows = score_cells(cells, reached, load_arrays(Path(inputs.truth)), answers, judges)
     about = {
         "study": params.study,
         "victim_seed": int(wildcards.seed),

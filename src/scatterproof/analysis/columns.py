@@ -13,7 +13,7 @@ THREAT = ["threat", "images", "knows", "activations", "requests", "defence", "de
 _ATTACKS = [
     *HEAD,
     *("attack", "role", *THREAT, "params", "seed", "step", "last"),
-    *("accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
+    *("test_images", "accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
     *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
     *COST,
@@ -37,13 +37,13 @@ COLUMNS: dict[str, list[str]] = {
     "search": [
         *HEAD,
         *("threat", "attack", "fitness", "population", "images", "budget", "seed"),
-        *("generation", "evaluations", "best_fitness", "accuracy"),
+        *("generation", "evaluations", "best_fitness", "test_images", "accuracy"),
         *COST,
     ],
     "trajectory": [
         *HEAD,
         *("attack", "threat", "fitness", "population", "images", "budget", "seed"),
-        *("minutes", "evaluations", "accuracy", "device"),
+        *("minutes", "evaluations", "test_images", "accuracy", "device"),
     ],
     "plateau": [
         *HEAD,

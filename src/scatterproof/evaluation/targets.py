@@ -1,6 +1,6 @@
 """What placements are scored against: labels, and logits that were asked for beforehand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,31 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """Of each image [placements, images]: the loss, and whether the class is the label's, and that of the given logits;
+    None where there is nothing to tell it by."""
+
+    losses: torch.Tensor
+    right: torch.Tensor | None
+    agrees: torch.Tensor | None
+
+    @classmethod
+    def joined(cls, parts: Iterable["Outcomes"]) -> "Outcomes":
+        """Those of several parts of the images as of all."""
+        losses, right, agrees = zip(*((part.losses, part.right, part.agrees) for part in parts), strict=True)
+        return cls(torch.cat(losses, dim=1), _joined(right), _joined(agrees))
+
+    @property
+    def scores(self) -> Scores:
+        """Their means over the images."""
+        losses = self.losses.double().mean(1).cpu()
+        nothing = torch.full_like(losses, torch.nan)
+        accuracy = nothing if self.right is None else self.right.double().mean(1).cpu()
+        agreement = nothing if self.agrees is None else self.agrees.double().mean(1).cpu()
+        return Scores(accuracy, losses, agreement)
+
+
+@dataclass(frozen=True)
 class Targets:
     """labels int64 [images], logits [images, classes]; either may be missing, not both."""
 
@@ -45,12 +70,24 @@ class Targets:
         soft = self.logits.float().softmax(1).repeat(len(logits) // len(self.logits), 1)
         return F.cross_entropy(logits, soft, reduction="none")
 
+    def of(self, begin: int, end: int) -> "Targets":
+        """Those of some of the images."""
+        return Targets(*(None if each is None else each[begin:end] for each in (self.labels, self.logits)))
+
+    def outcomes(self, logits: torch.Tensor) -> Outcomes:
+        """Of logits [placements, images, classes], image by image."""
+        logits = logits.float()
+        losses = self.loss(logits.flatten(0, 1)).view(logits.shape[:2])
+        predicted = logits.argmax(2)
+        right = None if self.labels is None else predicted == self.labels
+        agrees = None if self.logits is None else predicted == self.logits.argmax(1)
+        return Outcomes(losses, right, agrees)
+
     def score(self, logits: torch.Tensor) -> Scores:
         """Scores of logits [placements, images, classes]."""
-        logits = logits.float()
-        losses = self.loss(logits.flatten(0, 1)).view(logits.shape[:2]).double().mean(1).cpu()
-        predicted = logits.argmax(2)
-        nothing = torch.full_like(losses, torch.nan)
-        accuracy = nothing if self.labels is None else (predicted == self.labels).double().mean(1).cpu()
-        agreement = nothing if self.logits is None else (predicted == self.logits.argmax(1)).double().mean(1).cpu()
-        return Scores(accuracy, losses, agreement)
+        return self.outcomes(logits).scores
+
+
+def _joined(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known, dim=1) if known else None

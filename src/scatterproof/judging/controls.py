@@ -164,7 +164,7 @@ class Controls:
                 "planted", "position_accuracy", 1, right / total, low, high, FOUND, right / total > FOUND
             )
         judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
-        agreement, bound = float(judge.score(reached).agreement), AGREES * float(judge.known_places.agreement)
+        agreement, bound = judge.score(reached).agreement, AGREES * judge.known_places.agreement
         return control_row("planted", "fidelity", 1, agreement, np.nan, np.nan, bound, agreement > bound)
 
     def _halved(self, name: str, threat: ThreatModel) -> dict[str, Any]:
@@ -191,6 +191,7 @@ class Controls:
     def _random(self, name: str, real: Puzzle) -> dict[str, Any]:
         right = total = 0
         gains: list[float] = []
+        judge: Judge | None = None
         for shuffle in range(self.config.control_shuffles):
             model = with_random_layers(self.victim, real.layout.grids, (*self.key, shuffle))
             puzzle, answer = self.cut(model, real.threat, shuffle)
@@ -201,7 +202,8 @@ class Controls:
                 one, whole = right_places(reached, puzzle, answer, alike=False)
                 right, total = right + one, total + whole
             else:
-                judge = Judge(puzzle, answer, model, self.dataset, self.machine.device)
+                fresh = Judge(puzzle, answer, model, self.dataset, self.machine.device)
+                judge = fresh if judge is None else judge.of(puzzle, answer, model)
                 gains.append(self._gain(name, puzzle, reached, judge, shuffle))
             print(f"{name}: random weights, shuffle {shuffle + 1} of {self.config.control_shuffles}")
             stop_if_asked(f"after shuffle {shuffle + 1}")
@@ -217,7 +219,7 @@ class Controls:
         other = with_random_layers(self.victim, puzzle.layout.grids, (*self.key, "other", shuffle))
         foreign = replace(puzzle, blocks=self.cut(other, puzzle.threat, shuffle)[0].blocks)
         without = self._reached(name, foreign, "foreign", shuffle)
-        return float(judge.score(reached).accuracy) - float(judge.score(without).accuracy)
+        return judge.score(reached).accuracy - judge.score(without).accuracy
 
     def cut(
         self, model: nn.Module, threat: ThreatModel, shuffle: int = 0, base: nn.Module | None = None

@@ -9,6 +9,7 @@ import torch
 
 from scatterproof.blocks import Layout, Placement
 from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.head import LIMIT
 from scatterproof.judging.grid_cells import Cell
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.seeds import torch_generator
@@ -36,7 +37,7 @@ def evaluate_slice(
     for size, group in groupby(cells, key=lambda cell: cell.block_size):
         puzzle, answer = Puzzle.load(files[size][0]), Answer.load(files[size][1])
         if evaluator is None:
-            evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk)
+            evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk, limit=LIMIT)
         evaluator = evaluator.with_blocks(puzzle)
         about = {"layer": "+".join(puzzle.layout.grids), "scatter": puzzle.threat.scatter}
         rows += [about | row for row in score(evaluator, answer, list(group), (*key, size))]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.evaluation.head import LIMIT
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
 
@@ -26,7 +27,8 @@ def victim_metrics(
     Accuracy and loss are scored as every placement is, every block in its place: what P1 measures at keep = 1 is then
     the same number to the last bit.
     """
-    evaluator = PlacementEvaluator(puzzle, dataset.test.images, dataset.test.labels, device, chunk)
+    test = dataset.test
+    evaluator = PlacementEvaluator(puzzle, test.images, test.labels, device, chunk, limit=LIMIT)
     scores = evaluator.score(answer.placement.positions[None])
     return {
         "layer": "+".join(puzzle.layout.grids),

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scatterproof.attacks.base import Machine, Placed
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.config.stream import StreamCell
-from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
-from scatterproof.judging.judge import placed
+from scatterproof.judging.judge import Judge, placed, score_together
 from scatterproof.judging.traffic.hijack_scores import GroupScores, at_positions, score_groups, score_labels
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.files import atomic
@@ -131,16 +130,17 @@ def score_cells(
     cells: Sequence[StreamCell],
     results: Sequence[HijackResult],
     truth: Mapping[str, NDArray[Any]],
-    puzzles: Mapping[float, Puzzle],
     answers: Mapping[float, Answer],
-    evaluators: Mapping[float, PlacementEvaluator],
+    judges: Mapping[float, Judge],
 ) -> list[dict[str, Any]]:
-    """One row a cell. Indices, bits and places are counted over the blocks held, or over all where none is held."""
+    """One row a cell. Indices, bits and places are counted over the blocks held, or over all where none is held.
+
+    answers, judges: by the share held, 0: the base answer alone.
+    """
+    ends = [(cell, one.reached) for cell, one in zip(cells, results, strict=True) if one.reached is not None]
+    score_together([(judges[cell.held], reached) for cell, reached in ends])
     first_of = {number: numbers[0] for numbers in tap_groups(cells).values() for number in numbers}
-    known = {
-        held: float(evaluator.score(answers[held].placement.positions[None], correction_of(puzzles[held])).accuracy)
-        for held, evaluator in evaluators.items()
-    }
+    known = {held: judge.known_places.accuracy for held, judge in judges.items()}
     rows = []
     for number, (cell, one) in enumerate(zip(cells, results, strict=True)):
         prefix = f"{first_of[number]}."
@@ -157,9 +157,9 @@ def score_cells(
         else:
             positions = answers[cell.held].placement.positions.numpy()
             scores = score_labels(positions, one.own, sizes)
-            position = placed(one.reached, puzzles[cell.held], answers[cell.held])["position_accuracy"]
-            scored = evaluators[cell.held].score(one.reached.placement[None], correction_of(puzzles[cell.held]))
-            accuracy = float(scored.accuracy)
+            judge = judges[cell.held]
+            position = placed(one.reached, judge.puzzle, judge.answer)["position_accuracy"]
+            accuracy = judge.score(one.reached).accuracy
         rows.append(_row(cell, scores, position, accuracy, known.get(cell.held), cost) | {"minutes": one.minutes})
     return rows
 
