@@ -11,7 +11,7 @@ from scatterproof.attacks.base import Machine, Run
 from scatterproof.config.attacks import AttackSettings
 from scatterproof.config.puzzles import file_of
 from scatterproof.judging.ceilings.forms import ToldPirate
-from scatterproof.judging.ceilings.rows import ceiling_rows, judge_of
+from scatterproof.judging.ceilings.rows import ceiling_rows
 from scatterproof.judging.ceilings.told import tell
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
@@ -37,7 +37,7 @@ with compute_job(snakemake, "ceilings", params.device, True, distinct) as job:
         if judge is None:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
-        judge = judge_of(judge, puzzle, answer)
+        judge = judge.of(puzzle, answer)
         pirate = ToldPirate(puzzle, tell(puzzle, answer), config, attacks[threat], Run(machine, (*key, threat), work))
         rows = ceiling_rows(judge, pirate, tried)
         for row in rows:

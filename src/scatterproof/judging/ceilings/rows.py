@@ -9,7 +9,6 @@ from scatterproof.config.settings.ceilings import AS_IS, LABEL_FREE, ROLE, Form
 from scatterproof.config.threat import ThreatModel
 from scatterproof.judging.ceilings.forms import ToldPirate
 from scatterproof.judging.judge import Judge
-from scatterproof.puzzle import Answer, Puzzle
 
 
 def ceiling_rows(judge: Judge, pirate: ToldPirate, forms: Sequence[Form]) -> list[dict[str, Any]]:
@@ -27,11 +26,3 @@ def ceiling_rows(judge: Judge, pirate: ToldPirate, forms: Sequence[Form]) -> lis
 def used_by(form: Form, threat: ThreatModel) -> Known | None:
     """What a form makes use of about the pirate's images."""
     return None if form == AS_IS else "none" if form == LABEL_FREE else threat.knows
-
-
-def judge_of(judge: Judge, puzzle: Puzzle, answer: Answer) -> Judge:
-    """The judge of another puzzle of the same victim, also where a defence has changed the layers around."""
-    try:
-        return judge.of(puzzle, answer)
-    except ValueError:
-        return Judge(puzzle, answer, judge.victim, judge.dataset, judge.device)
