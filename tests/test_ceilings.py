@@ -10,9 +10,9 @@ from torch import nn
 
 import small
 from planted import planted_puzzle
+from scatterproof.analysis.choice import chosen
 from scatterproof.analysis.control_results import PASSED, state_of
 from scatterproof.analysis.tables import trajectory_table
-from scatterproof.analysis.verdict import chosen
 from scatterproof.attacks.base import Copy, Machine, Run
 from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training.base import named
@@ -24,7 +24,7 @@ from scatterproof.cutting import make_puzzle
 from scatterproof.defences.network import protect_network
 from scatterproof.judging.ceilings.forms import ToldPirate
 from scatterproof.judging.ceilings.label_free import guessing_loss, statistics_loss
-from scatterproof.judging.ceilings.rows import ceiling_rows, judge_of
+from scatterproof.judging.ceilings.rows import ceiling_rows
 from scatterproof.judging.ceilings.told import directions, tell
 from scatterproof.judging.ceilings.told_controls import CeilingControls, spans, without_blocks, without_directions
 from scatterproof.judging.controls import Controls
@@ -59,7 +59,7 @@ def reached(pirate: ToldPirate, form: str) -> dict[str, torch.Tensor]:
 def test_told_all_places_the_network_is_the_victims(defence: str) -> None:
     puzzle, answer, judge = defended(defence)
     scores = judge.score(Copy(named(tell(puzzle, answer).as_is)))
-    assert float(scores.agreement) == 1 and float(scores.accuracy) == judge.own_accuracy
+    assert float(scores.agreement) == 1 and float(scores.accuracy) == judge.known_places.own_accuracy
 
 
 def test_where_blocks_are_missing_it_is_corrected_as_the_evaluator_does() -> None:
@@ -183,12 +183,12 @@ def test_forms_run_where_the_images_allow_them() -> None:
 
 def test_rows_say_what_was_tried_and_are_taken_for_no_attack() -> None:
     puzzle, answer, judge = defended("rescale", knows="labels")
-    other = judge_of(defended("none")[2], puzzle, answer)
+    other = defended("none")[2].of(puzzle, answer)
     rows = pd.DataFrame(ceiling_rows(other, pirate_of(puzzle, answer), ["told", "told+train"]))
     assert list(rows["attack"]) == ["told", "told+train"] and set(rows["role"]) == {"told"}
     assert rows["last"].all() and (rows["step"] == 0).all() and rows["used"].tolist() == [None, "labels"]
     assert rows["params"].str.startswith("forms=told/told+train; ").all()
-    assert rows["accuracy"].tolist()[0] == other.own_accuracy == judge.own_accuracy
+    assert rows["accuracy"].tolist()[0] == other.known_places.own_accuracy == judge.known_places.own_accuracy
     assert trajectory_table(None, rows).empty
     about = {"victim_seed": 0, "device_minutes": 0.0, "cost_over_retraining": 0.0}
     withheld = rows.iloc[:1].assign(attack="layer", role="withheld", accuracy=0.1)

@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 import report_tables as made_up
 from scatterproof.analysis import statistics
 from scatterproof.analysis.breakeven import breakeven_table, retraining_table
+from scatterproof.analysis.choice import with_withheld
 from scatterproof.analysis.crossing import crossing_table
 from scatterproof.analysis.tables import trajectory_table
-from scatterproof.analysis.verdict import verdict_table, with_withheld
+from scatterproof.analysis.verdict import verdict_table
 from scatterproof.command.main import main
 from scatterproof.config.study import Study
 from scatterproof.config.threat import ThreatModel
