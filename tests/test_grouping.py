@@ -6,6 +6,7 @@ under the second, which is all that the victim has. Whatever lies between is a m
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from html import unescape
 from itertools import product
 from pathlib import Path
@@ -62,10 +63,11 @@ OF_IMAGES = ("images", "knows", "base")  # of these a panel may choose that with
 OF_BLOCKS = ("scatter", "share", "defence", "parameter")  # these change what blocks in their places are worth
 ROLES = {"fingerprint": "blocks", "blocks": "blocks", "nothing": "withheld", "layer": "withheld", "whitebox": "ceiling"}
 STUDY = "study: made-up\nblock_sizes: [16, 32]\nvictim: {width: 0.0625, seeds: [0, 1, 2, 3, 4]}\n"
-VICTIMS = made_up.victim_table().query("victim == 'victim'").assign(accuracy=HIGH)
-CURVES = made_up.curve_table().query("victim == 'victim'").assign(accuracy=HIGH)
-PRUNE = made_up.prune_table().query("victim == 'victim' and block_size == 16").assign(accuracy=HIGH)
-SHUFFLE = made_up.shuffle_table().query("victim == 'victim' and block_size == 16").assign(accuracy=LOW)
+ONE = "victim == 'victim'"
+VICTIMS = made_up.victim_table().query(ONE).assign(accuracy=HIGH)
+CURVES = made_up.curve_table().query(f"{ONE} and epoch < 3").assign(accuracy=HIGH)
+PRUNE = made_up.prune_table().query(f"{ONE} and block_size == 16 and keep > 0.1 and repeat == 0").assign(accuracy=HIGH)
+SHUFFLE = made_up.shuffle_table().query(f"{ONE} and block_size == 16 and repeat == 0").assign(accuracy=LOW)
 
 
 def pair(part: str) -> list[tuple[ThreatModel, str, float]]:
@@ -159,17 +161,19 @@ def defences(part: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@cache
+def without_threats() -> dict[str, pd.DataFrame]:
+    grids = {"victim": VICTIMS, "prune": PRUNE, "shuffle": SHUFFLE, "threshold": statistics.threshold(PRUNE, VICTIMS)}
+    return grids | {"theory": made_up.theory(), **made_up.cost_tables(0.64)}
+
+
 def made_tables(part: str) -> dict[str, pd.DataFrame]:
     attacked, controlled, searched = attacks(part), controls(part), searches(part)
     retraining = retraining_table(VICTIMS, CURVES, [], 40)
     trajectory = trajectory_table(searched, attacked)
     defended = defences(part)
     return {
-        "victim": VICTIMS,
-        "prune": PRUNE,
-        "shuffle": SHUFFLE,
-        "threshold": statistics.threshold(PRUNE, VICTIMS),
-        "theory": made_up.theory(),
+        **without_threats(),
         "search": searched,
         "attacks": attacked,
         "controls": controlled,
@@ -182,7 +186,6 @@ def made_tables(part: str) -> dict[str, pd.DataFrame]:
         "breakeven": breakeven_table(retraining, trajectory, VICTIMS),
         "crossing": crossing_table(retraining, trajectory, VICTIMS),
         **({"defences": defended} if len(defended) else {}),
-        **made_up.cost_tables(0.64),
     }
 
 
@@ -345,10 +348,10 @@ REFERENCES = re.compile("the victim itself|chance|in their places|places known|m
 SERVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "topology": ({"topology": "sources"}, {"topology": "coordinator"}),
     "order": ({"order": "random"}, {"order": "forward"}),
-    "observed": ({"observed_share": 0.25}, {"observed_share": 0.5}),
+    "observed": ({"observed_share": 1.0}, {"observed_share": 0.5}),
     "requests": ({"requests": 1}, {"requests": 10}),
     "leaked": ({"labelled": 0}, {"labelled": 5}),
-    "obfuscation": ({"params": "relays=2"}, {"params": "relays=4"}),
+    "parameter": ({"obfuscation": "relays", "params": "relays=2"}, {"obfuscation": "relays", "params": "relays=4"}),
 }
 
 
@@ -357,13 +360,13 @@ SERVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_no_two_services_and_no_two_that_watch_one_are_mixed(
     part: str, held: float, drawn: Callable[..., Figure]
 ) -> None:
-    hiding = ("relays", "relays=2") if part == "obfuscation" else ("none", "")
-    services = [stream_row(0, 0, *hiding, 1.0, held, 10, "adaptive", reached, None) for reached in (LOW, HIGH)]
     rows = []
-    for each, changed, reached, seed in zip(services, SERVICES[part], (LOW, HIGH), (0, 0), strict=True):
-        measured = {"accuracy": reached if held else np.nan, "known_places_accuracy": HIGH if held else np.nan}
-        rows.append(each | changed | measured | {"position_accuracy": reached, "victim": "victim", "victim_seed": seed})
-    table = made_up.marked("stream", pd.DataFrame(rows))
+    for (changed, reached), hiding, requests in product(
+        zip(SERVICES[part], (LOW, HIGH), strict=True), (("none", ""), ("relays", "relays=2")), (1, 10)
+    ):
+        about = stream_row(0, 0, *hiding, 1.0, held, requests, "adaptive", reached, reached if held else None)
+        rows.append(about | {"known_places_accuracy": HIGH, "position_accuracy": reached, "victim": "victim"} | changed)
+    table = made_up.marked("stream", pd.DataFrame(rows).drop_duplicates())
     for text in (*sentences(table), *map("; ".join, table_rows(table))):
         assert not between(accuracies(text)), text
         assert not between(re.findall(r"(?<![\d.])[01]\.\d\d(?![\d.])", text), 1), text

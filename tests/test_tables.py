@@ -57,6 +57,18 @@ def test_tables_of_older_versions_have_the_names_of_now(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(read_study_table(tmp_path / f"{name}.csv"), table)
 
 
+def test_tables_on_fineness_of_older_versions_have_their_threat(tmp_path: Path) -> None:
+    for name in ("fineness", "fineness_threshold"):
+        columns = [column for column in COLUMNS[name] if column != "threat"]
+        row = dict.fromkeys(columns, 1) | {"keep": 0.25, "images": 100, "attack": "fingerprint", "victim": "victim"}
+        write_csv(tmp_path / f"{name}.csv", pd.DataFrame([row])[columns])
+        now = read_study_table(tmp_path / f"{name}.csv")
+        assert list(now) == COLUMNS[name]
+        assert now["threat"].item() == "layer-0.25-100-none"
+        write_csv(tmp_path / f"{name}.csv", now)
+        pd.testing.assert_frame_equal(read_study_table(tmp_path / f"{name}.csv"), now)
+
+
 def test_rows_of_a_slice_say_what_they_were_measured_on() -> None:
     about = {"study": "s", "victim_seed": 3, "layer": "a+b", "victim": "copy_free", "scatter": "dense"}
     row = {"block_size": 16, "moved": 0.5, "repeat": 0, "accuracy": 0.5, "loss": 1.0}

@@ -4,6 +4,8 @@ Every table and figure that is grouped by threats is grouped by this key, made o
 of the parts that its writer knew of. Imports no torch.
 """
 
+import re
+
 import pandas as pd
 
 from scatterproof.config.threat import Part, parts_of, rest_of
@@ -15,7 +17,8 @@ def with_key(table: pd.DataFrame, *but: Part) -> pd.DataFrame:
     """A table that has `threat` with the column `threat_key`: each threat's name without the parts that the table or
     figure varies over.
 
-    It is text and never NaN. The defence stands first, so that keys without one sort before all others.
+    It is text and never NaN. The defence stands first, so that keys without one sort before all others, and whole
+    numbers sort as numbers.
     """
     keys = {name: _key(name, but) for name in table["threat"].unique()}
     return table.assign(**{KEY: table["threat"].map(keys)})
@@ -23,7 +26,8 @@ def with_key(table: pd.DataFrame, *but: Part) -> pd.DataFrame:
 
 def _key(name: str, but: tuple[Part, ...]) -> str:
     defence = "" if "defence" in but else parts_of(name).defence
-    return f"{defence}/{rest_of(name, 'defence', *but)}"
+    key = f"{defence}/{rest_of(name, 'defence', *but)}"
+    return re.sub(r"(?<![\d.])\d+", lambda number: number[0].zfill(9), key)
 
 
 def undefended_first(table: pd.DataFrame) -> pd.DataFrame:

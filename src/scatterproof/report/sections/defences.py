@@ -15,10 +15,11 @@ SHARES = ("trusted_flops_share", "trusted_bytes_share", "trusted_seconds_share",
 HEAD = ("victim", "block size", "defence", "trusted party's operations", "its bytes", "its seconds",
         "devices' operations", "set-up seconds", "largest error of an output", "agreement with the victim",
         "victim seeds", "verdicts", "ends with at most")  # fmt: skip
-WHOLE = 1.0  # what the cheapest exact form of the layer takes
+WHOLE = 1.0  # the share at which the layer might as well stay whole
 MEANING = (
-    "Operations and bytes are for a request, as shares of what the cheapest exact form of the layer takes; seconds are "
-    "a share of what the undivided layer took here. At a share of 1 the trusted party might as well compute the layer."
+    "The trusted party's operations and bytes for a request are shares of those of the cheapest exact form of the "
+    "layer, its seconds of those that the undivided layer takes, both measured. A share of 1 means that the trusted "
+    "party might as well compute the whole layer itself. The devices' operations are shares of those without a defence."
 )
 
 
