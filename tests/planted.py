@@ -20,24 +20,25 @@ SIDE, HIDDEN, BLOCK, STEPS = 8, 32, 8, 150
 CONFIG = VictimConfig(model="planted:network", input_size=SIDE, layer="3")
 
 
-def network() -> nn.Module:
+def network(hidden: int = HIDDEN) -> nn.Module:
     """Logits [n, 10] of float [n, 3, 8, 8]: two hidden layers, the second of them scattered."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(3 * SIDE * SIDE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
-        nn.Linear(HIDDEN, 10),
+        nn.Flatten(), nn.Linear(3 * SIDE * SIDE, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+        nn.Linear(hidden, 10),
     )  # fmt: skip
 
 
-def planted_puzzle(seed: int) -> tuple[Puzzle, Answer, Dataset]:
+def planted_puzzle(seed: int, hidden: int = HIDDEN, block: int = BLOCK) -> tuple[Puzzle, Answer, Dataset]:
     """The puzzle of a victim trained from this seed, with all 297 of the pirate's images and their labels."""
+    config = CONFIG.model_copy(update={"model_args": {"hidden": hidden}})
     dataset = read_dataset(DatasetConfig(kind="digits"))
     threat = ThreatModel(images=len(dataset.pirate), knows="labels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("planted", seed))
-        model = network()
-    empty, _ = make_puzzle(model, CONFIG, dataset, threat, BLOCK, ("planted", seed))
+        model = network(hidden)
+    empty, _ = make_puzzle(model, config, dataset, threat, block, ("planted", seed))
     _train(model, empty.inputs(dataset.victim.images), dataset.victim.labels)
-    return *make_puzzle(model.eval(), CONFIG, dataset, threat, BLOCK, ("planted", seed)), dataset
+    return *make_puzzle(model.eval(), config, dataset, threat, block, ("planted", seed)), dataset
 
 
 def _train(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> None:

@@ -18,7 +18,6 @@ from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training.base import named
 from scatterproof.config.attacks import AttacksConfig, AttackSettings, ceilings_on
 from scatterproof.config.settings.ceilings import FORMS, granted_forms
-from scatterproof.config.settings.defences import defence_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.cutting import make_puzzle
 from scatterproof.defences.network import protect_network
@@ -31,14 +30,16 @@ from scatterproof.judging.controls import Controls
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle, with_images
 from scatterproof.report.sections import leaderboard
+from workflow import RESULTS, Finished
 
 CPU = torch.device("cpu")
 SETTINGS = AttackSettings.model_validate({"layer": {"updates": 40, "rates": [0.1]}})
+TAUGHT = AttackSettings.model_validate({"layer": {"updates": 100, "rates": [0.1]}})
 LAYER = "3"
 
 
 def defended(defence: object, **threat: object) -> tuple[Puzzle, Answer, Judge]:
-    data, model = small.dataset(pirate=20), small.network(small.WIDE)
+    data, model = small.dataset(pirate=20), small.network(small.WIDE, seed=3)
     granted = ThreatModel.model_validate({"images": 20, "defence": defence, **threat})
     layout = small.puzzle(model, small.WIDE, data)[0].layout
     images = torch.rand(4, 3, 8, 8)
@@ -118,36 +119,38 @@ def test_a_killed_job_goes_on_after_its_trainings(tmp_path: Path, monkeypatch: p
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Puzzle, Answer, Judge]:
-    """A network on real digits, its layer of 32 x 32; 24 labelled images."""
-    puzzle, answer, data = planted_puzzle(0)
+    """A network on real digits, its layer of 128 x 128; 40 labelled images."""
+    puzzle, answer, data = planted_puzzle(0, hidden=128, block=32)
     model = puzzle.model()
     model.get_submodule(LAYER).weight.data = tell(puzzle, answer).weights[LAYER]  # type: ignore[union-attr]
-    few = with_images(puzzle, 24)
+    few = with_images(puzzle, 40)
     return few, answer, Judge(few, answer, model, data, CPU)
 
 
 def test_the_null_space_is_what_was_withheld_and_a_core_there_wins_it_back(
     digits: tuple[Puzzle, Answer, Judge],
 ) -> None:
+    """The six strongest of 128 directions: what is left gives 56 %, without blocks 84 %, the whole 97 %."""
     puzzle, answer, judge = digits
-    hole = without_directions(puzzle, answer, 4)
+    hole = without_directions(puzzle, answer, 6)
     shown = directions(hole.told.weights[LAYER])
-    assert shown.lost == 4 and spans(hole)
-    pirate = ToldPirate(hole.puzzle, hole.told, AttackSettings(), [], Run(Machine(CPU, 1), ("test",)))
-    (without,) = make_attack(AttackSettings(), "layer").run(puzzle, Run(Machine(CPU, 1), ("test", "layer")))
-    core, as_is = (float(judge.score(pirate.result(form).copy).accuracy) for form in ("told+core", "told"))
-    assert core > as_is + 0.02 and core > float(judge.score(without.reached).accuracy) + 0.02
-    full = replace(hole, told=tell(puzzle, answer))
-    assert not spans(full), "a layer that lost nothing has no null space"
+    assert shown.lost == 6 and spans(hole)
+    assert not spans(replace(hole, told=tell(puzzle, answer))), "a layer that lost nothing has no null space"
+    pirate = ToldPirate(hole.puzzle, hole.told, TAUGHT, [], Run(Machine(CPU, 1), ("test",)))
+    (without,) = make_attack(TAUGHT, "layer").run(puzzle, Run(Machine(CPU, 1), ("test", "layer")))
+    core = pirate.result("told+core")
+    assert core.support == "null 6"
+    reached, as_is = (float(judge.score(each).accuracy) for each in (core.copy, pirate.result("told").copy))
+    assert reached > as_is + 0.1 and reached > float(judge.score(without.reached).accuracy)
 
 
 def test_what_is_missing_is_trained_without_a_label(digits: tuple[Puzzle, Answer, Judge]) -> None:
     puzzle, answer, judge = digits
     unlabelled = replace(puzzle, labels=None, threat=puzzle.threat.model_copy(update={"knows": "none"}))
-    hole = without_blocks(unlabelled, answer, 6)
-    pirate = ToldPirate(hole.puzzle, hole.told, AttackSettings(), [], Run(Machine(CPU, 1), ("test",)))
+    hole = without_blocks(unlabelled, answer, 12)
+    pirate = ToldPirate(hole.puzzle, hole.told, TAUGHT, [], Run(Machine(CPU, 1), ("test",)))
     free, as_is = (float(judge.score(pirate.result(form).copy).accuracy) for form in ("told+free", "told"))
-    assert free > as_is + 0.02
+    assert free > as_is + 0.05
 
 
 def test_statistics_fit_where_they_are_those_of_the_layer() -> None:
@@ -186,7 +189,7 @@ def test_rows_say_what_was_tried_and_are_taken_for_no_attack() -> None:
     other = defended("none")[2].of(puzzle, answer)
     rows = pd.DataFrame(ceiling_rows(other, pirate_of(puzzle, answer), ["told", "told+train"]))
     assert list(rows["attack"]) == ["told", "told+train"] and set(rows["role"]) == {"told"}
-    assert rows["last"].all() and (rows["step"] == 0).all() and rows["used"].tolist() == [None, "labels"]
+    assert rows["last"].all() and (rows["step"] == 0).all() and rows["used"].fillna("").tolist() == ["", "labels"]
     assert rows["params"].str.startswith("forms=told/told+train; ").all()
     assert rows["accuracy"].tolist()[0] == other.known_places.own_accuracy == judge.known_places.own_accuracy
     assert trajectory_table(None, rows).empty
@@ -199,15 +202,29 @@ def test_rows_say_what_was_tried_and_are_taken_for_no_attack() -> None:
     assert [line[5] for line in leaderboard.rows(shown)] == ["layer"]
 
 
-@pytest.mark.parametrize("defence", ["rescale", {"name": "home", "share": 0.4}])
+@pytest.mark.parametrize("defence", [{"name": "rescale"}, {"name": "home", "share": 0.4}], ids=["rescale", "home"])
 def test_each_form_has_a_control_that_passes(defence: object, digits: tuple[Puzzle, Answer, Judge]) -> None:
     puzzle, _, judge = digits
-    config = AttacksConfig()
-    controls = Controls(config, judge.victim, puzzle.config, judge.dataset, 8, ("test",), Machine(CPU, 1))
-    threat = ThreatModel(
-        images=100, knows="labels", defence=defence_of(defence if isinstance(defence, dict) else {"name": defence})
-    )
+    config = AttacksConfig.model_validate({"layer": TAUGHT.layer.model_dump()})
+    controls = Controls(config, judge.victim, puzzle.config, judge.dataset, 32, ("test",), Machine(CPU, 1))
+    threat = ThreatModel.model_validate({"images": 100, "knows": "labels", "defence": defence})
     rows = CeilingControls(controls).rows(threat, FORMS)
     assert [row["attack"] for row in rows] == list(FORMS) and {row["control"] for row in rows} == {"told-planted"}
     assert all(row["passed"] for row in rows), rows
     assert {row["threat"] for row in rows} == {threat.name}
+
+
+def test_a_study_measures_the_ceilings_it_names(finished: Finished) -> None:
+    """Beside its attacks; their controls stand in the other table, and neither the page nor the verdict takes them for
+    attacks: no attack is the best that is none."""
+    tables = finished.folder / RESULTS / "tables"
+    attacks, controls = pd.read_csv(tables / "attacks.csv"), pd.read_csv(tables / "controls.csv")
+    told = attacks[attacks["role"] == "told"]
+    assert set(told["attack"]) == {"told", "told+train", "told+core"} and set(told["threat"]) == {"layer-1-8-labels"}
+    assert told["withheld_accuracy"].notna().all() and not told.duplicated(["attack", "victim", "victim_seed"]).any()
+    control = controls[controls["control"] == "told-planted"]
+    assert set(control["attack"]) == set(told["attack"]) and control["passed"].isin([True, False]).all()
+    assert not pd.read_csv(tables / "trajectory.csv")["attack"].isin(FORMS).any()
+    assert not pd.read_csv(tables / "verdict.csv")["attack"].isin(FORMS).any()
+    stages = pd.read_csv(tables / "cost_summary.csv").set_index("stage")
+    assert stages.loc["ceilings", "jobs"] == told["victim_seed"].nunique()

@@ -84,7 +84,7 @@ TINY: dict[str, Any] = {
         "threats_per_job": 2,
         "grids": [
             {"keep": [0.5, 1.0], "images": [0, 8]},
-            {"images": [8], "knows": ["labels"]},
+            {"images": [8], "knows": ["labels"], "ceilings": ["told", "told+train", "told+core"]},
             {"images": [8], "defences": ["rescale", {"name": "home", "share": 0.3}]},
         ],
     },

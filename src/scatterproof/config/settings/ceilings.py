@@ -21,4 +21,5 @@ def granted_forms(forms: Iterable[str], images: int, knows: str) -> list[Form]:
     """
     taught = images >= TRAINED.images and knows.removesuffix("-base") in TRAINED.knows
     runs = {AS_IS: True, TRAINED_ON: taught, CORE: taught, LABEL_FREE: images >= LEAST_IMAGES}
-    return [form for form in FORMS if form in set(forms) and runs[form]]
+    wanted = set(forms)
+    return [form for form in FORMS if form in wanted and runs[form]]
