@@ -82,7 +82,9 @@ UNDEFENDED = NoneSettings()
 if TYPE_CHECKING:
     AnyDefence = DefenceSettings
 else:
-    AnyDefence = Annotated[reduce(or_, DEFENCES), Field(discriminator="name"), BeforeValidator(_named)]
+    _ANY = Annotated[reduce(or_, DEFENCES), Field(discriminator="name")]
+    _NAMES = Literal[tuple(get_args(kind.model_fields["name"].annotation)[0] for kind in DEFENCES)]
+    AnyDefence = Annotated[_ANY, BeforeValidator(_named, json_schema_input_type=_NAMES | _ANY)]
 
 
 def defence_of(values: Any) -> DefenceSettings:
