@@ -37,12 +37,14 @@ from scatterproof.config.search import (
     settings_of,
     threats,
 )
+from scatterproof.evaluation import predictions
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.search_scores import search_rows
-from scatterproof.puzzle import Puzzle
+from scatterproof.puzzle import Puzzle, logits_on
 from scatterproof.report.sections.searches import ATTACKS as LABELS
 from scatterproof.running import interrupt
 from scatterproof.running.files import read_table, write_csv
+from scatterproof.victims.data import Split
 from searching import MACHINE
 
 RUN = SearchRun("genetic", "loss", 8, 12, 0.3, 0, 20)
@@ -253,6 +255,31 @@ def test_what_was_reached_is_scored_on_other_images() -> None:
     without = replace(RUN, population=0)
     (other, *_) = search_rows(puzzle, data.test, MACHINE.device, 2000, [without], {without.name: [snapshot(true, 0)]})
     assert other["population"] is None
+
+
+def test_a_runs_ends_are_scored_on_all_test_images_and_what_lies_between_on_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(predictions, "SAMPLE", 8)
+    victim, data = small.WIDE, small.dataset()
+    model = small.network(victim)
+    puzzle, answer = small.puzzle(model, victim, data, images=12, knows="labels")
+    own = logits_on(model, victim, data, data.test.images).argmax(1)
+    test = Split(data.test.images, (own + torch.arange(30) % 3) % 5)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randperm(128, generator=generator) for _ in range(2)]
+    true = answer.placement.positions
+    placements = [drawn[0], true, drawn[1], drawn[0], true]
+    reached = [snapshot(placement, number) for number, placement in enumerate(placements)]
+    rows = search_rows(puzzle, test, MACHINE.device, 2000, [RUN], {RUN.name: reached})
+    assert [row["test_images"] for row in rows] == [30, 8, 8, 8, 30]
+    order = predictions.in_fixed_order(test.images).order
+    assert order is not None
+    for row, placement in zip(rows, placements, strict=True):
+        some = order[: row["test_images"]]
+        scorer = PlacementEvaluator(puzzle, test.images[some], test.labels[some], MACHINE.device)
+        assert row["accuracy"] == pytest.approx(float(scorer.score(placement[None]).accuracy))
+    assert rows[4]["accuracy"] == pytest.approx(1 / 3) and len({row["accuracy"] for row in rows}) > 3
 
 
 # The searches of a job

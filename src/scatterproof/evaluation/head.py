@@ -16,7 +16,7 @@ from scatterproof.evaluation.trainable import copies
 from scatterproof.puzzle import Puzzle
 from scatterproof.victims.models import dense_layers
 
-BATCH = 500  # images through the head at once
+BATCH = 125  # images at once through what lies before the layers: more of them only miss a CPU's cache
 LIMIT = 2**30  # bytes of features: more of a test set's are not held
 # Temporaries of the layers after the head: below 32 MiB, which the C library's heap keeps and hands out again.
 CHUNK_BYTES = 2**25

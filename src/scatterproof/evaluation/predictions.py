@@ -63,7 +63,7 @@ class Predictions:
         return self._classes.get(candidate.key, torch.empty(0, dtype=torch.int64))
 
 
-def test_images(pixels: torch.Tensor) -> Images:
+def in_fixed_order(pixels: torch.Tensor) -> Images:
     """Test images uint8 [n, C, H, W] in an order that a fixed seed draws once: every attack's steps but its last are
     scored on the first 2,000, or on all where there are fewer."""
     order = torch.randperm(len(pixels), generator=torch_generator("test images"))

@@ -18,8 +18,8 @@ from scatterproof.config.settings.base import Known, Role
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import logits_on
 from scatterproof.evaluation.evaluator import correction_of
-from scatterproof.evaluation.head import LIMIT, Features, Head
-from scatterproof.evaluation.predictions import Candidate, Predictions, key_of, key_of_all, test_images
+from scatterproof.evaluation.head import BATCH, LIMIT, Features, Head
+from scatterproof.evaluation.predictions import Candidate, Predictions, in_fixed_order, key_of, key_of_all
 from scatterproof.evaluation.scattered_layers import ScatteredLayers
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
@@ -67,7 +67,7 @@ class Judge:
     @cached_property
     def predictions(self) -> Predictions:
         """Of every network that this judge, and those made of it, have scored."""
-        return Predictions(test_images(self.dataset.test.images))
+        return Predictions(in_fixed_order(self.dataset.test.images))
 
     @cached_property
     def layers(self) -> ScatteredLayers:
@@ -156,7 +156,9 @@ class Judge:
         """Any network, on the images themselves."""
 
         def logits(part: Features) -> Iterator[torch.Tensor]:
-            yield logits_on(build().to(self.device).eval(), config, self.dataset, part[0])
+            model = build().to(self.device).eval()
+            for images in part[0].split(BATCH):
+                yield logits_on(model, config, self.dataset, images)
 
         return Candidate(key_of(config.model_dump_json(), key_of_all(state)), None, logits)
 
@@ -181,7 +183,7 @@ class Judge:
             "test_images": worth.images,
             "accuracy": worth.accuracy,
             "known_places_accuracy": self.known_places.accuracy,
-            "relative_accuracy": worth.accuracy / worth.own_accuracy,
+            "relative_accuracy": worth.accuracy / worth.own_accuracy if worth.own_accuracy else None,
             "fidelity": worth.agreement,
             **(placed(reached, self.puzzle, self.answer) if isinstance(reached, Placed) else NOT_PLACED),
             "evaluations": reached.evaluations if isinstance(reached, Placed) else 0,
