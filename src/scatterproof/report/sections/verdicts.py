@@ -216,7 +216,7 @@ def draw_verdict(verdicts: pd.DataFrame, svg: Path) -> Path:
             for text, row in zip(axis.get_yticklabels(), rows, strict=True):
                 if stolen(row):
                     text.set_color(RED)
-            axis.set_ylim(-0.6, len(rows) - 0.4)
+            axis.set_ylim(len(rows) - 0.4, -0.6)  # the first at the top
             if any(map(stolen, rows)):
                 axis.plot([], [], "s", color=RED, label=f"in red: ends with {share(STOLEN_AT)} or more")
             axis.set_xlabel("gain by the blocks (points)")
