@@ -28,10 +28,11 @@ from scatterproof.attacks.training.probing import probe_config, probe_tensors
 from scatterproof.blocks import factors, input_shares, invert, lines_of
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
+from scatterproof.cutting import logits_on, make_puzzle
 from scatterproof.evaluation import predictions
 from scatterproof.evaluation.split import features, split_at
 from scatterproof.judging.judge import Judge, copied, rows_together
-from scatterproof.puzzle import Answer, Puzzle, logits_on, make_puzzle
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.device import device_name, set_up
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import build_model, dense_layers

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from grid import show
-from scatterproof.config.defences import defence_of
 
 from scatterproof.blocks import BlockGrid, Layout
+from scatterproof.config.settings.defences import defence_of
 from scatterproof.defences import make_defence
 from scatterproof.defences.base import Layer
 from scatterproof.stream.network.defended import serve_defended

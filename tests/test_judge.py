@@ -17,12 +17,13 @@ from scatterproof.attacks.base import Copy, Placed, Reached, Snapshot
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.attacks.training.base import assembled, named
 from scatterproof.attacks.training.probing import probe_config, probe_tensors
+from scatterproof.cutting import logits_on
 from scatterproof.evaluation import predictions
 from scatterproof.evaluation.head import Head
 from scatterproof.evaluation.predictions import Candidate, Predictions, in_fixed_order
 from scatterproof.judging import judge as judging
 from scatterproof.judging.judge import Judge, copied, rows_together
-from scatterproof.puzzle import Answer, Puzzle, logits_on
+from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import dense_layers
 

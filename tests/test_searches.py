@@ -37,10 +37,11 @@ from scatterproof.config.search import (
     settings_of,
     threats,
 )
+from scatterproof.cutting import logits_on
 from scatterproof.evaluation import predictions
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.search_scores import search_rows
-from scatterproof.puzzle import Puzzle, logits_on
+from scatterproof.puzzle import Puzzle
 from scatterproof.report.sections.searches import ATTACKS as LABELS
 from scatterproof.running import interrupt
 from scatterproof.running.files import read_table, write_csv
