@@ -24,12 +24,13 @@ from scatterproof.config.settings.training import (
     LayerSettings,
     NothingSettings,
     ProbeSettings,
+    RegressSettings,
     SurrogateSettings,
 )
 from scatterproof.config.threat import Activations, ThreatModel
 
 NOTHING, BORROW = "nothing", "borrow"
-ALWAYS = (NOTHING, BORROW, "layer")  # so that a verdict always has something to be set against
+ALWAYS = (NOTHING, BORROW, "layer", "regress")  # so that a verdict always has something to be set against
 
 
 class AttackSettings(Strict):
@@ -41,6 +42,7 @@ class AttackSettings(Strict):
     refine: RefineSettings = Field(RefineSettings(), description="settings")
     nothing: NothingSettings = Field(NothingSettings(), description="none")
     borrow: BorrowSettings = Field(BorrowSettings(), description="none")
+    regress: RegressSettings = Field(RegressSettings(), description="settings")
     probe: ProbeSettings = Field(ProbeSettings(), description="settings")
     layer: LayerSettings = Field(LayerSettings(), description="settings, also of the first stage of `finetune`")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="settings")
