@@ -40,7 +40,7 @@ class AttackSettings(Strict):
     prior: PriorSettings = Field(PriorSettings(), description="none")
     relax: RelaxSettings = Field(RelaxSettings(), description="settings")
     refine: RefineSettings = Field(RefineSettings(), description="settings")
-    nothing: NothingSettings = Field(NothingSettings(), description="none")
+    nothing: NothingSettings = Field(NothingSettings(), description="settings")
     borrow: BorrowSettings = Field(BorrowSettings(), description="none")
     regress: RegressSettings = Field(RegressSettings(), description="settings")
     probe: ProbeSettings = Field(ProbeSettings(), description="settings")

@@ -107,9 +107,11 @@ class SurrogateSettings(Settings):
 
 
 class NothingSettings(Settings):
-    """The network without the layer. It has no settings."""
+    """The network without the layer, or with what the pirate's images prefer in its place."""
 
     needs: ClassVar[Needs] = Needs("withheld", ANY_SCATTER)
+
+    redraws: int = Field(4, ge=0, description="draws of fresh weights among what may stand in the layer's place")
 
 
 class BorrowSettings(Settings):
