@@ -22,11 +22,13 @@ from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.config.study import parse_study
 from scatterproof.config.threat import ThreatModel
 from scatterproof.cutting import make_puzzle
+from scatterproof.defences.network import seen_under
 from scatterproof.judging.judge import copied
 from scatterproof.puzzle import Answer, Puzzle
 
 HERE = Run(Machine(torch.device("cpu"), 1), ("test",))
 IMAGES = max(24, *(needs.images for needs in NEEDS.values()))
+REQUESTS = 20
 # Smaller than their defaults, so that a tiny puzzle takes no longer than it must.
 TINY: dict[str, dict[str, Any]] = {
     "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": [0.01]},
@@ -34,6 +36,7 @@ TINY: dict[str, dict[str, Any]] = {
     "probe": {"updates": 8},
     "layer": {"updates": 8},
     "blocks": {"updates": 8},
+    "regress": {"updates": 8, "rounds": 20},
     "finetune": {"updates": 8},
     "surrogate": {"updates": 2},
     **{name: {"evaluations": 120} for name in ("random", "hill_climbing", "annealing", "genetic")},
@@ -45,17 +48,25 @@ each_attack = pytest.mark.parametrize("name", ATTACKS)
 def threat(name: str, share: float = 1.0) -> ThreatModel:
     """What grants the attack all that it needs."""
     needs = NEEDS[name]
-    return ThreatModel(
-        share=share, scatter=needs.scatter[0], images=IMAGES, knows=needs.knows[-1], base_model=True
-    )  # fmt: skip
+    about = {
+        "share": share,
+        "scatter": needs.scatter[0],
+        "images": IMAGES,
+        "knows": needs.knows[-1],
+        "base_model": True,
+    }
+    seen = {} if "none" in needs.activations else {"activations": needs.activations[-1], "requests": REQUESTS}
+    return ThreatModel.model_validate(about | seen)
 
 
 @cache
 def puzzle(name: str, share: float = 1.0) -> tuple[Puzzle, Answer]:
     """64 x 392 in blocks of 24, with edges on two sides."""
     config = small.vgg()
-    model, base = small.network(config), small.network(config, seed=1)
-    return make_puzzle(model, config, small.dataset(pirate=IMAGES), threat(name, share), 24, (0,), base)
+    model, base, data = small.network(config), small.network(config, seed=1), small.dataset(pirate=IMAGES + REQUESTS)
+    granted = threat(name, share)
+    seen = seen_under(granted, model, config, data, None)
+    return make_puzzle(model, config, data, granted, 24, (0,), base, seen=seen)
 
 
 def make(name: str, **changes: dict[str, Any]) -> Attack[Any]:
@@ -189,6 +200,8 @@ def lacking(name: str) -> Iterator[ThreatModel]:
         yield full.model_copy(update={"knows": "none"})
     if needs.base_model:
         yield full.model_copy(update={"base_model": False})
+    if "none" not in needs.activations:
+        yield full.model_copy(update={"activations": "inputs"})
     if "dense" not in needs.scatter:
         yield full.model_copy(update={"scatter": "dense"})
 

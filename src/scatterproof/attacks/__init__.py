@@ -8,6 +8,7 @@ from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.nothing import Nothing
 from scatterproof.attacks.prior import Prior
 from scatterproof.attacks.refine import Refine
+from scatterproof.attacks.regress.attack import Regress
 from scatterproof.attacks.relax import Relax
 from scatterproof.attacks.search.annealing import Annealing
 from scatterproof.attacks.search.genetic import Genetic
@@ -25,7 +26,7 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
     attack.name: attack
     for attack in (
         *(Fingerprint, Prior, Relax, Refine, Blocks),
-        *(Nothing, Borrow, Probe, Layer, Finetune, Surrogate),
+        *(Nothing, Borrow, Regress, Probe, Layer, Finetune, Surrogate),
         *SEARCHES,
     )
 }

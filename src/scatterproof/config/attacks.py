@@ -25,12 +25,13 @@ from scatterproof.config.settings.training import (
     LayerSettings,
     NothingSettings,
     ProbeSettings,
+    RegressSettings,
     SurrogateSettings,
 )
 from scatterproof.config.threat import Activations, ThreatModel
 
 NOTHING, BORROW = "nothing", "borrow"
-ALWAYS = (NOTHING, BORROW, "layer")  # so that a verdict always has something to be set against
+ALWAYS = (NOTHING, BORROW, "layer", "regress")  # so that a verdict always has something to be set against
 
 
 class AttackSettings(Strict):
@@ -40,8 +41,9 @@ class AttackSettings(Strict):
     prior: PriorSettings = Field(PriorSettings(), description="none")
     relax: RelaxSettings = Field(RelaxSettings(), description="settings")
     refine: RefineSettings = Field(RefineSettings(), description="settings")
-    nothing: NothingSettings = Field(NothingSettings(), description="none")
+    nothing: NothingSettings = Field(NothingSettings(), description="settings")
     borrow: BorrowSettings = Field(BorrowSettings(), description="none")
+    regress: RegressSettings = Field(RegressSettings(), description="settings")
     probe: ProbeSettings = Field(ProbeSettings(), description="settings")
     layer: LayerSettings = Field(LayerSettings(), description="settings, also of the first stage of `finetune`")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="settings")

@@ -11,9 +11,9 @@ from typing import ClassVar, TypeVar
 
 import torch
 
-from scatterproof.attacks.base import Attack, Run
+from scatterproof.attacks.base import Attack, Copy, Run
 from scatterproof.attacks.training.cached import Cached, fresh_weights
-from scatterproof.attacks.training.fitting import Recipe, Start
+from scatterproof.attacks.training.fitting import Fit, Recipe, Start, Tensors
 from scatterproof.blocks import factors, input_shares, invert, lines_of
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.training import TrainingSettings
@@ -39,6 +39,15 @@ class Training(Attack[S]):
     def finished(self, puzzle: Puzzle, run: Run) -> Path | None:
         """The file that keeps what the finished trainings came to."""
         return None if run.work is None else run.work / f"{self.file_name(puzzle, run)}.json"
+
+    def continued(self, task: Cached, start: Tensors, puzzle: Puzzle, run: Run) -> Copy:
+        """The layers trained from these weights of their own; as they are where that helps no image held out."""
+        fit = Fit(task, {"start": Start.at(task.folded(start))}, self.recipe, self.key(run), self.finished(puzzle, run))
+        choice, trained = fit.run()
+        print(f"{self.name}: {choice.updates} updates at {choice.rate:g}, decay {choice.decay:g}; held-out loss "
+              f"{choice.start_loss:.3f} -> {choice.loss:.3f}")  # fmt: skip
+        change = task.unfolded({name: value - fit.starts["start"].anchor[name] for name, value in trained.items()})
+        return Copy(named({name: weight + change[name] for name, weight in start.items()}), earlier=fit.minutes)
 
 
 def recipe_of(settings: TrainingSettings) -> Recipe:

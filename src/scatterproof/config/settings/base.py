@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from scatterproof.config.base import Strict
-from scatterproof.config.threat import ThreatModel
+from scatterproof.config.threat import Activations, ThreatModel
 
 Known = Literal["none", "labels", "logits"]
 Role = Literal["blocks", "withheld", "ceiling", "told"]
@@ -15,6 +15,7 @@ Rate = Annotated[float, Field(gt=0)]
 ANY_KNOWN: tuple[Known, ...] = ("none", "labels", "logits")
 TAUGHT: tuple[Known, ...] = ("labels", "logits")
 ANY_SCATTER = ("layer", "dense")
+ANY_ACTIVATIONS: tuple[Activations, ...] = ("none", "inputs", "both")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Needs:
 
     role: `blocks`, or `withheld`: the same pirate without the blocks, which the base class keeps from it; scatter: what
     may be scattered; images: how many at least; knows: what must be known of the images, any of these; base_model:
-    whether it takes a public base model.
+    whether it takes a public base model; activations: what must be seen of requests, any of these.
     """
 
     role: Role = "blocks"
@@ -31,6 +32,7 @@ class Needs:
     images: int = 0
     knows: tuple[Known, ...] = ANY_KNOWN
     base_model: bool = False
+    activations: tuple[Activations, ...] = ANY_ACTIVATIONS
 
     def missing(self, threat: ThreatModel) -> str:
         """What the threat doesn't grant, in words; empty where it grants all."""
@@ -42,6 +44,8 @@ class Needs:
             return f"{' or '.join(self.knows)} of its images, the threat grants {threat.knows}"
         if self.base_model and not threat.base_model:
             return "a public base model, the threat grants none"
+        if threat.activations not in self.activations:
+            return f"activations of requests, {' or '.join(self.activations)}, the threat grants {threat.activations}"
         return ""
 
 

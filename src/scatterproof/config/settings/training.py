@@ -43,6 +43,26 @@ class BlocksSettings(TrainingSettings):
     decays: list[Annotated[float, Field(ge=0)]] = Field([0.0, 3.0], min_length=1, description=DECAYS)
 
 
+class RegressSettings(TrainingSettings):
+    """Fits the layer to what is seen of requests, then trains it as `blocks` does."""
+
+    needs: ClassVar[Needs] = Needs("withheld", activations=("both",))
+
+    ridges: list[Annotated[float, Field(gt=0)]] = Field(
+        [1e-8, 1e-6, 1e-4, 1e-2],
+        min_length=1,
+        description="ridges that requests held out choose from, as shares of the largest eigenvalue of the inputs",
+    )
+    rounds: int = Field(
+        300, ge=1, description="rounds of a regression, at most, where what is seen leaves open what was summed up"
+    )
+    rates: list[Rate] = Field([0.01, 0.05], min_length=1, description=RATES)
+    decays: list[Annotated[float, Field(ge=0)]] = Field([0.0, 3.0], min_length=1, description=DECAYS)
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of the requests, and of the pirate's images, that chooses"
+    )
+
+
 class FinetuneSettings(TrainingSettings):
     """All layers trained, after the missing ones as `layer` trains them."""
 
@@ -87,9 +107,11 @@ class SurrogateSettings(Settings):
 
 
 class NothingSettings(Settings):
-    """The network without the layer. It has no settings."""
+    """The network without the layer, or with what the pirate's images prefer in its place."""
 
     needs: ClassVar[Needs] = Needs("withheld", ANY_SCATTER)
+
+    redraws: int = Field(4, ge=0, description="draws of fresh weights among what may stand in the layer's place")
 
 
 class BorrowSettings(Settings):

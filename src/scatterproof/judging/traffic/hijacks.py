@@ -7,7 +7,8 @@ import pandas as pd
 
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.tables import attack_table
-from scatterproof.attacks.base import Copy, Snapshot
+from scatterproof.attacks.base import Machine, Run, Snapshot
+from scatterproof.attacks.nothing import Nothing
 from scatterproof.config.attacks import NOTHING
 from scatterproof.config.stream import StreamCell, hijack_name
 from scatterproof.judging.judge import Judge
@@ -25,9 +26,12 @@ def hijack_table(
     """A row, in the columns of `tables/attacks.csv`, for each cell in which blocks are held; none for the others.
 
     Beside them, for each threat and layout, the same pirate without the blocks, who with nothing known of its images
-    does nothing, and the ceiling. judges: by the share held; retraining: the victim's training.json.
+    can train nothing, and the ceiling. judges: by the share held; retraining: the victim's training.json.
     """
-    peers = {held: judge.rows({NOTHING: [Snapshot(0.0, Copy({}))]}) for held, judge in judges.items()}
+    peers = {
+        held: judge.rows({NOTHING: Nothing().run(judge.puzzle, Run(Machine(judge.device, 1)))})
+        for held, judge in judges.items()
+    }
     parts, judged = [], set()
     for cell, one in zip(cells, results, strict=True):
         if one.reached is None:

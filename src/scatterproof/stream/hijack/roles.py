@@ -1,4 +1,5 @@
-"""Telling sources, devices, reducers and mixes apart by who sends what to whom, and near-linear helpers for records."""
+"""Telling sources, devices, reducers and mixes apart by who sends what to whom, what each of them reads of requests'
+activations, and near-linear helpers for records."""
 
 from dataclasses import dataclass
 
@@ -6,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scatterproof.config.threat import Activations
 from scatterproof.stream.hijack.tap import Traffic
-from scatterproof.stream.network.deployment import FREE
+from scatterproof.stream.network.deployment import FREE, Deployment
 from scatterproof.stream.network.flows import Flows
 
 Ints = NDArray[np.int64]
@@ -109,6 +111,32 @@ def _leg(flows: Flows, chosen: NDArray[np.bool_], to_device: bool) -> Leg:
     ends = flows.destination[record], flows.source[record]
     device, partner = ends if to_device else ends[::-1]
     return Leg(record, device, partner, flows.request[record], flows.time[record])
+
+
+def activations_read(
+    owned: Ints, deployment: Deployment, following: Deployment | None = None, trusted: bool = False
+) -> Activations:
+    """What a threat grants of requests' activations to the owner of these addresses, int64 [n].
+
+    A column's slice of the inputs is read by its source, and by every device that holds a block of the column; a row's
+    sum by its reducer, and after the function between, in slices, by sources and devices of the layer that reads it,
+    whose deployment is `following`. trusted: a party adds to the sums or changes their basis, so that those of a
+    reducer are not what follows. A part of the slices, or of the rows, is not what a threat grants: `none`, or of the
+    inputs all and of what follows a part, `inputs`.
+    """
+    if not _columns_read(owned, deployment).all():
+        return "none"
+    sums = not trusted and bool(np.isin(deployment.reducer_at, owned).all())
+    after = following is not None and bool(_columns_read(owned, following).all())
+    return "both" if sums or after else "inputs"
+
+
+def _columns_read(owned: Ints, deployment: Deployment) -> NDArray[np.bool_]:
+    """Whose slices are read by these addresses, [columns]."""
+    read = np.isin(deployment.source_at, owned)
+    position, device = deployment.copies()
+    read[position[np.isin(deployment.device_at[device], owned)] % deployment.sizes.columns] = True
+    return read
 
 
 def pairs(one: Ints, other: Ints) -> tuple[Ints, Ints]:
