@@ -60,9 +60,17 @@ def test_the_demo_runs_to_its_report_with_a_gpu_for_every_job_that_computes(
     rows = [line.split("|") for line in sacct("-D", "--name", ",".join(names), "-o", "JobName,State,AllocTRES")]
     assert len(rows) >= 30
     assert {state for _, state, _ in rows} == {"COMPLETED"}
-    assert all(("gres/gpu=1" in tres) != name.startswith("tap_stream") for name, _, tres in rows), "but that one"
+    without = ("tap_stream", "protect_layer")
+    assert all(("gres/gpu=1" in tres) != name.startswith(without) for name, _, tres in rows), "but those two"
     rules = {name.rpartition("-")[0] for name, _, _ in rows}
-    assert {"train_victim", "cut_puzzle", "evaluate_prune", "evaluate_shuffle", "search_placements"} <= rules
+    assert {
+        "train_victim",
+        "protect_layer",
+        "cut_puzzle",
+        "evaluate_prune",
+        "evaluate_shuffle",
+        "search_placements",
+    } <= rules
     for table in ("victim", "prune", "shuffle", "search", "plateau"):
         with (results / f"tables/{table}.csv").open() as file:
             found = list(csv.DictReader(file))
