@@ -16,6 +16,7 @@ from scatterproof.analysis.tables import trajectory_table
 from scatterproof.attacks.base import Copy, Machine, Run
 from scatterproof.attacks.runner import make_attack
 from scatterproof.attacks.training.base import named
+from scatterproof.blocks import factors, input_shares, lines_of
 from scatterproof.config.attacks import AttacksConfig, AttackSettings, ceilings_on
 from scatterproof.config.settings.ceilings import FORMS, granted_forms
 from scatterproof.config.threat import ThreatModel
@@ -65,9 +66,12 @@ def test_told_all_places_the_network_is_the_victims(defence: str) -> None:
 
 def test_where_blocks_are_missing_it_is_corrected_as_the_evaluator_does() -> None:
     puzzle, answer, judge = defended({"name": "home", "share": 0.4})
-    scores = judge.score(Copy(named(tell(puzzle, answer).as_is)))
-    assert float(scores.loss) == pytest.approx(float(judge.known_places.loss), rel=1e-5)
-    assert float(scores.loss) != pytest.approx(float(judge.evaluator.score(answer.placement.positions[None]).loss))
+    layout, block_at = puzzle.layout, answer.placement.blocks()
+    held = layout.assemble(lines_of(puzzle.blocks), block_at)["3"]
+    scale = factors(input_shares(layout, block_at)["3"])
+    told = tell(puzzle, answer).as_is["3"]
+    assert torch.allclose(told, held * scale[:, None]) and not torch.allclose(told, held)
+    assert judge.score(Copy(named({"3": told}))).agreement == judge.known_places.agreement
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
@@ -198,8 +202,10 @@ def test_rows_say_what_was_tried_and_are_taken_for_no_attack() -> None:
     table = pd.concat([rows, withheld], ignore_index=True).assign(**about)
     assert chosen(table, "blocks", "withheld")["attack"].tolist() == ["layer"]
     assert state_of("told+core", pd.DataFrame({"attack": ["told+core"], "control": ["x"], "passed": [False]})) == PASSED
-    shown = table.assign(victim="v", block_size=16, images=20, knows="labels", threat="t", control="", keep=1.0)
-    assert [line[5] for line in leaderboard.rows(shown)] == ["layer"]
+    shown = table.assign(
+        victim="v", block_size=16, images=20, knows="labels", threat="layer-1-20-labels", control="", keep=1.0
+    )
+    assert [line[6] for line in leaderboard.rows(shown)] == ["layer"]
 
 
 @pytest.mark.parametrize("defence", [{"name": "rescale"}, {"name": "home", "share": 0.4}], ids=["rescale", "home"])
