@@ -69,7 +69,7 @@ def table_rows(verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
             row.against,
             percent(row.withheld_accuracy),
             gained(row),
-            points(row.margin),
+            f"{100 * row.margin:.1f}",
             headroom(row),
             told(row),
             minutes(row.minutes),
@@ -114,7 +114,9 @@ def headroom(row: Any) -> str:
     if pd.isna(row.headroom):
         return ""
     mean = f"{100 * row.headroom:.1f}"
-    return mean if pd.isna(row.headroom_low) else f"{mean} [{points(row.headroom_low)}, {points(row.headroom_high)}]"
+    return (
+        mean if pd.isna(row.headroom_low) else f"{mean} [{100 * row.headroom_low:.1f}, {100 * row.headroom_high:.1f}]"
+    )
 
 
 def told(row: Any) -> str:
