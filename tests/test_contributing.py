@@ -58,8 +58,8 @@ class InOrder(Attack[Settings]):
 COLUMN: Edits = {
     "src/scatterproof/analysis/columns.py": ('"evaluations", "queries"', '"blocks_held", "evaluations", "queries"'),
     "src/scatterproof/judging/judge.py": (
-        '            "minutes": snapshot.minutes,\n',
-        '            "minutes": snapshot.minutes,\n            "blocks_held": len(self.puzzle.blocks),\n',
+        '            "minutes": step.snapshot.minutes,\n',
+        '            "minutes": step.snapshot.minutes,\n            "blocks_held": len(self.puzzle.blocks),\n',
     ),
     "docs/outputs.md": ("| `evaluations`", "| `blocks_held` | number of blocks |\n| `evaluations`"),
 }
