@@ -132,6 +132,7 @@ def fineness(part: str) -> pd.DataFrame:
         head(seed, size, threat)
         | {"width": 0.1, "blocks": 100, "whole_blocks": 100, "attack": "fingerprint", "threat": name}
         | {"images": threat.images, "accuracy": accuracy, "relative_accuracy": accuracy, "position_accuracy": accuracy}
+        | {"own_evidence": accuracy, "own_evidence_of_chance": accuracy}
         | {"residual_bits": 100 * 100 * accuracy, "device_minutes": 0.1}
         for (threat, name, accuracy), seed, size in product(pair(part), SEEDS, SIZES)
     ]

@@ -119,6 +119,7 @@ def fineness() -> pd.DataFrame:
         | {"width": 0.1, "blocks": 6400 // size, "whole_blocks": 6400 // size, "attack": "fingerprint"}
         | {"threat": "layer-1-100-none", "images": 100}
         | {"accuracy": 0.02 * size, "relative_accuracy": 0.02 * size, "position_accuracy": 0.02 * size}
+        | {"own_evidence": 0.02 * size, "own_evidence_of_chance": 0.0}
         | {"residual_bits": 100.0, "device_minutes": 0.1}
         for victim, seed, size in product(VICTIMS, SEEDS, SIZES)
     ]
