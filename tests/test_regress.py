@@ -100,7 +100,7 @@ def test_enough_requests_give_the_layer_away_whatever_lies_between(activation: s
     (found,) = Regress().run(puzzle, HERE)
     scores = judge.score(found.reached)
     assert float(scores.agreement) >= 0.99
-    assert abs(float(scores.accuracy) - judge.own_accuracy) <= 0.01
+    assert abs(float(scores.accuracy) - judge.known_places.own_accuracy) <= 0.01
 
 
 @pytest.mark.parametrize("activation", ["ReLU", "GELU", "Tanh", "Identity"])
@@ -145,7 +145,7 @@ def test_a_defence_of_the_blocks_changes_nothing(activation: str, defence: dict[
     assert agreement(judge, Regress().run(puzzle, HERE)[-1].reached) >= 0.99
     changed = not torch.allclose(puzzle.seen["following"], plain.seen["following"], atol=1e-4)
     assert changed == (defence["name"] == "rescale"), "in the basis in which the layer is served"
-    assert its.own_accuracy == judge.own_accuracy
+    assert its.known_places.own_accuracy == judge.known_places.own_accuracy
 
 
 def test_a_layer_that_reads_tokens_gives_several_equations_a_request() -> None:
