@@ -325,7 +325,15 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
                 "gain": 0.8,
                 "ci_low": 0.7,
                 "ci_high": 0.9,
+                "margin": 0.02,
+                "headroom": 0.85,
+                "headroom_low": 0.84,
+                "headroom_high": 0.86,
+                "told": "ceiling not run",
+                "told_accuracy": np.nan,
+                "told_most": np.nan,
                 "seeds": 5,
+                "seeds_to_decide": np.nan,
                 "minutes": 0.02,
             }
             | {"cost_over_retraining": 0.1, "controls": "passed", "device": made_up.DEVICE}
@@ -336,7 +344,7 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
     served = tables | {"stream": stream(), "verdict": verdicts}
     page = build_page(served, {"verdict": drawn}, provenance(STUDY, served, "x", tmp_path))
     assert "copy free, blocks of 16 x 16: under 0 of 2 threats the pirate ends with 95 %" in page
-    assert "Verdicts on what the blocks add: broken 1, undecided 1." in page
+    assert "Verdicts: broken 1, undecided 1." in page
     grants = "100 % of them held, 100 unlabelled images; traffic of its own devices, 1 request"
     assert f"{grants}: the pirate ends with 90.0 of 95.0 % (hijack-adaptive, with the blocks); verdict: broken" in page
     assert (
