@@ -40,7 +40,11 @@ CLONED = [
 ]
 CLONED += ["src", "tests", "workflow"]
 # What `scatterproof` says of a study that has not run
-NOTHING_YET = ("no such folder: nothing of this study has run here", "run the study to its end first")
+NOTHING_YET = (
+    "no such folder: nothing of this study has run here",
+    "run the study to its end first",
+    "no such file: the study has no attacks, or has not been run to its end",
+)
 # `make test ARGS=...` hands these on, and `make` in a test would take them
 MAKES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "STUDY", "CORES", "TORCH", "PYTHON"}
 

@@ -144,7 +144,7 @@ def test_tries_are_made_where_something_is_left_to_find(monkeypatch: pytest.Monk
 def test_placements_explain_more_the_more_blocks_lie_right() -> None:
     puzzle, answer = planted(3, 0.3)
     around = find_surroundings(puzzle, "3", HERE.machine.device)
-    field = Fingerprint()._field(puzzle.blocks, puzzle.shapes, around)
+    field = Fingerprint().field(puzzle.blocks, puzzle.shapes, around)
     truth = answer.placement.positions
     exchanged = truth.clone()
     exchanged[:8] = truth[:8].roll(1)
