@@ -48,7 +48,7 @@ class Blocks:
     @cached_property
     def digests(self) -> list[bytes]:
         """Of each block's content, and of an empty one at the end, which UNPLACED stands for."""
-        return _digests(torch.cat([self.blocks, self.blocks.new_zeros(1, *self.blocks.shape[1:])]))
+        return [*_digests(self.blocks), *_digests(self.blocks.new_zeros(1, *self.blocks.shape[1:]))]
 
 
 class ScatteredLayers:
@@ -83,9 +83,8 @@ class ScatteredLayers:
         def logits(part: Features) -> Iterator[torch.Tensor]:
             return self._alone(part, self.assembled(block_at), corrected, self.tail)
 
-        return Candidate(
-            self._key([self._blocks.digests[at] for at in block_at.tolist()], corrected), self.head, logits
-        )
+        digests = [self._blocks.digests[at] for at in block_at.tolist()]
+        return Candidate(self._key(digests, corrected, self.tail), self.head, logits)
 
     def weighted(self, weights: Tensors, state: Tensors | None = None) -> Candidate:
         """The network with weights [outputs, inputs] of its scattered layers, by path, that no placement need make.
@@ -196,13 +195,11 @@ class ScatteredLayers:
         own = {f"{name}.{key}" for name in self.layout.grids for key in ("weight", "bias")}
         return {name: state[name] for name in self.head.split.tail.state_dict() if name not in own}
 
-    def _key(self, blocks: Sequence[bytes], corrected: Corrected, tail: nn.Module | None = None) -> str:
-        """Of the blocks at each position, by their digests, with a correction, before a tail."""
-        following = (
-            self._tail_key if tail is None or tail is self.tail else key_of_all(self._following(tail.state_dict()))
-        )
+    def _key(self, digests: Sequence[bytes], corrected: Corrected, tail: nn.Module) -> str:
+        """Of the blocks at each position, by their digests, with a correction and before a tail."""
+        following = self._tail_key if tail is self.tail else self._key_of_tail(tail)
         values = [each[name] for each in corrected for name in self.layout.grids]
-        return key_of(self._head_key, following, b"".join(blocks), *values)
+        return key_of(self._head_key, following, str(self.layout.grids), b"".join(digests), *values)
 
     @cached_property
     def _head_key(self) -> str:
@@ -210,7 +207,10 @@ class ScatteredLayers:
 
     @cached_property
     def _tail_key(self) -> str:
-        return key_of_all(self._following(self.tail.state_dict()))
+        return self._key_of_tail(self.tail)
+
+    def _key_of_tail(self, tail: nn.Module) -> str:
+        return key_of_all(self._following(tail.state_dict()))
 
 
 def _with_tensors(tail: nn.Module, tensors: Tensors) -> nn.Module:
