@@ -79,7 +79,7 @@ def test_tables_hold_every_victim_block_size_and_draw(finished: Finished) -> Non
 def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finished) -> None:
     search, trajectory = read(finished, "search"), read(finished, "trajectory")
     middle = ["threat", "attack", "fitness", "population", "images", "budget", "seed"]
-    reached = ["generation", "evaluations", "best_fitness", "accuracy"]
+    reached = ["generation", "evaluations", "best_fitness", "test_images", "accuracy"]
     assert list(search) == [*HEAD, "victim", *middle, *reached, *COSTS]
     kinds = search[["attack", "fitness", "keep", "threat"]].drop_duplicates().to_numpy().tolist()
     assert sorted(kinds) == [
@@ -95,7 +95,7 @@ def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finishe
         assert rows["best_fitness"].is_monotonic_increasing and rows["device_minutes"].is_monotonic_increasing
     assert search["accuracy"].between(0, 1).all()
     renamed = search.rename(columns={"device_minutes": "minutes"})
-    assert set(trajectory) == {*HEAD, "victim", *middle, "minutes", "evaluations", "accuracy", "device"}
+    assert set(trajectory) == {*HEAD, "victim", *middle, "minutes", "evaluations", "test_images", "accuracy", "device"}
     searched = trajectory[trajectory["budget"].notna()]
     pd.testing.assert_frame_equal(searched, renamed[list(trajectory)], check_dtype=False)
     assert set(trajectory[trajectory["budget"].isna()]["attack"]) == {"fingerprint", "layer"}
@@ -105,15 +105,18 @@ def test_tables_hold_every_search_and_what_it_had_reached_when(finished: Finishe
 def test_attacks_are_scored_step_by_step_against_the_same_blocks_in_their_places(finished: Finished) -> None:
     attacks = read(finished, "attacks")
     threats = ["layer-0.5-0-none", "layer-0.5-8-none", "layer-1-0-none", "layer-1-8-none", "layer-1-8-labels"]
+    threats += ["layer-1-8-none-rescale-10", "layer-1-8-none-home-0.3-drawn"]
     last = attacks[attacks["last"]]
     assert set(last["victim"]) == {"victim"}
     by_role = dict(iter(last.groupby("role")))
     assert sorted(by_role["blocks"]["threat"]) == sorted(by_role["ceiling"]["threat"]) == sorted(threats)
-    assert sorted(by_role["withheld"]["attack"]) == ["layer", *["nothing"] * 5]
+    assert sorted(by_role["withheld"]["attack"]) == ["layer", *["nothing"] * 7]
+    assert sorted(by_role["told"]["attack"]) == ["told", "told+core", "told+train"]
     fingerprint = by_role["blocks"]
     assert set(fingerprint["attack"]) == {"fingerprint"}
     assert (attacks[attacks["role"] == "blocks"].groupby(["victim", "threat"])["step"].max() >= 1).all()
-    whole = fingerprint[fingerprint["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
+    undefended = fingerprint[fingerprint["defence"] == "none"]
+    whole = undefended[undefended["keep"] == 1].merge(read(finished, "victim"), on=["victim", "victim_seed"])
     assert (whole["known_places_accuracy"] == whole["accuracy_y"]).all()
     assert (whole["relative_accuracy"] == whole["accuracy_x"] / whole["accuracy_y"]).all()
     assert last["withheld_accuracy"].notna().all()
@@ -123,12 +126,13 @@ def test_attacks_are_scored_step_by_step_against_the_same_blocks_in_their_places
 
 def test_every_threat_has_a_verdict_and_every_attack_its_controls(finished: Finished) -> None:
     verdicts, controls = read(finished, "verdict"), read(finished, "controls")
-    assert len(verdicts) == 6, "five threats, and one hijack by a pirate who holds all blocks"
+    assert len(verdicts) == 8, "seven threats, and one hijack by a pirate who holds all blocks"
     assert verdicts["threat"].str.contains("+stream", regex=False).sum() == 1
     assert set(verdicts["verdict"]) <= {"undecided", "invalid"}, "one seed decides nothing"
     assert controls[["attack", "control", "shuffles"]].to_numpy().tolist() == [
         ["fingerprint", "planted", 1],
         ["fingerprint", "random", 10],
+        *([form, "told-planted", 1] for form in ("told", "told+train", "told+core")),
         ["hijack-adaptive", "planted", 1],
         ["hijack-adaptive", "random", 10],
         ["hijack-adaptive", "labelled", 1],
@@ -171,7 +175,7 @@ def test_attacks_are_set_against_every_training(finished: Finished) -> None:
     assert kinds.value_counts().to_dict() == {"attack": 7, "own": 1, "recipe": 1, "pirate": 1}
     assert (breakeven["reached"] <= breakeven["runs"]).all() and breakeven["comparable"].all()
     assert (breakeven["minutes"].notna() == (breakeven["reached"] > 0)).all()
-    assert len(crossings) == 10 * 3 and set(crossings["ahead"]) <= {"never", "until", "throughout"}
+    assert len(crossings) == 12 * 3 and set(crossings["ahead"]) <= {"never", "until", "throughout"}
 
 
 def test_all_blocks_in_place_give_exactly_the_victims_accuracy(finished: Finished) -> None:
@@ -196,6 +200,8 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
     assert {
         "data",
         "victim",
+        "defences",
+        "ceilings",
         "blocks",
         "prune",
         "shuffle",
@@ -217,12 +223,14 @@ def test_every_stage_is_in_the_ledger(finished: Finished) -> None:
         "attacks.0": 1,
         "attacks.1": 1,
         "attacks.2": 1,
+        "attacks.3": 1,
         **dict.fromkeys(("layer-0.3-8-labels", "layer-1-8-labels", "layer-1-8-none"), 1),
     }, "the plateau and a search share a threat"
     groups, waste = read(finished, "cost_groups"), read(finished, "cost_waste")
     names = {by: set(rows["name"]) for by, rows in groups.groupby("by")}
     searches, attacks = {"genetic", "hill_climbing", "reinforce"}, {"fingerprint", "nothing", "layer", "hijack"}
-    assert names["attack"] == {"(none)", *searches, *attacks}
+    told = {"told", "told+train", "told+core"}
+    assert names["attack"] == {"(none)", *searches, *attacks, *told}
     assert names["victim"] == {"(none)", "victim", "copy_free"} and names["rule"] == set(cost["rule"])
     total = summary.set_index("stage").loc["total", "device_minutes"]
     for _, rows in groups.groupby("by"):
@@ -262,12 +270,13 @@ def test_a_change_reruns_only_what_depends_on_it(finished: Finished, tmp_path: P
         (
             "search",
             {"genetic": {"elite": 0.5}},
-            {"search_placements": 2, "score_search": 2, "tabulate_search": 1, "tabulate_retraining": 1},
+            {"search_placements": 2, "score_search": 2, "tabulate_search": 1}
+            | {"tabulate_retraining": 1, "tabulate_verdicts": 1},
         ),
         (
             "retraining",
             {"recipes": {"short": {"epochs": 2}}, "pirate_images": [8, 9]},
-            {"train_recipes": 2, "tabulate_retraining": 1},
+            {"train_recipes": 2, "tabulate_retraining": 1, "tabulate_verdicts": 1},
         ),
         ("plateau", {"draws": 13}, {"measure_plateau": 1, "tabulate_plateau": 1}),
     ],

@@ -42,7 +42,7 @@ def _with_fineness_threat(table: pd.DataFrame) -> pd.DataFrame:
     """The tables on fineness, once there was one threat for each number of images and no ceiling of the evidence."""
     threats = [f"layer-{row.keep:g}-{row.images}-none" for row in table.itertuples()]
     table.insert(list(table.columns).index("attack") + 1, "threat", threats)
-    if "column_accuracy" in table:
+    if "column_accuracy" in table and "own_evidence" not in table:
         place = list(table.columns).index("column_accuracy") + 1
         for name in ("own_evidence_of_chance", "own_evidence"):
             table.insert(place, name, np.nan)
