@@ -155,7 +155,14 @@ def defences(part: str) -> pd.DataFrame:
     rows = [
         head(seed, 16, ThreatModel())
         | {"defence": threat.defence.name, "defence_params": threat.defence.words, **dict.fromkeys(costs, cost)}
-        | {"setup_seconds": cost, "output_error": cost, "fidelity": cost, "device": made_up.DEVICE}
+        | {
+            "setup_seconds": cost,
+            "latency_ms": cost,
+            "undefended_latency_ms": cost,
+            "output_error": cost,
+            "fidelity": cost,
+            "device": made_up.DEVICE,
+        }
         for seed, (threat, _, cost) in product(SEEDS, pair(part))
         if threat.defended
     ]

@@ -68,7 +68,8 @@ COLUMNS: dict[str, list[str]] = {
     "defences": [
         *HEAD,
         *("defence", "defence_params", "trusted_flops_share", "trusted_bytes_share", "trusted_seconds_share"),
-        *("device_flops_share", "setup_seconds", "output_error", "fidelity", "device"),
+        *("device_flops_share", "setup_seconds", "latency_ms", "undefended_latency_ms"),
+        *("output_error", "fidelity", "device"),
     ],
     "fineness": [
         *HEAD,

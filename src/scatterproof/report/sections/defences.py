@@ -12,9 +12,11 @@ from scatterproof.report.threat_words import defence_text, defence_words, grants
 from scatterproof.report.words import cases, held, in_red, number, of_case, percent, side, victim_label
 
 SHARES = ("trusted_flops_share", "trusted_bytes_share", "trusted_seconds_share", "device_flops_share")
+SECONDS = ("setup_seconds", "latency_ms", "undefended_latency_ms")
 HEAD = ("victim", "block size", "defence", "trusted party's operations", "its bytes", "its seconds",
-        "devices' operations", "set-up seconds", "largest error of an output", "agreement with the victim",
-        "victim seeds", "verdicts", "ends with at most")  # fmt: skip
+        "devices' operations", "set-up seconds", "milliseconds of a request", "the same undefended",
+        "largest error of an output", "agreement with the victim", "victim seeds", "verdicts",
+        "ends with at most")  # fmt: skip
 WHOLE = 1.0  # the share at which the layer might as well stay whole
 MEANING = (
     "The trusted party's operations and bytes for a request are shares of those of the cheapest exact form of the "
@@ -58,7 +60,8 @@ def _row(own: pd.DataFrame, verdicts: pd.DataFrame) -> tuple[str, ...]:
     return (
         *(victim_label(first["victim"]), side(first["block_size"]), first["words"]),
         *(number(own[column].mean(), 3) for column in SHARES),
-        *(number(own["setup_seconds"].mean(), 3), number(own["output_error"].max(), 2)),
+        *(number(own[column].mean(), 3) for column in SECONDS),
+        number(own["output_error"].max(), 2),
         *(percent(own["fidelity"].mean()), str(own["victim_seed"].nunique()), *_worst(verdicts)),
     )
 
