@@ -72,3 +72,10 @@ def puzzle(
 def narrow() -> nn.Module:
     """Logits [n, 10] of float [n, 3, 8, 8]."""
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 24), nn.ReLU(), nn.Linear(24, 10))
+
+
+def perceptron() -> nn.Module:
+    """Logits [n, 10] of float [n, 3, 8, 8]; its layer 3 is 128 x 256."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
