@@ -11,6 +11,7 @@ from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_co
 from scatterproof.errors import UserError
 from scatterproof.running.files import check_writable
 from scatterproof.running.run_lock import hold_study
+from scatterproof.config.threat import without_draw
 from scatterproof.config.puzzles import DRAWS, cuts_json, defence_labels, file_of, protected_layers, puzzle_parts
 from scatterproof.config.retraining import retraining_jobs, retraining_json
 from scatterproof.config.search import plateau_threat, runs_json, search_jobs, settings_json

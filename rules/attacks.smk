@@ -119,7 +119,9 @@ rule control_attacks:
         records=f"{RESULTS}/records",
         study=STUDY.study,
         victim=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
-        config=STUDY.attacks.model_dump_json(exclude={"victims", "victim_seeds", "threats_per_job", "block_size"}),
+        config=STUDY.attacks.model_dump_json(
+            exclude={"victims", "victim_seeds", "threats_per_job", "block_size", "draws"}
+        ),
         scatter=STUDY.scatter,
         draws=DRAWS,
         block_size=STUDY.attacked_size,

@@ -4,9 +4,9 @@
 
 CEILINGS = ceilings_on(STUDY.attacks, STUDY.scatter)
 CEILING_JOBS = {
-    number: {threat: CEILINGS[threat] for threat in job if threat in CEILINGS}
+    number: {name: CEILINGS[without_draw(name)] for name in job if without_draw(name) in CEILINGS}
     for number, job in enumerate(attack_jobs(STUDY.attacks, STUDY.scatter))
-    if not CEILINGS.keys().isdisjoint(job)
+    if not CEILINGS.keys().isdisjoint(map(without_draw, job))
 }
 
 

@@ -29,7 +29,7 @@ rule protect_layer:
         study=STUDY.study,
         config=lambda wildcards: STUDY.victim_config(wildcards.victim).model_dump_json(exclude={"seeds"}),
         settings=lambda wildcards: DEFENCES[wildcards.defence][0].model_dump_json(),
-        block_sizes=lambda wildcards: DEFENCES[wildcards.defence][1],
+        block_sizes_and_draws=lambda wildcards: DEFENCES[wildcards.defence][1],
         scatter=STUDY.scatter,
         seed=STUDY.seed,
     message:

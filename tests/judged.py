@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from scatterproof.attacks.base import Machine, Run, Snapshot
 from scatterproof.attacks.runner import make_attack
 from scatterproof.blocks import Layout
 from scatterproof.config.attacks import AttacksConfig, attacks_on, ceilings_on
-from scatterproof.config.threat import ThreatModel
+from scatterproof.config.dataset import DatasetConfig
+from scatterproof.config.threat import ThreatModel, drawn, key_of_draw
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import make_puzzle
 from scatterproof.defences.network import protect_network
@@ -27,13 +29,25 @@ from scatterproof.judging.controls import Controls, controlled
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.device import device_name
-from scatterproof.victims.data import Dataset, to_input
+from scatterproof.victims.data import Dataset, read_dataset, to_input
 from scatterproof.victims.models import dense_layers
 from scatterproof.victims.training import train_victim
 
+PERCEPTRON = VictimConfig(
+    model="small:perceptron",
+    input_size=8,
+    layer="3",
+    dropout=0.0,
+    train={"lr": 0.05, "epochs": 24, "schedule": "onecycle", "augment": "none", "batch_size": 64},
+)
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU, 1)
 DEVICE = device_name(CPU)
+
+
+def read_digits() -> Dataset:
+    """Real handwritten digits, as the workflow reads them."""
+    return read_dataset(DatasetConfig(kind="digits"))
 
 
 @dataclass(frozen=True)
@@ -63,15 +77,15 @@ def _attacked(victims: Victims, seed: int, size: int, config: AttacksConfig) -> 
     """The rows of attacks and ceilings of one victim."""
     tables, forms = [], ceilings_on(config, "layer")
     trained = {"device": DEVICE, "device_minutes": victims.minutes[seed]}
-    for threat, names in attacks_on(config, "layer").values():
-        judge = _judge(victims, seed, size, threat)
-        puzzle, run = judge.puzzle, Run(MACHINE, (0, "victim", seed, threat.name))
+    for draw, (threat, names) in product(range(config.draws), attacks_on(config, "layer").values()):
+        judge = _judge(victims, (0, "victim", seed, *key_of_draw(draw)), size, threat, victims.dataset.redrawn(draw))
+        puzzle, run = judge.puzzle, Run(MACHINE, (0, "victim", seed, drawn(threat.name, draw)))
         rows = judge.rows({name: _steps(config, name, puzzle, run) for name in names})
         if threat.name in forms:
             pirate = ToldPirate(puzzle, tell(puzzle, judge.answer), config, names, run)
             rows += [{**row, "params": ""} for row in ceiling_rows(judge, pirate, forms[threat.name])]
         about = {"study": "small", "victim_seed": seed, "victim": "victim"} | _layer(puzzle)
-        tables.append(attack_table(rows, about, threat, trained, DEVICE))
+        tables.append(attack_table(rows, about, threat, trained, DEVICE).assign(seed=draw))
     return pd.concat(tables)
 
 
@@ -79,8 +93,8 @@ def _steps(config: AttacksConfig, name: str, puzzle: Puzzle, run: Run) -> list[S
     return make_attack(config, name).run(puzzle, replace(run, key=(*run.key, name)))
 
 
-def _judge(victims: Victims, seed: int, size: int, threat: ThreatModel) -> Judge:
-    model, config, data, key = victims.models[seed], victims.config, victims.dataset, (0, "victim", seed)
+def _judge(victims: Victims, key: tuple[int | str, ...], size: int, threat: ThreatModel, data: Dataset) -> Judge:
+    model, config = victims.models[int(key[2])], victims.config
     protected = None
     if threat.defended:
         shapes = {config.layer: dense_layers(model)[config.layer].weight.shape}

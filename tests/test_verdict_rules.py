@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scatterproof.analysis.basis import LEAST, RECIPE
 from scatterproof.analysis.gains import interval, seeds_to_decide, upper
 from scatterproof.analysis.verdict import (
     BOUNDED,
@@ -17,7 +18,6 @@ from scatterproof.analysis.verdict import (
     LOST,
     MOOT,
     NOT_YET,
-    SEEDS,
     UNDECIDED,
     Evidence,
     judged,
@@ -91,7 +91,7 @@ def test_without_an_attack_it_is_invalid_and_with_few_seeds_undecided() -> None:
     nothing = Evidence(None, {}, {}, None, case.victim - case.without, case.without / case.victim, SPREAD)
     assert judged(nothing) == INVALID
     parts = [case.best - case.without, {}, {}, None, case.victim - case.without, case.without / case.victim, SPREAD]
-    few = Evidence(*(each[: SEEDS - 1] if isinstance(each, np.ndarray) else each for each in parts))
+    few = Evidence(*(each[: LEAST[RECIPE] - 1] if isinstance(each, np.ndarray) else each for each in parts))
     assert judged(few) == UNDECIDED
 
 
@@ -102,7 +102,7 @@ def test_more_seeds_of_the_same_effect_never_turn_a_decided_verdict_round(
 ) -> None:
     """The same five seeds again and again: the same mean and spread, only more of them."""
     rng = np.random.default_rng(seed)
-    without, noise = np.full(SEEDS, 0.5), rng.normal(0, spread, SEEDS)
+    without, noise = np.full(LEAST[RECIPE], 0.5), rng.normal(0, spread, LEAST[RECIPE])
     noise -= noise.mean()
 
     def of(repeats: int) -> str:
@@ -125,7 +125,7 @@ def test_a_form_more_only_weakens_bounded(values: list[float], more: float) -> N
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(-0.3, 0.3), min_size=SEEDS, max_size=12), st.floats(0, 0.3))
+@given(st.lists(st.floats(-0.3, 0.3), min_size=LEAST[RECIPE], max_size=12), st.floats(0, 0.3))
 def test_a_larger_gain_is_never_judged_milder(gains: list[float], more: float) -> None:
     order = [NOT_YET, UNDECIDED, BROKEN]
     values, count = np.array(gains), len(gains)
@@ -157,11 +157,11 @@ def test_a_gain_at_the_margin_is_decided_wrongly_at_most_as_often_as_it_says(see
 def test_as_many_seeds_as_are_said_to_decide_do(mean: float, spread: float) -> None:
     base = np.array([-1.0, 1.0, 0.0, -1.0, 1.0])
     gains = mean + spread * base / base.std(ddof=1)
-    wanted = seeds_to_decide(gains, 0.02, SEEDS)
+    wanted = seeds_to_decide(gains, 0.02, LEAST[RECIPE])
     if np.isfinite(wanted):
         many = int(wanted)
         deviations = np.where(np.arange(many) % 2, 1.0, -1.0) * np.where((many % 2 == 1) & (np.arange(many) == 0), 0, 1)
         again = mean + spread * deviations / deviations.std(ddof=1)
         again -= again.mean() - mean
         assert interval(again)[1] > 0.02 - 1e-9 or upper(again) < 0.02 + 1e-9
-        assert wanted >= SEEDS
+        assert wanted >= LEAST[RECIPE]

@@ -11,31 +11,22 @@ from torch import nn
 from torch.nn import functional as F
 
 import small
-from judged import Victims, verdicts
-from scatterproof.config.dataset import DatasetConfig
-from scatterproof.config.victim import VictimConfig
-from scatterproof.victims.data import Dataset, Split, read_dataset, to_input
+from judged import PERCEPTRON, Victims, read_digits, verdicts
+from scatterproof.victims.data import Dataset, Split, to_input
 
 SEEDS = 6
-CONFIG = VictimConfig(
-    model="small:perceptron",
-    input_size=8,
-    layer="3",
-    dropout=0.0,
-    train={"lr": 0.05, "epochs": 24, "schedule": "onecycle", "augment": "none", "batch_size": 64},
-)
 FORMS = ["told", "told+train", "told+core", "told+free"]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return read_dataset(DatasetConfig(kind="digits"))
+    return read_digits()
 
 
 @pytest.fixture(scope="module")
 def victims(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Victims:
-    return Victims.trained(CONFIG, digits, SEEDS, tmp_path_factory.mktemp("victims"))
+    return Victims.trained(PERCEPTRON, digits, SEEDS, tmp_path_factory.mktemp("victims"))
 
 
 def study(victims: Victims, size: int, **grid: Any) -> pd.Series:
@@ -80,7 +71,7 @@ def test_moot(digits: Dataset, tmp_path: Path) -> None:
     """Of labels of which half are noise nobody predicts more than half; 22 logits make up for the layer, but for 3 to 4
     points of accuracy."""
     noisy = replace(digits, **{part: with_noise(getattr(digits, part)) for part in ("victim", "pirate", "test")})
-    config = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"epochs": 4})})
+    config = PERCEPTRON.model_copy(update={"train": PERCEPTRON.train.model_copy(update={"epochs": 4})})
     victims = Victims.trained(config, noisy, 10, tmp_path)
     row = study(victims, 32, images=[22], knows=["logits"], defences=["home"])
     assert row["verdict"] == "moot", row.to_string()
@@ -90,7 +81,7 @@ def test_moot(digits: Dataset, tmp_path: Path) -> None:
 def test_not_broken_yet(digits: Dataset) -> None:
     """A layer that was never trained is drawn like noise: the fingerprint places none of its blocks, but who is told
     their places has the network."""
-    untrained = Victims(CONFIG, digits, [frozen(digits, seed) for seed in range(SEEDS)], [0.02] * SEEDS)
+    untrained = Victims(PERCEPTRON, digits, [frozen(digits, seed) for seed in range(SEEDS)], [0.02] * SEEDS)
     row = study(untrained, 16, images=[20], knows=["labels"], ceilings=["told"])
     assert row["verdict"] == "not broken yet" and row["gain_most"] < 0, row
     assert row["told_accuracy"] == pytest.approx(row["victim_accuracy"])

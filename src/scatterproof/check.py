@@ -74,8 +74,8 @@ def _check_defences(study: Study, dataset: Dataset) -> None:
         model = _built(config, dataset)
         names = scattered_layers(model, config, study.scatter)
         shapes = {each: dense_layers(model)[each].weight.shape for each in names}
-        for settings, sizes in protected_layers(study).values():
-            for size in sizes:
+        for settings, cuts in protected_layers(study).values():
+            for size in dict.fromkeys(size for size, _ in cuts):
                 check_defence(model, Layout.square(shapes, size), settings)
         if both and following_layer(split_at(model, names).tail) is None:
             raise CheckError(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from scatterproof.config.puzzles import cuts_of_json
+from scatterproof.config.threat import key_of_draw
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import make_puzzle
 from scatterproof.defences.network import seen_under
@@ -20,13 +21,13 @@ with compute_job(snakemake, "blocks", params.device):
     model = load_model(config, dataset.classes, inputs.model)
     cuts = cuts_of_json(params.puzzles)
     folders = {Path(folder).name: Path(folder) for folder in inputs.protected}
-    key = (params.seed, wildcards.victim, int(wildcards.seed))
     for cut in fine_enough(model, config, cuts) if params.fine else cuts:
-        threat = cut.threat
+        threat, data = cut.threat, dataset.redrawn(cut.draw)
+        key = (params.seed, wildcards.victim, int(wildcards.seed), *key_of_draw(cut.draw))
         base = start_of(config, int(wildcards.seed), dataset.classes) if threat.base_model else None
         folder = folders[threat.defence.label] if threat.defended else None
-        protected = folder and Protected.load(folder / f"b{cut.block_size}.safetensors")
-        seen = seen_under(threat, model, config, dataset, protected)
-        puzzle, answer = make_puzzle(model, config, dataset, threat, cut.block_size, key, base, protected, seen)
+        protected = folder and Protected.load(folder / cut.protected)
+        seen = seen_under(threat, model, config, data, protected)
+        puzzle, answer = make_puzzle(model, config, data, threat, cut.block_size, key, base, protected, seen)
         answer.save(Path(output.answers) / cut.file)
         puzzle.save(Path(output.puzzles) / cut.file)

@@ -10,6 +10,7 @@ from scatterproof.analysis.tables import attack_table
 from scatterproof.attacks.base import Machine, Run
 from scatterproof.config.attacks import AttackSettings
 from scatterproof.config.puzzles import file_of
+from scatterproof.config.threat import draw_of
 from scatterproof.judging.ceilings.forms import ToldPirate
 from scatterproof.judging.ceilings.rows import ceiling_rows
 from scatterproof.judging.ceilings.told import tell
@@ -31,19 +32,19 @@ with compute_job(snakemake, "ceilings", params.device, True, distinct) as job:
     work = output.parent / "runs" / output.stem
     head = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
     judge, tables = None, []
-    for threat, tried in forms.items():
-        file = file_of(params.block_size, threat)
+    for name, tried in forms.items():
+        file = file_of(params.block_size, name)
         puzzle, answer = Puzzle.load(Path(inputs.puzzles) / file), Answer.load(Path(inputs.answers) / file)
         if judge is None:
             victim = load_model(puzzle.config, dataset.classes, inputs.model)
             judge = Judge(puzzle, answer, victim, dataset, job.device)
         judge = judge.of(puzzle, answer)
-        pirate = ToldPirate(puzzle, tell(puzzle, answer), config, attacks[threat], Run(machine, (*key, threat), work))
+        pirate = ToldPirate(puzzle, tell(puzzle, answer), config, attacks[name], Run(machine, (*key, name), work))
         rows = ceiling_rows(judge, pirate, tried)
         for row in rows:
             job.meter.attacks[row["attack"]] = (job.meter.attacks[row["attack"]] or 0.0) + row["minutes"]
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
         table = attack_table(rows, about, puzzle.threat, retraining, job.device_name)
-        tables.append(table.assign(params=[row["params"] for row in rows]))
+        tables.append(table.assign(params=[row["params"] for row in rows], seed=draw_of(name)))
     write_csv(output, pd.concat(tables, ignore_index=True))
     shutil.rmtree(work, ignore_errors=True)

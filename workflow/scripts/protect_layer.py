@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from scatterproof.blocks import Layout
+from scatterproof.config.puzzles import protected_file
 from scatterproof.config.settings.defences import defence_of_json
+from scatterproof.config.threat import key_of_draw
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import scattered_layers
 from scatterproof.defences.network import protect_network
@@ -21,10 +23,10 @@ with compute_job(snakemake, "defences", "cpu") as job:
     names = scattered_layers(model, config, params.scatter)
     shapes = {name: dense_layers(model)[name].weight.shape for name in names}
     images = to_input(dataset.test.images[:TRIED], config.input_size, dataset.mean, dataset.std)
-    key = (params.seed, wildcards.victim, int(wildcards.seed))
-    for size in params.block_sizes:
+    for size, draw in params.block_sizes_and_draws:
+        key = (params.seed, wildcards.victim, int(wildcards.seed), *key_of_draw(draw))
         protected = protect_network(model, Layout.square(shapes, size), settings, images, key)
-        rows.append(served_row(model, protected, images))
-        protected.save(Path(output.protected) / f"b{size}.safetensors")
+        rows += [] if draw else [served_row(model, protected, images)]
+        protected.save(Path(output.protected) / protected_file(size, draw))
     about = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}
     write_csv(output.costs, defence_table(rows, about, job.device_name))

@@ -28,8 +28,9 @@ def with_withheld(attacks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else attacks
 
 
-def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
-    """Of one threat's attacks in these roles, one row for each victim seed: that which is best on the other seeds.
+def chosen(rows: pd.DataFrame, *roles: str, halves: bool = False) -> pd.DataFrame:
+    """Of one threat's attacks in these roles, one row for each victim seed: that which is best on the other seeds, or
+    on the other half of them.
 
     Ties go to the attack that comes first in the table. With one seed alone there are no others: its own best. Where an
     attack was run on several draws for one victim seed, their mean stands.
@@ -38,8 +39,9 @@ def chosen(rows: pd.DataFrame, *roles: str) -> pd.DataFrame:
     order = list(dict.fromkeys(last["attack"]))
     accuracy = last.pivot_table(index="victim_seed", columns="attack", values="accuracy", aggfunc="mean")[order]
     best = []
-    for seed in accuracy.index:
-        others = accuracy.drop(index=seed) if len(accuracy) > 1 else accuracy
+    for number, seed in enumerate(accuracy.index):
+        apart = accuracy.iloc[1 - number % 2 :: 2] if halves else accuracy.drop(index=seed)
+        others = apart if len(apart) else accuracy
         name = others.mean().idxmax()
         mine = last[(last["attack"] == name) & (last["victim_seed"] == seed)]
         best.append(pd.concat([mine.iloc[0].drop(AVERAGED), mine[AVERAGED].astype(float).mean()]))

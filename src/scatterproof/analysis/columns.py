@@ -59,7 +59,7 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "verdict": [
         *HEAD,
-        *(*THREAT, "verdict", "attack", "against"),
+        *(*THREAT, "verdict", "basis", "attack", "against"),
         *("accuracy", "withheld_accuracy", "victim_accuracy", "ends_with", "ends_with_attack"),
         *("headroom", "headroom_low", "headroom_high", "margin", "gain", "ci_low", "ci_high", "gain_most"),
         *("told", "told_accuracy", "told_most", "seeds", "seeds_to_decide"),

@@ -1,9 +1,9 @@
 """The verdict on each threat, read top down. It errs towards `not broken yet`. Imports no torch.
 
-All numbers are paired by victim seed and hold for the victims' recipe. *Gain*: of the best attack on the blocks over
-the best of the same pirate without them. *Headroom*: the victim less the best without. *Margin*: a fifth of the
-headroom, at least one and at most two points. *Told ceiling*: the pirate with the blocks, told their places and every
-key, see `judging.ceilings`.
+All numbers are paired by victim seed and hold for the victims' recipe, or by draw and hold for one model: see `basis`.
+*Gain*: of the best attack on the blocks over the best of the same pirate without them. *Headroom*: the victim less the
+best without. *Margin*: a fifth of the headroom, at least one and at most two points. *Told ceiling*: the pirate with
+the blocks, told their places and every key, see `judging.ceilings`.
 
 invalid          no attack on the blocks has passed its controls, or the best exceeds the told ceiling by the margin
 lost             without the blocks the pirate has the model already, for less than training it costs
@@ -12,7 +12,7 @@ moot             the headroom's interval lies below five points: there is nothin
 bounded          the headroom's interval lies above five points, and no form of the told ceiling, each with a passed
                  control, nor any attack gains the margin (one-sided 95 % bounds)
 not broken yet   no attack gains the margin, but that it could not, places known, is not shown
-undecided        the intervals do not say, or there are fewer than five victim seeds
+undecided        the intervals do not say, or there are fewer than five victim seeds, or ten draws
 """
 
 import math
@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from scatterproof.analysis.basis import LEAST, MODEL, RECIPE, Basis, with_units
 from scatterproof.analysis.choice import ABOUT, by_threat, chosen
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.control_results import controls_of, marked, state_of
 from scatterproof.analysis.gains import Gains, interval, seeds_to_decide, upper
 from scatterproof.config.settings.ceilings import FORMS, granted_forms
 
-SEEDS = 5
 STOLEN_AT = 0.95  # of the victim's accuracy
 LEAST_MARGIN, MOST_MARGIN, OF_HEADROOM = 0.01, 0.02, 0.2
 MOOT_BELOW = 0.05  # headroom
@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
     """Of one threat, each by victim seed: the gain of the best attack on the blocks; of every attack on them; of every
     form of the told ceiling whose control passed; the best attack over the best form; the victim's accuracy over the
     best without the blocks; the best without over the victim; its minutes over those of the cheapest training. forms:
-    of the told ceiling, those that the threat allows."""
+    of the told ceiling, those that the threat allows; least: seeds or draws that decide."""
 
     gain: Gains | None
     attacks: Mapping[str, Gains]
@@ -57,6 +57,7 @@ class Evidence(NamedTuple):
     stolen: Gains
     cost: Gains
     forms: frozenset[str] = frozenset(FORMS)
+    least: int = LEAST[RECIPE]
 
 
 def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame, cheapest: Cheapest | None = None) -> pd.DataFrame:
@@ -66,11 +67,11 @@ def verdict_table(attacks: pd.DataFrame, controls: pd.DataFrame, cheapest: Cheap
     cheapest training that reaches 95 % of a victim's accuracy, by victim and device; without it the victim's own.
     """
     rows = []
-    for threat in by_threat(attacks):
+    for threat, basis in map(with_units, by_threat(attacks)):
         about = threat.iloc[0][ABOUT].to_dict()
         mine = controls_of(controls, about["victim"], about["threat"])
         least = (cheapest or {}).get((about["victim"], str(threat["device"].iloc[0])), math.nan)
-        rows.append(about | _row(threat, mine, least))
+        rows.append(about | _row(threat, mine, least, basis))
     return pd.DataFrame(rows, columns=COLUMNS["verdict"])
 
 
@@ -88,7 +89,7 @@ def judged(evidence: Evidence) -> str:
     """The verdict that the evidence gives."""
     if evidence.gain is None:
         return INVALID
-    if len(evidence.gain) < SEEDS:
+    if len(evidence.gain) < evidence.least:
         return UNDECIDED
     margin = margin_of(evidence.headroom)
     if evidence.beyond is not None and interval(evidence.beyond)[1] > margin:
@@ -118,15 +119,18 @@ def stolen(row: Any) -> bool:
     return bool(row.ends_with >= STOLEN_AT * row.victim_accuracy - _ROUNDING)
 
 
-def _row(threat: pd.DataFrame, controls: pd.DataFrame, least: float) -> dict[str, Any]:
+def _row(threat: pd.DataFrame, controls: pd.DataFrame, least: float, basis: Basis) -> dict[str, Any]:
     on_blocks = threat[threat["role"] == "blocks"]
     states = {str(name): state_of(str(name), controls) for name in on_blocks["attack"].unique()}
     left_out = {name: state for name, state in states.items() if state}
     trusted = threat[~threat["attack"].isin(left_out)]
-    best, rest, ends = chosen(trusted, "blocks"), chosen(threat, "withheld"), chosen(trusted, "blocks", "withheld")
-    evidence = _evidence(trusted, controls, best, rest, least)
+    halves = basis.name == MODEL
+    best, rest = chosen(trusted, "blocks", halves=halves), chosen(threat, "withheld", halves=halves)
+    ends = chosen(trusted, "blocks", "withheld", halves=halves)
+    evidence = _evidence(trusted, controls, best, rest, least, basis)
     return {
         "verdict": judged(evidence),
+        "basis": basis.name,
         "against": _most(rest["attack"]),
         "withheld_accuracy": rest["accuracy"].mean(),
         "victim_accuracy": _by_seed(threat, "ceiling").mean(),
@@ -142,7 +146,12 @@ def _row(threat: pd.DataFrame, controls: pd.DataFrame, least: float) -> dict[str
 
 
 def _evidence(
-    trusted: pd.DataFrame, controls: pd.DataFrame, best: pd.DataFrame, rest: pd.DataFrame, least: float
+    trusted: pd.DataFrame,
+    controls: pd.DataFrame,
+    best: pd.DataFrame,
+    rest: pd.DataFrame,
+    least: float,
+    basis: Basis,
 ) -> Evidence:
     without = rest.set_index("victim_seed")["accuracy"]
     victim = _by_seed(trusted, "ceiling")
@@ -152,14 +161,15 @@ def _evidence(
     highest = max(told.values(), key=lambda each: float(each.mean()), default=None)
     cost = rest["device_minutes"] / least if not math.isnan(least) else rest["cost_over_retraining"]
     return Evidence(
-        gain=None if gain is None else _less(gain, without),
-        attacks={name: _less(values, without) for name, values in attacks.items()},
-        told={name: _less(values, without) for name, values in told.items() if _passed(name, controls)},
-        beyond=None if gain is None or highest is None else _less(gain, highest),
-        headroom=_less(victim, without),
-        stolen=np.asarray((without / victim).dropna(), dtype=np.float64),
+        gain=None if gain is None else basis.less(gain, without),
+        attacks={name: basis.less(values, without) for name, values in attacks.items()},
+        told={name: basis.less(values, without) for name, values in told.items() if _passed(name, controls)},
+        beyond=None if gain is None or highest is None else basis.less(gain, highest),
+        headroom=basis.less(victim, without),
+        stolen=basis.over(without, victim),
         cost=np.asarray(cost, dtype=np.float64),
         forms=frozenset(granted_forms(FORMS, int(trusted["images"].iloc[0]), str(trusted["knows"].iloc[0]))),
+        least=basis.least,
     )
 
 
@@ -172,8 +182,8 @@ def _about_gain(evidence: Evidence, best: pd.DataFrame) -> dict[str, Any]:
     if evidence.gain is None:
         return {}
     gain, low, high = interval(evidence.gain)
-    undecided = judged(evidence) == UNDECIDED
-    wanted = seeds_to_decide(evidence.gain, margin_of(evidence.headroom), SEEDS) if undecided else math.nan
+    undecided = judged(evidence) == UNDECIDED and evidence.least == LEAST[RECIPE]  # draws share the test images' luck
+    wanted = seeds_to_decide(evidence.gain, margin_of(evidence.headroom), evidence.least) if undecided else math.nan
     return {
         "attack": _most(best["attack"]),
         "accuracy": best["accuracy"].mean(),
@@ -216,11 +226,6 @@ def _by_seed(rows: pd.DataFrame, role: str) -> "pd.Series[float]":
     """The last step's accuracy by victim seed, the mean over its draws."""
     last = rows[(rows["role"] == role) & rows["last"].astype(bool)]
     return last.groupby("victim_seed")["accuracy"].mean()
-
-
-def _less(more: "pd.Series[float]", less: "pd.Series[float]") -> Gains:
-    """The differences of two, by the seeds of the second that the first has too."""
-    return np.asarray((more - less).dropna(), dtype=np.float64)
 
 
 def _most(names: pd.Series) -> str:

@@ -28,7 +28,7 @@ from scatterproof.config.settings.training import (
     RegressSettings,
     SurrogateSettings,
 )
-from scatterproof.config.threat import Activations, ThreatModel
+from scatterproof.config.threat import Activations, ThreatModel, drawn
 
 NOTHING, BORROW = "nothing", "borrow"
 ALWAYS = (NOTHING, BORROW, "layer", "regress")  # so that a verdict always has something to be set against
@@ -110,6 +110,12 @@ class AttacksConfig(AttackSettings):
     victim_seeds: int | None = Field(None, ge=1, description="how many of each victim's seeds; default all")
     block_size: int | None = Field(
         None, ge=1, description="side of the blocks attacked, one of `block_sizes`; default the study's main one"
+    )
+    draws: int = Field(
+        1,
+        ge=1,
+        description="how often each victim's layer is scattered, each time with its own shuffle, key of the defence "
+        "and images of the pirate; ten or more give a verdict on one checkpoint, as five victim seeds do on a recipe",
     )
     control_shuffles: int = Field(
         20,
@@ -195,7 +201,9 @@ def ceilings_on(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> di
 
 
 def attack_jobs(config: AttacksConfig, scatter: Literal["layer", "dense"]) -> list[dict[str, list[str]]]:
-    """The jobs for one seed of one victim: for each the attacks on each of its threats, by the threat's name."""
-    pairs = [(name, attacks) for name, (_, attacks) in attacks_on(config, scatter).items()]
+    """The jobs for one seed of one victim: for each the attacks on each of its threats, by the name of the threat's
+    draw."""
+    attacked = attacks_on(config, scatter).items()
+    pairs = [(drawn(name, draw), attacks) for draw in range(config.draws) for name, (_, attacks) in attacked]
     size = config.threats_per_job
     return [dict(pairs[first : first + size]) for first in range(0, len(pairs), size)]

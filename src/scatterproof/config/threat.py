@@ -12,6 +12,7 @@ Activations = Literal["none", "inputs", "both"]
 Part = Literal["scatter", "share", "images", "knows", "base", "defence", "activations", "stream"]
 
 WITH_STREAM = "+stream"  # in the name of a hijack's threat: what follows is the traffic that it grants
+_DRAW = "~"  # in the name of a threat's puzzle that is not the first one cut: what follows is its number
 _NAME = re.compile(
     r"(?P<scatter>layer|dense)-(?P<share>\d+(?:\.\d+)?(?:e-\d+)?)-(?P<images>\d+)-(?P<knows>none|labels|logits)"
     r"(?:-(?P<base>base))?(?:-(?P<defence>.+?))??(?:-(?P<activations>(?:inputs|both)-\d+))?(?P<stream>\+stream-.+)?"
@@ -122,3 +123,23 @@ def granted_knowledge(name: str) -> str:
     """The same with `-base` where a public base model is at hand, as the column `knows` of the tables has it."""
     parts = parts_of(name)
     return f"{parts.knows}-base" if parts.base else parts.knows
+
+
+def drawn(name: str, draw: int) -> str:
+    """The name of a draw of what has this name, cut from one victim more than once; the first draw's is the name."""
+    return f"{name}{_DRAW}{draw}" if draw else name
+
+
+def draw_of(name: str) -> int:
+    """Which draw the name is of: 0 is the first."""
+    return int(name.partition(_DRAW)[2] or 0)
+
+
+def without_draw(name: str) -> str:
+    """What it is a draw of."""
+    return name.partition(_DRAW)[0]
+
+
+def key_of_draw(draw: int) -> tuple[int | str, ...]:
+    """What seeds it beside all else: nothing for the first, which stays as it is where more are asked for."""
+    return ("draw", draw) if draw else ()

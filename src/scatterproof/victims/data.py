@@ -5,7 +5,7 @@ A dataset is read once, split between victim, pirate and test, and saved as one 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.running.files import atomic
+from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.arrays import Split, read_npz, to_split
 from scatterproof.victims.download import DatasetError, download_cifar100
 from scatterproof.victims.images import read_folder
@@ -45,6 +46,13 @@ class Dataset:
     std: tuple[float, ...]
     source: str
     split_seed: int
+
+    def redrawn(self, draw: int) -> "Dataset":
+        """The same with the pirate's images in an order of this draw's own; the first draw's is their own order."""
+        if not draw:
+            return self
+        order = torch.randperm(len(self.pirate), generator=torch_generator("pirate", draw))
+        return replace(self, pirate=Split(self.pirate.images[order], self.pirate.labels[order]))
 
     @property
     def chance(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from scatterproof.analysis.basis import LEAST, MODEL, RECIPE
 from scatterproof.analysis.control_results import reads_blocks
 from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
 from scatterproof.analysis.verdict import (
@@ -16,7 +17,6 @@ from scatterproof.analysis.verdict import (
     LOST,
     MOOT,
     NOT_YET,
-    SEEDS,
     STOLEN_AT,
     UNDECIDED,
     stolen,
@@ -34,7 +34,6 @@ from scatterproof.report.words import (
     of_case,
     percent,
     points,
-    seeds,
     setting,
     share,
     side,
@@ -45,7 +44,7 @@ from scatterproof.report.words import (
 TABLE_HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "verdict", "ends with",
               "best attack on the blocks", "accuracy", "best without the blocks", "accuracy",
               "gain in points [95 % interval]", "margin", "headroom", "told ceiling", "minutes",
-              "x training one victim", "victim seeds", "controls")  # fmt: skip
+              "x training one victim", "rests on", "controls")  # fmt: skip
 BUT_DEFENCE: tuple[Part, ...] = ("share", "images", "knows", "base", "activations", "stream")
 LABEL_WIDTH = 48  # characters of a line beside the figure
 COLOUR_OF = {LOST: RED, BROKEN: COLOURS[1], MOOT: COLOURS[4], NOT_YET: COLOURS[5], BOUNDED: COLOURS[0]}
@@ -74,11 +73,26 @@ def table_rows(verdicts: pd.DataFrame) -> list[tuple[str, ...]]:
             told(row),
             minutes(row.minutes),
             minutes(row.cost_over_retraining),
-            str(row.seeds),
+            rests_on(row),
             row.controls,
         )
         for row in _rows(undefended_first(verdicts))
     ]
+
+
+def rests_on(row: Any) -> str:
+    """`5 victims`, or `10 draws of one model`."""
+    return f"{row.seeds} {_units(row)}{' of one model' if row.basis == MODEL else ''}"
+
+
+def _units(row: Any) -> str:
+    kind = "draw" if row.basis == MODEL else "victim"
+    return kind if row.seeds == 1 else f"{kind}s"
+
+
+def _mean(row: Any) -> str:
+    """Over what the numbers of a row are means."""
+    return f"Mean of {rests_on(row)}." if row.seeds > 1 else "One victim."
 
 
 def _grants(row: Any) -> str:
@@ -135,8 +149,13 @@ def sentences(verdicts: pd.DataFrame) -> list[str]:
     texts = []
     for _, _, _, rows in threat_cases(with_key(verdicts, *BUT_DEFENCE)):
         texts += [_lost(rows), *map(_ends, _least_tapped(rows)), *_example(rows)]
-    if (verdicts["seeds"] < SEEDS).any():
-        texts.append(f"With fewer than {SEEDS} victim seeds a threat stays undecided.")
+    if (verdicts["seeds"] < verdicts["basis"].map(LEAST)).any():
+        texts.append(
+            f"With fewer than {LEAST[RECIPE]} victim seeds, or {LEAST[MODEL]} draws of one model, a threat stays "
+            "undecided."
+        )
+    if (verdicts["basis"] == MODEL).any():
+        texts.append("A verdict that rests on draws of one model holds for that model. Another one may give away more.")
     if (verdicts["verdict"] == NOT_YET).any():
         texts.append(
             f"Do not rely on a threat that is {NOT_YET}: that a better attack could not break it is not shown."
@@ -174,7 +193,7 @@ def _ends(row: Any) -> str:
     end = in_red(f"the pirate ends with {ends_with(row)}", stolen(row))
     left_out = str(row.controls).partition("left out: ")[2]
     note = f" Left out: {left_out}." if left_out else ""
-    return Markup("{}: {}; verdict: {}.{} {}").format(where, end, in_words(row), note, seeds(int(row.seeds)))
+    return Markup("{}: {}; verdict: {}.{} {}").format(where, end, in_words(row), note, _mean(row))
 
 
 def _example(rows: pd.DataFrame) -> list[str]:
@@ -188,7 +207,7 @@ def _example(rows: pd.DataFrame) -> list[str]:
     return [
         f"{setting(one.victim, one.block_size, one.keep, one.threat)}, {_grants(one)}: the model is {in_words(one)}: "
         f"{percent(one.accuracy)} accuracy of the victim's {percent(one.victim_accuracy)}; without the blocks the same "
-        f"pirate reaches {percent(one.withheld_accuracy)} ({one.against}). {seeds(int(one.seeds))}"
+        f"pirate reaches {percent(one.withheld_accuracy)} ({one.against}). {_mean(one)}"
     ]
 
 
