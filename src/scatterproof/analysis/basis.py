@@ -32,9 +32,8 @@ class Basis(NamedTuple):
     def less(self, more: "pd.Series[float]", less: "pd.Series[float]") -> Gains:
         """The differences of two accuracies, by the units of the second that the first has too."""
         gains = (more - less).dropna()
-        return self._widened(
-            gains.to_numpy(np.float64), float(more[gains.index].mean()), float(less[gains.index].mean())
-        )
+        values = np.asarray(gains, dtype=np.float64)
+        return self._widened(values, float(more[gains.index].mean()), float(less[gains.index].mean()))
 
     def over(self, part: "pd.Series[float]", whole: "pd.Series[float]") -> Gains:
         """The ratios of two accuracies, likewise."""

@@ -27,7 +27,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 from scatterproof.analysis.gains import interval
@@ -124,6 +123,8 @@ def _places(puzzle: Puzzle, name: str) -> torch.Tensor:
 
 def wilson(right: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a share."""
+    from scipy import stats  # here, as it delays each job's start
+
     ends = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
     return float(ends.low), float(ends.high)
 
