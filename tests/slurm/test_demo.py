@@ -1,7 +1,7 @@
 """The literal `snakemake --profile slurm`, from a clean clone after the one documented install step.
 
-With three victims, not ten, and half the threats, trained and attacked for a few steps: every rule runs, and
-`make demo` runs all of them elsewhere.
+With two victims, not ten, and a few of the threats, trained and attacked for a few steps: every rule runs, and
+`make demo` runs all of it elsewhere.
 """
 
 import csv
@@ -16,22 +16,24 @@ from sweeps import sacct
 
 ROOT = Path(__file__).parents[2]
 FEWER = """
-victim: {seeds: [0, 1], train: {epochs: 2}}
+victim: {seeds: [0], train: {epochs: 2}}
 further_victims: {copy_free: {seeds: [0]}}
 prune: {repeats: 1}
 shuffle: {repeats: 1}
+search:
+  grids:
+    - {attacks: [genetic, random], populations: [10], keep: [1.0], evaluations: 40}
+    - {attacks: [reinforce], fitness: [loss], evaluations: 40}
+plateau: {draws: 10}
 attacks:
   grids:
-    - {attacks: [fingerprint, refine, blocks, probe], images: [50], knows: [labels]}
-    - {attacks: [fingerprint, refine, relax, finetune, surrogate], images: [50], knows: [logits]}
-    - {attacks: [fingerprint, prior], images: [0], base_model: [true]}
-    - {images: [50], defences: [home]}
-  refine: {sweeps: 1}
-  relax: {steps_taken: 2}
+    - {attacks: [fingerprint, probe], images: [50], knows: [labels]}
+    - {images: [50], defences: [home], ceilings: [told]}
   probe: {updates: 8}
-  blocks: {updates: 8}
-  finetune: {updates: 8}
-  surrogate: {updates: 8}
+fineness: {block_sizes: [32, 64]}
+stream:
+  grids:
+    - {observed: [0.0], held: [1.0], hijacks: [adaptive]}
 retraining:
   recipes: {short: {epochs: 1}, small_batches: {epochs: 1}}
   pirate_recipes: {longer: {epochs: 3}}
