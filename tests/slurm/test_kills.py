@@ -23,7 +23,9 @@ def assert_each_once(sweep: Sweep, cells: int) -> None:
 
 @pytest.mark.timeout(1500)
 def test_twenty_kills_in_a_sweep_of_200_cells(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, CELLS, "--config", "cells=200")
+    """Four cells a task, on eight GPUs, each cell long enough that the sweep outlasts the kills on any machine."""
+    slow = CELLS.replace('shell: "', 'shell: "sleep 6; ')
+    sweep = Sweep(tmp_path, slow, "--config", "cells=200", "--submitit-pack", "4")
     draw = random.Random(5)
     kills = 0
     while kills < 20:
