@@ -128,12 +128,14 @@ ADDITIONS = {"an attack": ATTACK, "a defence": DEFENCE, "a column": COLUMN, "a v
 STUDY = {
     "study": "tiny",
     "dataset": {"kind": "digits"},
-    "victim": {"model": "mlp", "input_size": 8, "seeds": [0, 1], "train": {"lr": 0.05, "epochs": 2}},
+    "victim": {"model": "mlp", "input_size": 8, "seeds": [0], "train": {"lr": 0.05, "epochs": 2}},
     "block_sizes": [16],
     "prune": {"keep": [1.0], "repeats": 1, "corrections": ["none"]},
     "shuffle": {"keep": [1.0], "repeats": 1},
     "attacks": {
         "control_shuffles": 10,
+        "draws": 2,
+        "threats_per_job": 3,
         "grids": [
             {"attacks": ["in_order", "fingerprint", "genetic"], "images": [8], "knows": ["labels"]},
             {"attacks": ["in_order"], "images": [8], "defences": ["doubled"]},
@@ -225,4 +227,13 @@ def test_an_added_defence_is_applied_weighed_and_counted(tables: dict[str, pd.Da
     (verdict,) = tables["verdict"].query("defence == 'doubled'").itertuples()
     assert verdict.threat == "layer-1-8-none-doubled"
     costs = tables["defences"]
-    assert set(costs["defence"]) == {"doubled"} and (costs["fidelity"] == 1).all() and len(costs) == 2
+    assert set(costs["defence"]) == {"doubled"} and (costs["fidelity"] == 1).all() and len(costs) == 1
+
+
+def test_each_draw_has_rows_of_its_own(tables: dict[str, pd.DataFrame]) -> None:
+    """In one job with the first draw or in another, under a defence or without one."""
+    attacks = tables["attacks"]
+    assert attacks.groupby("threat")["seed"].agg(set).tolist() == [{0, 1}] * 2
+    trained = attacks[attacks["last"] & (attacks["attack"] == "layer")]
+    assert len(set(trained["accuracy"])) == len(trained) == 2, "on other images"
+    assert set(tables["verdict"]["basis"]) == {"model"} and set(tables["verdict"]["seeds"]) == {2}
