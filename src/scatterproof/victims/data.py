@@ -154,7 +154,7 @@ def _read_cifar100(config: DatasetConfig) -> _Raw:
     from scatterproof.victims.vision import torchvision
 
     read = (torchvision.datasets.CIFAR100(root, train=part) for part in (True, False))
-    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets)) for part in read)
+    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets))[0] for part in read)
     return _Raw("cifar100", train, test, f"{_sha256(folder / 'train')}, {_sha256(folder / 'test')}")
 
 
