@@ -1,8 +1,9 @@
 """Networks: the VGG family with a width multiplier, torchvision's classifiers, a user's own; their checkpoints."""
 
+import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from scatterproof.config.victim import VictimConfig
 from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
 from scatterproof.victims.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
+
+SHOWN = 8  # differences of a checkpoint that an error names
 
 
 def _vgg(config: VictimConfig, classes: int) -> nn.Module:
@@ -116,20 +119,29 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     Raises: ModelError that names each tensor that is missing, left over, or of another shape.
     """
     own = model.state_dict()
-    differences = [f"{name} is missing" for name in own if name not in state]
-    differences += [f"{name} is not in the model" for name in state if name not in own]
+    surplus = [name for name in state if name not in own]
+    missing = [name for name in own if name not in state]
+    differences = [f"{name} is missing{_nearest(name, surplus)}" for name in missing[:SHOWN]]
+    differences += [f"{name} is missing" for name in missing[SHOWN:]]
+    differences += [f"{name} is not in the model" for name in surplus]
     differences += [
         f"{name} is {list(state[name].shape)}, the model has {list(own[name].shape)}"
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
     if differences:
-        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+        shown = "; ".join(differences[:SHOWN])
+        shown += f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise ModelError(f"{source}: checkpoint of another architecture: {shown}")
     for name, value in own.items():
         if state[name].dtype != value.dtype:
             _check_dtype(state[name], value, f"{source}: {name}")
     model.load_state_dict(state)
+
+
+def _nearest(name: str, others: Sequence[str]) -> str:
+    """The name that is most like this one, in brackets; empty where none is."""
+    return "".join(f" (nearest: {near})" for near in difflib.get_close_matches(name, others, 1))
 
 
 def _check_dtype(value: torch.Tensor, own: torch.Tensor, where: str) -> None:

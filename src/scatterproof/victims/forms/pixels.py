@@ -134,7 +134,8 @@ def _from_one_hot(where: str, labels: NDArray[Any]) -> NDArray[np.int64]:
         raise DatasetError(
             f"{where} has no image of class {empty[0]}, expected some of each class 0..{labels.shape[1] - 1}"
         )
-    return ones.argmax(1).astype(np.int64)
+    classes: NDArray[np.int64] = ones.argmax(1).astype(np.int64)
+    return classes
 
 
 def _label_error(where: str, labels: NDArray[Any], more: str = "") -> DatasetError:
