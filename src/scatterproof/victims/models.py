@@ -25,6 +25,11 @@ def _vgg(config: VictimConfig, classes: int) -> nn.Module:
 FAMILIES: dict[str, Callable[[VictimConfig, int], nn.Module]] = {"vgg16": _vgg, "vgg16_bn": _vgg}
 
 
+def nearest(name: str, others: Sequence[str]) -> str:
+    """For an error: the name that is most like this one, in brackets; empty where none is."""
+    return "".join(f" (nearest: {near})" for near in difflib.get_close_matches(name, others, 1))
+
+
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
     """An untrained network that maps float [N, 3, size, size] to logits [N, classes].
 
@@ -37,7 +42,8 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
         from scatterproof.victims.vision import torchvision
 
         if name not in torchvision.models.list_models(module=torchvision.models):
-            raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'")
+            near = nearest(name, torchvision.models.list_models(module=torchvision.models))
+            raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'{near}")
         build = torchvision.models.get_model_builder(name)
         arguments = {"num_classes": classes} | config.model_args
     else:
@@ -56,12 +62,15 @@ def _own_function(config: VictimConfig) -> Any:
     module, _, name = config.model.partition(":")
     if str(Path.cwd()) not in sys.path:  # a script's own folder is there, the one it was called from is not
         sys.path.append(str(Path.cwd()))
+    expected = f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported"
     try:
-        return getattr(importlib.import_module(module), name)
+        source = importlib.import_module(module)
     except Exception as error:  # whatever the module raises while it is imported
-        raise ModelError(
-            f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported: {_first_line(error)}"
-        ) from None
+        raise ModelError(f"{expected}: {_first_line(error)}") from None
+    if not hasattr(source, name):
+        near = nearest(name, [each for each, value in vars(source).items() if callable(value)])
+        raise ModelError(f"{expected}: module '{module}' has no attribute '{name}'{near}")
+    return getattr(source, name)
 
 
 def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -121,7 +130,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     own = model.state_dict()
     surplus = [name for name in state if name not in own]
     missing = [name for name in own if name not in state]
-    differences = [f"{name} is missing{_nearest(name, surplus)}" for name in missing[:SHOWN]]
+    differences = [f"{name} is missing{nearest(name, surplus)}" for name in missing[:SHOWN]]
     differences += [f"{name} is missing" for name in missing[SHOWN:]]
     differences += [f"{name} is not in the model" for name in surplus]
     differences += [
@@ -137,11 +146,6 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
         if state[name].dtype != value.dtype:
             _check_dtype(state[name], value, f"{source}: {name}")
     model.load_state_dict(state)
-
-
-def _nearest(name: str, others: Sequence[str]) -> str:
-    """The name that is most like this one, in brackets; empty where none is."""
-    return "".join(f" (nearest: {near})" for near in difflib.get_close_matches(name, others, 1))
 
 
 def _check_dtype(value: torch.Tensor, own: torch.Tensor, where: str) -> None:
