@@ -1,4 +1,4 @@
-"""`scatterproof check`: whether all that a study's file names fits together, before anything of it is run.
+"""The command `check`: whether all that a study's file names fits together, before anything of it is run.
 
 What rules prepare_dataset and check_study refuse is refused here in the same line. Nothing is downloaded or kept.
 """

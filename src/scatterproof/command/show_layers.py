@@ -1,4 +1,4 @@
-"""`scatterproof layers`: the dense layers of a network, what each is of it, and what the fingerprint reads of each."""
+"""The command `layers`: the dense layers of a network, what each is of it, and what the fingerprint reads of each."""
 
 import csv
 import sys
