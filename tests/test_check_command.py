@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_said_as_the_workflow_says_it(
 
 def test_a_file_that_cannot_be_read_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "none.yaml"]) == 2
-    assert capsys.readouterr().err == "scatterproof: error: none.yaml: cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == "none.yaml: cannot be read: No such file or directory\n"
 
 
 def test_cifar100_is_not_downloaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

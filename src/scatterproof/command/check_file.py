@@ -15,7 +15,7 @@ from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.puzzles import puzzle_parts
 from scatterproof.config.search import plateau_threat, search_jobs, threats
 from scatterproof.config.stream import stream_threats
-from scatterproof.config.study import Study, read_study
+from scatterproof.config.study import Study, StudyError, read_study
 from scatterproof.errors import UserError
 from scatterproof.running.files import check_writable
 from scatterproof.victims.data import DEFAULT_PIRATE, Dataset, DatasetError, Split, is_on_disk, read_dataset
@@ -30,22 +30,27 @@ def check_file(path: Path) -> int:
     rule = ""
     try:
         with redirect_stdout(sys.stderr):  # what is said of the files that are read
-            study = read_study(path)
-            check_writable(Path("results") / study.study, ROOM)
+            study = _read(path)
+            folder = Path("results") / study.study
+            check_writable(folder, ROOM)
             rule = "prepare_dataset"
-            dataset = read_dataset(study.dataset) if is_on_disk(study.dataset) else _not_here_yet(study.dataset)
+            here = is_on_disk(study.dataset)
+            dataset = read_dataset(study.dataset) if here else _not_here_yet(study.dataset)
             rule = "check_study"
-            needed = check_study(study, dataset)["disk_bytes"]
-            check_writable(Path("results") / study.study, needed)
-    except OSError as error:
-        print(f"scatterproof: error: {path}: cannot be read: {error.strerror or error}", file=sys.stderr)
-        return REFUSED
+            check_writable(folder, check_study(study, dataset)["disk_bytes"])
     except UserError as error:
         print(f"scatterproof: error in {rule}: {error}" if rule else error, file=sys.stderr)
         return REFUSED
-    later = "" if is_on_disk(study.dataset) else "; CIFAR-100 is not here: it is downloaded first, and was not checked"
+    later = "" if here else "; CIFAR-100 is not here: it is downloaded first, and was not checked"
     print(f"{path}: all fits; it would run {plan(study)}{later}")
     return 0
+
+
+def _read(path: Path) -> Study:
+    try:
+        return read_study(path)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def plan(study: Study) -> str:
