@@ -525,13 +525,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_weights_that_are_not_surely_the_networks_are_refused(tmp_path: Path, case: str) -> None:
+def test_weights_that_are_not_surely_the_networks_are_refused(
+    tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, line = REFUSED[case]
     path = saved(tmp_path, make(), ".pt")
     with pytest.raises(ModelError) as caught:
         load_checkpoint(small.tiny(), str(path), "victim.checkpoint")
     assert str(caught.value).startswith(f"victim.checkpoint '{path}': ")
     assert line in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr().out == "" or case == "shape"
 
 
 def test_a_base_in_a_container_is_read_and_its_head_left_out(tmp_path: Path) -> None:

@@ -34,12 +34,13 @@ def read_checkpoint(
     """
     path = Path(path)
     where = f"{key} '{path}'"
-    state, words = state_dict_of(_content(path, where), None if model is None else model.state_dict(), where)
+    own = None if model is None else model.state_dict()
+    state, words = state_dict_of(_content(path, where), own, where)
     buffers = {} if model is None else dict(model.named_buffers())
     for name, value in state.items():
         _check_plain(value, f"{where}: {name}")
         check_finite(value, buffers.get(name), f"{where}: {name}")
-    if words:
+    if words and (own is None or own.keys() == state.keys()):  # else it is refused by `load_weights`
         print(f"{where}: {'; '.join(words)}")
     return state
 
