@@ -1,5 +1,6 @@
 """Checkpoints of a user's: what is no state dict of finite numbers is refused in one line, and nothing in it is run."""
 
+import argparse
 import gzip
 import pickle
 import zipfile
@@ -20,7 +21,7 @@ from scatterproof.check import check_study
 from scatterproof.config.study import PruneConfig, Study
 from scatterproof.config.victim import VictimConfig
 from scatterproof.victims.checkpoints import ModelError, read_checkpoint
-from scatterproof.victims.models import load_checkpoint
+from scatterproof.victims.models import load_base, load_checkpoint
 from scatterproof.victims.training import obtain_victim
 
 State = dict[str, torch.Tensor]
@@ -321,3 +322,226 @@ def test_a_state_dict_of_old_torch_is_read(tmp_path: Path) -> None:
 def test_what_is_no_state_dict_is_named(tmp_path: Path, content: Any, named: str) -> None:
     torch.save(content, tmp_path / "x.pt")
     assert refusal(tmp_path / "x.pt").endswith(named)
+
+
+# The containers, names and leavings of trainings
+
+
+def named(prefix: str, state: State | None = None) -> State:
+    return {prefix + name: value for name, value in (state or tiny()).items()}
+
+
+def without(ending: str) -> State:
+    return {name: value for name, value in tiny().items() if not name.endswith(ending)}
+
+
+def other() -> State:
+    return {name: value + 1 for name, value in tiny().items()}
+
+
+def counted() -> State:
+    """What a profiler leaves in a model."""
+    counters = {"total_ops": torch.zeros(1, dtype=torch.float64), "total_params": torch.zeros(1, dtype=torch.float64)}
+    inside = {f"{layer}.{name}": value for layer in "047" for name, value in counters.items()}
+    return tiny() | dict(sorted((counters | inside).items()))
+
+
+class Trained(nn.Module):
+    """As a training keeps a network: under an attribute, beside its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small.tiny()
+        self.criterion = nn.CrossEntropyLoss(torch.ones(5))
+
+
+def averaged() -> State:
+    return dict(torch.optim.swa_utils.AveragedModel(small.tiny()).state_dict()) | named("module.")
+
+
+def wrapped_inside() -> State:
+    return {name.replace("4.", "4._orig_mod.").replace("7.", "7.module."): value for name, value in tiny().items()}
+
+
+OPTIMIZER = torch.optim.AdamW(small.tiny().parameters()).state_dict()
+# What is saved, and what is printed of it; what is read is the tiny network
+USUAL: dict[str, tuple[Callable[[], Any], str]] = {
+    "bare": (tiny, ""),
+    **{
+        key: (lambda key=key: {key: tiny(), "epoch": 3}, f"read under '{key}'; left out epoch")
+        for key in ("state_dict", "model", "model_state_dict", "module", "ema", "net", "params")
+    },
+    "optimizer": (
+        lambda: {"epoch": 9, "model": tiny(), "optimizer": OPTIMIZER},
+        "read under 'model'; left out epoch, optimizer",
+    ),
+    "container in a container": (
+        lambda: {"ema": {"module": tiny(), "updates": 3}, "loss": 0.1},
+        "read under 'ema.module'; left out loss, updates",
+    ),
+    "two that are the same": (lambda: {"model": tiny(), "ema": tiny()}, "read under 'model'; left out ema"),
+    "two of which one fits": (
+        lambda: {"model": {"w": torch.ones(2)}, "ema": tiny()},
+        "read under 'ema'; left out model",
+    ),
+    "two of which one has the shapes": (
+        lambda: {"model": tiny(_7_bias=torch.ones(9)), "ema": tiny()},
+        "read under 'ema'; left out model",
+    ),
+    "DataParallel": (lambda: named("module."), "names without module"),
+    "compiled": (lambda: named("_orig_mod."), "names without _orig_mod"),
+    "compiled DataParallel": (lambda: named("_orig_mod.module."), "names without module, _orig_mod"),
+    "DataParallel compiled": (lambda: named("module._orig_mod."), "names without module, _orig_mod"),
+    "a strategy's": (lambda: named("_forward_module.module."), "names without module, _forward_module"),
+    "wrapped inside": (wrapped_inside, "names without module, _orig_mod"),
+    "model": (lambda: named("model."), "read under the prefix 'model.'"),
+    "backbone": (lambda: named("backbone."), "read under the prefix 'backbone.'"),
+    "Lightning": (
+        lambda: {"state_dict": named("model."), "global_step": 7, "hyper_parameters": {"lr": 0.1}},
+        "read under 'state_dict' and the prefix 'model.'; left out global_step, hyper_parameters",
+    ),
+    "Lightning compiled": (
+        lambda: {"state_dict": named("net._orig_mod.")},
+        "read under 'state_dict' and the prefix 'net.'; names without _orig_mod",
+    ),
+    "prefixes in each other": (
+        lambda: {"model": named("module.model.backbone.")},
+        "read under 'model' and the prefix 'model.backbone.'; names without module",
+    ),
+    "a loss beside": (
+        lambda: Trained().state_dict() | named("net."),
+        "read under the prefix 'net.'; left out criterion.weight",
+    ),
+    "averaged": (averaged, "names without module; left out n_averaged"),
+    "a profiler's": (counted, "left out 0.total_ops, 0.total_params, 4.total_ops and 5 more"),
+    "no counts": (lambda: without("num_batches_tracked"), "set to 0 1.num_batches_tracked"),
+    "half": (lambda: {n: v.half() if v.is_floating_point() else v for n, v in rounded().items()}, "float16 converted"),
+    "bfloat16": (
+        lambda: {"model": {n: v.bfloat16() if v.is_floating_point() else v for n, v in rounded().items()}},
+        "read under 'model'; bfloat16 converted to float32",
+    ),
+}
+
+
+def rounded() -> State:
+    """Weights that stay the same in eight bits of mantissa."""
+    return {name: value.bfloat16().half().to(value.dtype) for name, value in tiny().items()}
+
+
+def flat(content: dict[str, Any]) -> bool:
+    """Whether safetensors, which hold tensors alone, can hold it."""
+    return all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+FORMS = [(case, ".pt") for case in USUAL]
+FORMS += [(case, ".safetensors") for case, (make, _) in USUAL.items() if flat(make())]
+
+
+@pytest.mark.parametrize(("case", "suffix"), FORMS)
+def test_weights_in_other_usual_forms_are_read_alike(
+    tmp_path: Path, case: str, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, said = USUAL[case]
+    content = make()
+    if suffix == ".safetensors":  # where no two may share their memory
+        content = {name: value.clone() for name, value in content.items()}
+    path = saved(tmp_path, content, suffix)
+    model = small.tiny()
+    load_checkpoint(model, str(path), "victim.checkpoint")
+    expected = tiny() if "float16" not in said else {n: v.bfloat16().half() for n, v in tiny().items()}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name].to(value.dtype)), name
+    printed = capsys.readouterr().out
+    assert said in printed and printed.count("\n") == (1 if said else 0)
+    assert printed.startswith(f"victim.checkpoint '{path}': {said}") or not said
+
+
+class Nested(nn.Module):
+    """A network whose own names begin as a wrapper's and a prefix do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Sequential()
+        self.module.model = small.tiny()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod."])
+def test_a_networks_own_names_stay(tmp_path: Path, prefix: str) -> None:
+    model = Nested()
+    path = saved(tmp_path, named(prefix, model.state_dict()))
+    again = Nested()
+    load_checkpoint(again, str(path), "victim.checkpoint")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "two containers": (
+        lambda: {"model": tiny(), "ema": other()},
+        "the weights under 'model' and those under 'ema' both fit and differ, in 0.bias for one; expected one set",
+    ),
+    "two prefixes": (
+        lambda: named("model.") | named("ema.", other()),
+        "the weights under the prefix 'ema.' and those under the prefix 'model.' both fit and differ, in 0.bias",
+    ),
+    "bare and a prefix": (
+        lambda: tiny() | named("model.", other()),
+        "the weights without a prefix and those under the prefix 'model.' both fit and differ, in 0.bias",
+    ),
+    "one wrapped as well": (
+        lambda: tiny() | {"7.module.bias": torch.zeros(5)},
+        "7.bias stands there twice, once as 7.module.bias, expected each weight once",
+    ),
+    "missing": (
+        lambda: without("7.bias"),
+        "checkpoint of another architecture: 7.bias is missing",
+    ),
+    "misnamed": (
+        lambda: {"4.weights" if name == "4.weight" else name: value for name, value in tiny().items()},
+        "another architecture: 4.weight is missing (nearest: 4.weights); 4.weights is not in the model",
+    ),
+    "a batch norm's mean is missing": (lambda: without("running_mean"), "architecture: 1.running_mean is missing"),
+    "surplus": (lambda: tiny() | {"9.weight": torch.ones(2)}, "architecture: 9.weight is not in the model"),
+    "surplus beside a prefix": (
+        lambda: named("model.") | {"head.weight": torch.ones(2)},
+        "architecture: head.weight is not in the model",
+    ),
+    "a weight beside a prefix": (
+        lambda: named("model.") | {"4.weight": torch.ones(2)},
+        "4.weight stands there twice, once as model.4.weight, expected it once",
+    ),
+    "shape": (
+        lambda: {"model": tiny(_7_bias=torch.ones(9))},
+        "another architecture: 7.bias is [9], the model has [5]",
+    ),
+    "NaN under a prefix": (
+        lambda: {"model": named("module.", tiny(_7_bias=torch.full((5,), NAN)))},
+        "7.bias has 5 of 5 values that are NaN or infinite",
+    ),
+    "objects beside": (
+        lambda: {"model": tiny(), "args": argparse.Namespace(lr=0.1)},
+        "refused: holds pickled objects (argparse.Namespace), expected a state dict of tensors: save model.state",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_weights_that_are_not_surely_the_networks_are_refused(
+    tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, line = REFUSED[case]
+    path = saved(tmp_path, make(), ".pt")
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(small.tiny(), str(path), "victim.checkpoint")
+    assert str(caught.value).startswith(f"victim.checkpoint '{path}': ")
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr().out == "" or case == "shape"
+
+
+def test_a_base_in_a_container_is_read_and_its_head_left_out(tmp_path: Path) -> None:
+    state = tiny(_7_weight=torch.ones(9, 16), _7_bias=torch.ones(9))
+    torch.save({"model": named("module.", state)}, tmp_path / "x.pt")
+    model = small.tiny()
+    head = model.state_dict()["7.bias"].clone()
+    load_base(model, str(tmp_path / "x.pt"))
+    assert torch.equal(model.state_dict()["4.weight"], state["4.weight"])
+    assert torch.equal(model.state_dict()["7.bias"], head)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.victims.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
 from scatterproof.victims.filetype import DAMAGED_ZIP, file_type
+from scatterproof.victims.forms.pixels import to_pixels
 
 Arrays = dict[str, Any]
 RNG = np.random.default_rng(0)
@@ -142,17 +143,59 @@ def changed(key: str, change: Callable[[Any], Any]) -> Callable[[Arrays], Arrays
     return lambda content: content | {key: change(content[key])}
 
 
+def few(shape: tuple[int, ...]) -> Callable[[Arrays], Arrays]:
+    return lambda content: arrays(shape=shape)
+
+
 BAD_ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "missing": (
         lambda a: {"x_train": a["x_train"], "images": a["x_test"]},
         r"missing y_train, x_test, y_test \(present: x_train, images\)",
     ),
-    "float images": (changed("x_train", lambda x: x / 255), r"x_train is float64 \[40, 6, 6, 3\], expected uint8"),
-    "channels first": (changed("x_test", lambda x: x.transpose(0, 3, 1, 2)), r"x_test is uint8 \[10, 3, 6, 6\]"),
     "flat images": (changed("x_test", lambda x: x.reshape(10, -1)), r"x_test is uint8 \[10, 108\]"),
-    "float labels": (changed("y_train", lambda y: y * 1.0), r"y_train is float64 \[40\], expected integers"),
-    "one-hot labels": (changed("y_test", lambda y: np.eye(4, dtype=int)[y]), r"y_test is int64 \[10, 4\]"),
     "objects": (changed("y_test", lambda y: y.astype(object)), r"not an \.npz of plain arrays"),
+    "a name like one": (
+        lambda a: (
+            {"ytest" if name == "y_test" else name: value for name, value in a.items() if name != "x_test"}
+            | {"x_tst": a["x_test"]}
+        ),
+        r"missing x_test \(present: x_train, y_train, ytest, x_tst\), expected .*: is 'x_tst' x_test\?",
+    ),
+    "two names": (
+        lambda a: under(**KERAS)(a) | {"X_train": a["x_train"]},
+        "train_images and X_train may each be x_train, expected one of them, or one named x_train",
+    ),
+    "normalised": (
+        changed("x_train", lambda x: x / 64 - 2),
+        r"x_train is float64 \[40, 6, 6, 3\], expected uint8 .*, not -2 to 1.984; or floats from 0 to 1",
+    ),
+    "fractions": (changed("x_train", lambda x: x * 0.3), "not 0 to 76.5 with values between whole numbers; or floats"),
+    "dark floats": (changed("x_train", lambda x: x / 255**2), "not 0 to 0.003922; or floats from 0 to 1"),
+    "integers to 1": (changed("x_train", lambda x: (x > 9).astype(int)), r"x_train is int64 .* not 0 to 1; or floats"),
+    "another scale": (changed("x_train", lambda x: x // 16 * 1.0), "not 0 to 15; or floats from 0 to 1"),
+    "two scales of floats": (
+        lambda a: a | {"x_train": a["x_train"] * 1.0, "x_test": a["x_test"] / 255},
+        "x_train is whole numbers 0 to 255 and x_test is 0 to 1, expected floats of one scale",
+    ),
+    "channels first or last": (few((3, 6, 3)), r"is \[40, 3, 6, 3\], whose channels may be first or last"),
+    "half labels": (changed("y_train", lambda y: y + 0.5), r"y_train is float64 \[40\], expected integers .*, not 0.5"),
+    "NaN labels": (changed("y_test", lambda y: y * np.nan), r"y_test is float64 \[10\], expected integers .*, not nan"),
+    "infinite labels": (changed("y_test", lambda y: y + np.inf), "y_test has the label inf, expected 0 to"),
+    "soft labels": (
+        changed("y_test", lambda y: np.eye(4)[y] * 0.9 + 0.025),
+        r"y_test is float64 \[10, 4\], expected integers .* with a single 1 a row, which row 0 has not",
+    ),
+    "two labels": (
+        changed(
+            "y_train", lambda y: np.eye(4, dtype=int)[y] + np.eye(4, dtype=int)[(y + (y > 2)) % 4] * (y > 2)[:, None]
+        ),
+        "with a single 1 a row, which row 3 has not",
+    ),
+    "a class without images": (
+        changed("y_train", lambda y: np.eye(5, dtype=int)[y]),
+        r"y_train has no image of class 4, expected some of each class 0\.\.4",
+    ),
+    "words": (changed("y_test", lambda y: y.astype(str)), r"y_test is <U21 \[10\], expected integers"),
     "negative": (changed("y_train", lambda y: y - 1), "y_train has the label -1, expected 0 to"),
     "huge": (changed("y_train", lambda y: y + 99), r"y_train has the label 102, expected 0 to 39"),
     "float images beyond 1": (changed("x_train", lambda x: x * 2.0), r"\[N,H,W\] with values 0 to 255, not 0 to 510"),
@@ -217,6 +260,77 @@ BAD_ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
         r"x_test has images of \[C,H,W\] \[3, 5, 6\], expected \[3, 6, 6\]",
     ),
 }
+
+
+def under(**names: str) -> Callable[[Arrays], Arrays]:
+    """The same arrays under other names, `under(train_x="x_train")`."""
+    return lambda content: {name: content[role] for name, role in names.items()}
+
+
+KERAS = {"train_images": "x_train", "train_labels": "y_train", "test_images": "x_test", "test_labels": "y_test"}
+VALIDATION = {"x_train": "x_train", "y_train": "y_train", "x_val": "x_test", "y_val": "y_test"}
+# What differs from the plain arrays, and what is printed of it; what is read is the same
+USUAL_ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
+    "floats": (changed("x_train", lambda x: x / 255), "x_train: float64 of 0 to 1, times 255, rounded"),
+    "float32": (
+        changed("x_test", lambda x: (x / 255).astype(np.float32)),
+        "x_test: float32 of 0 to 1, times 255, rounded",
+    ),
+    "float16": (changed("x_test", lambda x: (x / 255).astype(np.float16)), "x_test: float16 of 0 to 1, times 255"),
+    "whole floats": (
+        changed("x_train", lambda x: x.astype(np.float32)),
+        "x_train: float32 of whole numbers 0 to 255, as uint8",
+    ),
+    "wide integers": (changed("x_train", lambda x: x.astype(np.int64)), "x_train: int64 of whole numbers 0 to 255"),
+    "channels first": (changed("x_test", lambda x: x.transpose(0, 3, 1, 2)), "x_test: channels first"),
+    "floats with channels first": (
+        changed("x_train", lambda x: x.transpose(0, 3, 1, 2) / 255),
+        "x_train: float64 of 0 to 1, times 255, rounded, channels first",
+    ),
+    "column of labels": (changed("y_train", lambda y: y[:, None]), "y_train: [40, 1] as [N]"),
+    "float labels": (changed("y_train", lambda y: y * 1.0), "y_train: whole float64 as integers"),
+    "column of float labels": (
+        changed("y_test", lambda y: y[:, None].astype(np.float32)),
+        "y_test: [10, 1] as [N], whole float32 as integers",
+    ),
+    "one-hot": (changed("y_test", lambda y: np.eye(4, dtype=int)[y]), "y_test: one-hot of 4 classes"),
+    "one-hot floats": (changed("y_train", lambda y: np.eye(4, dtype=np.float32)[y]), "y_train: one-hot of 4 classes"),
+    "one-hot booleans": (changed("y_train", lambda y: np.eye(4, dtype=bool)[y]), "y_train: one-hot of 4 classes"),
+    "uint8 labels": (changed("y_train", lambda y: y.astype(np.uint8)), ""),
+    "int32 labels": (changed("y_test", lambda y: y.astype(np.int32)), ""),
+    "keras": (under(**KERAS), "; ".join(f"{name} is {role}" for name, role in KERAS.items())),
+    "capitals": (under(X_train="x_train", Y_train="y_train", X_test="x_test", Y_test="y_test"), "X_train is x_train"),
+    "joined": (under(trainX="x_train", trainY="y_train", testX="x_test", testY="y_test"), "testY is y_test"),
+    "data and targets": (
+        under(**{"train-data": "x_train", "train-targets": "y_train", "test-data": "x_test", "test.target": "y_test"}),
+        "train-data is x_train",
+    ),
+    "validation alone": (under(**VALIDATION), "x_val is x_test; y_val is y_test"),
+    "validation as well": (lambda a: a | {"x_val": a["x_test"], "y_val": a["y_test"]}, "left out x_val, y_val"),
+    "another beside": (lambda a: a | {"train_images": a["x_test"]}, "left out train_images"),
+}
+
+
+@pytest.mark.parametrize("case", USUAL_ARRAYS)
+def test_arrays_in_other_usual_forms_are_read_alike(
+    tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, said = USUAL_ARRAYS[case]
+    plain = arrays()
+    expected = read_npz(tmp_path, plain)
+    assert capsys.readouterr().out == ""
+    data = read_npz(tmp_path, change(plain))
+    assert same(data, dataclasses.replace(expected, source=data.source))
+    printed = capsys.readouterr().out
+    assert said in printed and printed.count("\n") == (1 if said else 0)
+    assert printed.startswith(f"{tmp_path / 'own.npz'}: ") or not said
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8))
+def test_floats_become_the_nearest_of_256_levels(values: list[float]) -> None:
+    images = np.array([*values, 1.0], np.float32).reshape(-1, 1, 1, 1).repeat(5, 1).repeat(5, 2)
+    pixels, _ = to_pixels("x", images)
+    assert np.abs(pixels[:, 0] - 255.0 * images[..., 0]).max() <= 0.5
 
 
 @pytest.mark.parametrize("case", BAD_ARRAYS)

@@ -271,6 +271,21 @@ def test_a_folder_of_one_picture_again_and_again_is_refused(tmp_path: Path) -> N
         read_dataset(config)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_are_the_test_where_there_are_no_others(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = folder(tmp_path, saved(Image.fromarray(GREY), "PNG"))
+    expected = read_dataset(config)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "test").rename(tmp_path / name)
+    assert np.array_equal(read_dataset(config).test.images, expected.test.images)
+    assert capsys.readouterr().out == f"{tmp_path}: {name} is test\n"
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DatasetError, match=f"^{tmp_path}/test: .*expected one folder of images per class"):
+        read_dataset(config)
+
+
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     config = folder(tmp_path, saved(Image.fromarray(GREY), "PNG"))
     for part in ("train", "test"):

@@ -1,7 +1,7 @@
 """The command `scatterproof`: what a study has cost so far, its verdicts, and a finished study as a folder to keep.
 
-It enters neither Snakemake nor torch, so that it answers at once and works beside a running controller. `cost` and
-`verdict` read and never write.
+These enter neither Snakemake nor torch, so that they answer at once and work beside a running controller. `layers` and
+`check` look at a network, or at all that a study names, before it is run. All but `publish` read and never write.
 """
 
 import argparse
@@ -89,6 +89,20 @@ def _parser() -> argparse.ArgumentParser:
         "anything but bounded or proven, or none was judged; else 0. 1: the verdicts can't be had; 2: wrong arguments."
     )
     verdict.set_defaults(run=_verdict)
+    layers = commands.add_parser("layers", help="a network's dense layers, and what an attack can read of each")
+    layers.add_argument("model", metavar="MODEL", help="as victim.model: vgg16, torchvision:NAME, MODULE:FUNCTION")
+    layers.add_argument("--width", type=float, default=1.0, help="of the VGG family; default %(default)s")
+    layers.add_argument("--input-size", type=int, default=32, metavar="PIXELS", help="side; default %(default)s")
+    layers.add_argument("--classes", type=int, default=10, help="of vgg16 and torchvision's; default %(default)s")
+    layers.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to read; default none")
+    layers.add_argument("--csv", action="store_true", help="as CSV")
+    layers.set_defaults(run=_layers)
+    check = commands.add_parser(
+        "check", help="whether a study's models, layers, checkpoints and data fit; runs nothing"
+    )
+    check.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study's file")
+    check.epilog = "Exit status: 0 if all fits; 2 if something does not, which one line says."
+    check.set_defaults(run=_check)
     return parser
 
 
@@ -152,6 +166,18 @@ def _verdict(asked: argparse.Namespace) -> int:
     from scatterproof.command.show_verdict import show_verdict
 
     return show_verdict(asked.folder or Path("results") / _read(asked.configfile).study, asked.csv)
+
+
+def _layers(asked: argparse.Namespace) -> int:
+    from scatterproof.command.show_layers import show_layers
+
+    return show_layers(asked.model, asked.width, asked.input_size, asked.classes, asked.checkpoint, asked.csv)
+
+
+def _check(asked: argparse.Namespace) -> int:
+    from scatterproof.command.check_file import check_file
+
+    return check_file(asked.study)
 
 
 def _read(file: Path) -> Any:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from scatterproof.analysis.judged_anew import study_verdicts
 from scatterproof.analysis.verdict import BOUNDED, BROKEN, INVALID, LOST
+from scatterproof.command.text_table import aligned
 
 HEAD = ("victim", "block", "threat", "verdict", "ends with", "gain in points", "margin", "headroom", "told", "seeds")
 
@@ -20,7 +21,7 @@ def show_verdict(folder: Path, as_csv: bool) -> int:
     else:
         many = "" if len(verdicts) == 1 else "s"
         print(f"{folder}: {len(verdicts)} threat{many} judged\n")
-        print(_text([HEAD, *(_cells(row) for row in verdicts.itertuples(index=False))]))
+        print(aligned([HEAD, *(_cells(row) for row in verdicts.itertuples(index=False))]))
     return status_of(list(verdicts["verdict"]))
 
 
@@ -47,11 +48,4 @@ def _cells(row: Any) -> tuple[str, ...]:
         f"{100 * row.headroom:.1f}",
         str(row.told) if pd.isna(row.told_accuracy) else f"{100 * row.told_accuracy:.1f} %",
         f"{row.seeds}{needed}",
-    )
-
-
-def _text(lines: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from scatterproof.victims.download import DatasetError
 from scatterproof.victims.filetype import NPZ, file_type
-
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-FEW = 4  # a side of so many pixels may be one of channels
+from scatterproof.victims.forms.array_names import ARRAYS, ArrayNames, array_names
+from scatterproof.victims.forms.pixels import check_one_scale, to_labels, to_pixels
 
 
 @dataclass(frozen=True)
@@ -27,27 +26,35 @@ class Split:
 
 
 def read_npz(path: Path) -> tuple[Split, Split]:
-    """Training and test images of an .npz. Raises: DatasetError."""
-    arrays = _arrays(path)
-    train = to_split(path, "x_train", arrays["x_train"], "y_train", arrays["y_train"])
-    test = to_split(path, "x_test", arrays["x_test"], "y_test", arrays["y_test"])
+    """Training and test images of an .npz; prints a line where they were not uint8 and int64 under the usual names.
+
+    Raises: DatasetError.
+    """
+    names, arrays = _arrays(path)
+    check_one_scale(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
+    train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"])
+    test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"])
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [list(split.images.shape[1:]) for split in (test, train)]
-        raise DatasetError(f"{path}: x_test has images of [C,H,W] {shapes[0]}, expected {shapes[1]} as in x_train")
-    _check_labels(path, train, test)
-    check_images(train, test, f"{path}: x_train", f"{path}: x_test")
+        raise DatasetError(
+            f"{path}: {names.x_test} has images of [C,H,W] {shapes[0]}, expected {shapes[1]} as in {names.x_train}"
+        )
+    _check_labels(path, names, train, test)
+    check_images(train, test, f"{path}: {names.x_train}", f"{path}: {names.x_test}")
+    if said := names.words + words + others:
+        print(f"{path}: {'; '.join(said)}")
     return train, test
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    """The four arrays by their roles, and their names in the file. Raises: DatasetError."""
     try:
         what = file_type(path)
         if what != NPZ:
             raise DatasetError(f"{path}: not an .npz of plain arrays: it is {what}")
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ARRAYS if key not in file.files]
-            arrays = {} if missing else {key: file[key] for key in ARRAYS}
-            present = ", ".join(file.files) or "none"
+            names = array_names(path, file.files)
+            return names, {role: file[getattr(names, role)] for role in ARRAYS}
     except DatasetError:
         raise
     except OSError as error:
@@ -55,59 +62,36 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     except Exception as error:  # damage surfaces as any of a dozen types
         line = " ".join(str(error).split())
         raise DatasetError(f"{path}: not an .npz of plain arrays, or damaged ({line})") from None
-    if missing:
-        raise DatasetError(f"{path}: missing {', '.join(missing)} (present: {present}), expected {', '.join(ARRAYS)}")
-    return arrays
 
 
-def to_split(path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any]) -> Split:
+def to_split(path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any]) -> tuple[Split, list[str]]:
     """Check one pair of arrays, whose names are `x` and `y`, and bring it to uint8 [N,C,H,W] and int64 [N].
 
-    Raises: DatasetError.
+    Also what was done for that, in words. Raises: DatasetError.
     """
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
-        raise DatasetError(
-            f"{path}: {x} is {images.dtype} {list(images.shape)}, expected uint8 [N,H,W,3], [N,H,W,1] or [N,H,W]"
-            + (f" with values 0 to 255, not {_span(images)}" if images.dtype != np.uint8 else "")
-        )
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DatasetError(f"{path}: {y} is {labels.dtype} {list(labels.shape)}, expected integers [N]")
+    pixels, done = to_pixels(f"{path}: {x}", images)
+    classes, also = to_labels(f"{path}: {y}", labels)
     if images.size == 0:
         raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one image")
-    if images.ndim == 3 and min(images.shape[1:]) <= FEW:
-        raise DatasetError(
-            f"{path}: {x} is {list(images.shape)}, which may be [N,H,W] or have channels: expected four axes, "
-            "[N,H,W,1] or [N,H,W,3]"
-        )
-    if len(images) != len(labels):
-        raise DatasetError(f"{path}: {x} has {len(images)} images, but {y} has {len(labels)} labels")
-    if int(labels.max()) > np.iinfo(np.int64).max:
-        raise DatasetError(f"{path}: {y} has the label {labels.max()}, expected 0 to the number of classes less one")
-    stacked = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Split(torch.from_numpy(np.ascontiguousarray(stacked)), torch.from_numpy(labels.astype(np.int64)))
+    if len(pixels) != len(classes):
+        raise DatasetError(f"{path}: {x} has {len(pixels)} images, but {y} has {len(classes)} labels")
+    split = Split(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(classes))
+    return split, [f"{name}: {', '.join(words)}" for name, words in ((x, done), (y, also)) if words]
 
 
-def _span(values: NDArray[Any]) -> str:
-    """The lowest and highest value, for errors."""
-    if values.dtype.kind not in "iuf" or values.size == 0:
-        return f"{values.dtype}"
-    if np.isnan(values).any():
-        return "NaN"
-    return f"{values.min():.4g} to {values.max():.4g}"
-
-
-def _check_labels(path: Path, train: Split, test: Split) -> None:
+def _check_labels(path: Path, names: ArrayNames, train: Split, test: Split) -> None:
     """Labels of one classification task: 0 to the number of classes less one, each with images in both splits."""
-    _check_range(path, "y_train", train, len(train) - 1, f"no more classes than its {len(train)} images")
+    _check_range(path, names.y_train, train, len(train) - 1, f"no more classes than its {len(train)} images")
     low, high = int(train.labels.min()), int(train.labels.max())
     if low == high:
-        raise DatasetError(f"{path}: y_train has the label {low} alone, expected at least two classes")
+        raise DatasetError(f"{path}: {names.y_train} has the label {low} alone, expected at least two classes")
     if low > 0 and len(train.labels.unique()) == high - low + 1:
         raise DatasetError(
-            f"{path}: y_train: labels run {low}..{high}, expected 0..{high - low}: subtract {low}, from y_test too"
+            f"{path}: {names.y_train}: labels run {low}..{high}, expected 0..{high - low}: subtract {low}, "
+            f"from {names.y_test} too"
         )
-    _check_range(path, "y_test", test, high, "the classes of y_train")
-    for key, split in (("y_train", train), ("y_test", test)):
+    _check_range(path, names.y_test, test, high, f"the classes of {names.y_train}")
+    for key, split in ((names.y_train, train), (names.y_test, test)):
         missing = missing_classes(split, high + 1)
         if missing:
             raise DatasetError(f"{path}: {key} has no image of {missing}, expected some of each class 0..{high}")

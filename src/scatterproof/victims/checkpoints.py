@@ -13,17 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from scatterproof.errors import UserError
 from scatterproof.victims.filetype import PICKLE, SAFETENSORS, TORCH, file_type
+from scatterproof.victims.forms.state_dicts import ModelError, dtype_name, state_dict_of
+
+__all__ = ["FLOATS", "ModelError", "check_finite", "dtype_name", "read_checkpoint"]
 
 EXPECTED = "expected a safetensors file, or a state dict that torch.save wrote"
 ADVICE = "save model.state_dict() as safetensors"
-NESTED = ("state_dict", "model")
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-class ModelError(UserError):
-    """A network or checkpoint that does not fit the study, in one line."""
 
 
 def read_checkpoint(
@@ -31,16 +28,20 @@ def read_checkpoint(
 ) -> dict[str, torch.Tensor]:
     """A state dict from safetensors, or from what torch.load(weights_only=True) accepts. key: of the study, for errors.
 
-    model: the network it is for, untrained; what is infinite in its buffers, as in a mask, may be so in the file.
+    model: the network it is for, untrained: its names say which weights of the file are meant, and what is infinite in
+    its buffers, as in a mask, may be so in the file. Prints a line where more was done than reading the file.
     Raises: ModelError where the file is missing, damaged, or holds other objects, no tensors, NaN or infinity.
     """
     path = Path(path)
     where = f"{key} '{path}'"
-    state = _state_dict(_content(path, where), where)
-    own = {} if model is None else dict(model.named_buffers())
+    own = None if model is None else model.state_dict()
+    state, words = state_dict_of(_content(path, where), own, where)
+    buffers = {} if model is None else dict(model.named_buffers())
     for name, value in state.items():
         _check_plain(value, f"{where}: {name}")
-        check_finite(value, own.get(name), f"{where}: {name}")
+        check_finite(value, buffers.get(name), f"{where}: {name}")
+    if words and (own is None or own.keys() == state.keys()):  # else it is refused by `load_weights`
+        print(f"{where}: {'; '.join(words)}")
     return state
 
 
@@ -138,29 +139,6 @@ def _pickle_of(path: Path) -> bytes:
         return archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
 
 
-def _state_dict(content: Any, where: str) -> dict[str, torch.Tensor]:
-    """The tensors by name, wherever in the content they commonly are. Raises: ModelError."""
-    for name in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict):
-        raise ModelError(f"{where}: holds {type(content).__name__}, expected a state dict of tensors")
-    if not content:
-        raise ModelError(f"{where}: holds no tensors, expected a state dict of tensors")
-    for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            continue
-        nested = [repr(key) for key, part in content.items() if isinstance(part, dict) and _tensors(part)]
-        hint = f", bare or under 'state_dict' or 'model', not under {nested[0]}" if nested else ""
-        raise ModelError(f"{where}: {name!r:.80} is {type(value).__name__}, expected a state dict of tensors{hint}")
-    parallel = all(name.startswith("module.") for name in content)  # saved from nn.DataParallel
-    return {name.removeprefix("module.") if parallel else name: value for name, value in content.items()}
-
-
-def _tensors(part: dict[Any, Any]) -> bool:
-    return bool(part) and all(isinstance(value, torch.Tensor) for value in part.values())
-
-
 def _check_plain(value: torch.Tensor, where: str) -> None:
     """A tensor is dense, has values, and no format of eight bits that needs scales beside it."""
     if value.layout != torch.strided or value.is_nested:
@@ -170,11 +148,6 @@ def _check_plain(value: torch.Tensor, where: str) -> None:
     if value.is_quantized or (value.is_floating_point() and value.dtype not in FLOATS):
         names = ", ".join(map(dtype_name, FLOATS))
         raise ModelError(f"{where} is {dtype_name(value.dtype)}, expected one of {names}")
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` and the like."""
-    return str(dtype).removeprefix("torch.")
 
 
 def check_finite(value: torch.Tensor, own: torch.Tensor | None, where: str) -> None:

@@ -19,13 +19,14 @@ from scatterproof.config.dataset import DatasetConfig
 from scatterproof.running.files import atomic
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.arrays import Split, read_npz, to_split
-from scatterproof.victims.download import DatasetError, download_cifar100
+from scatterproof.victims.download import DatasetError, download_cifar100, is_complete
 from scatterproof.victims.images import read_folder
 
 __all__ = ["Dataset", "DatasetError", "Split", "load_dataset", "read_dataset", "save_dataset", "to_input"]
 
 DIGITS_TEST = 500
 DEFAULT_PIRATE = {"cifar100": 5000, "digits": 297}
+OWN_CIFAR100 = "cifar100.npz"  # under the root, instead of a download
 SPLITS = ("victim", "pirate", "test")
 
 
@@ -85,6 +86,12 @@ def read_dataset(config: DatasetConfig) -> Dataset:
     mean, std = _statistics(rest.images)
     classes = int(raw.train.labels.max()) + 1
     return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
+
+
+def is_on_disk(config: DatasetConfig) -> bool:
+    """Whether `read_dataset` needs no network."""
+    root = Path(config.root)
+    return config.kind != "cifar100" or (root / OWN_CIFAR100).exists() or is_complete(root)
 
 
 def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
@@ -147,14 +154,14 @@ def _read_digits(rng: np.random.Generator) -> _Raw:
 
 def _read_cifar100(config: DatasetConfig) -> _Raw:
     root = Path(config.root)
-    own = root / "cifar100.npz"
+    own = root / OWN_CIFAR100
     if own.exists():
         return _Raw("cifar100", *read_npz(own), _sha256(own))
     folder = download_cifar100(root, config.url)
     from scatterproof.victims.vision import torchvision
 
     read = (torchvision.datasets.CIFAR100(root, train=part) for part in (True, False))
-    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets)) for part in read)
+    train, test = (to_split(folder, "data", part.data, "targets", np.asarray(part.targets))[0] for part in read)
     return _Raw("cifar100", train, test, f"{_sha256(folder / 'train')}, {_sha256(folder / 'test')}")
 
 

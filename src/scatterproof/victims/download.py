@@ -40,8 +40,7 @@ def download_cifar100(root: Path | str, url: str | None = None) -> Path:
     dataset: Any = torchvision.datasets.CIFAR100
     root = Path(root)
     folder = root / str(dataset.base_folder)
-    members = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
-    if all(_md5(folder / name) == md5 for name, md5 in members):
+    if is_complete(root):
         return folder
     archive = root / str(dataset.filename)
     if _md5(archive) != dataset.tgz_md5:
@@ -53,6 +52,15 @@ def download_cifar100(root: Path | str, url: str | None = None) -> Path:
     except (RuntimeError, tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{archive}: cannot be extracted: {error}") from None
     return folder
+
+
+def is_complete(root: Path) -> bool:
+    """Whether torchvision's CIFAR-100 stands under `root`, every file as it should be."""
+    from scatterproof.victims.vision import torchvision
+
+    dataset: Any = torchvision.datasets.CIFAR100
+    members = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+    return all(_md5(root / str(dataset.base_folder) / name) == md5 for name, md5 in members)
 
 
 def _md5(path: Path) -> str | None:

@@ -18,6 +18,7 @@ EXPECTED = "expected 1, 2, 4, 8 or 16 bits of grey, or 8 bits of palette, RGB, C
 PLAIN = ("1", "L", "RGB", "CMYK", "YCbCr")
 ALPHA = ("P", "LA", "La", "PA", "RGBA", "RGBa")
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+VALIDATION = ("val", "valid", "validation")  # one of these is the test's part where there is no other
 UNREAD = ("thumbs.db", "desktop.ini")
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 
@@ -25,12 +26,13 @@ BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 def read_folder(path: Path, size: int) -> tuple[Split, Split, str]:
     """Training and test images of `path`/train/<class>/* and `path`/test/<class>/*, uint8 [N,3,size,size].
 
+    Without a folder `test` a single one of validation images is it, and a line is printed.
     Also the sha256 of all names and files. Raises: DatasetError.
     """
     from scatterproof.victims.vision import torchvision
 
-    readers = []
-    for part in ("train", "test"):
+    readers, tested = [], _test_part(path)
+    for part in ("train", tested):
         try:
             reader = torchvision.datasets.ImageFolder(path / part)
         except OSError as error:
@@ -41,13 +43,23 @@ def read_folder(path: Path, size: int) -> tuple[Split, Split, str]:
     train, test = readers
     if train.classes != test.classes:
         odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
-        raise DatasetError(f"{path}: train and test differ in their classes ({odd}), expected the same folders in both")
+        raise DatasetError(
+            f"{path}: train and {tested} differ in their classes ({odd}), expected the same folders in both"
+        )
     if len(train.classes) == 1:
         raise DatasetError(f"{path}: one class alone, {train.classes[0]}, expected at least two folders in train")
     digest = hashlib.sha256()
     splits = [_read_files(path, reader.samples, size, digest) for reader in readers]
-    check_images(splits[0], splits[1], f"{path / 'train'}", f"{path / 'test'}")
+    check_images(splits[0], splits[1], f"{path / 'train'}", f"{path / tested}")
+    if tested != "test":
+        print(f"{path}: {tested} is test")
     return splits[0], splits[1], digest.hexdigest()
+
+
+def _test_part(path: Path) -> str:
+    """The folder of the test images."""
+    others = [name for name in VALIDATION if (path / name).is_dir()]
+    return others[0] if len(others) == 1 and not (path / "test").is_dir() else "test"
 
 
 def _check_all_read(folder: Path, read: set[Path]) -> None:

@@ -1,8 +1,9 @@
 """Networks: the VGG family with a width multiplier, torchvision's classifiers, a user's own; their checkpoints."""
 
+import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,19 @@ from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, d
 from scatterproof.victims.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
 
+SHOWN = 8  # differences of a checkpoint that an error names
+
 
 def _vgg(config: VictimConfig, classes: int) -> nn.Module:
     return VGG16(classes, config.width, config.model == "vgg16_bn", config.dropout, copy_free=config.input_size == 28)
 
 
 FAMILIES: dict[str, Callable[[VictimConfig, int], nn.Module]] = {"vgg16": _vgg, "vgg16_bn": _vgg}
+
+
+def nearest(name: str, others: Sequence[str]) -> str:
+    """For an error: the name that is most like this one, in brackets; empty where none is."""
+    return "".join(f" (nearest: {near})" for near in difflib.get_close_matches(name, others, 1))
 
 
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
@@ -34,7 +42,8 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
         from scatterproof.victims.vision import torchvision
 
         if name not in torchvision.models.list_models(module=torchvision.models):
-            raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'")
+            near = nearest(name, torchvision.models.list_models(module=torchvision.models))
+            raise ModelError(f"victim.model '{config.model}': torchvision has no classifier '{name}'{near}")
         build = torchvision.models.get_model_builder(name)
         arguments = {"num_classes": classes} | config.model_args
     else:
@@ -53,12 +62,15 @@ def _own_function(config: VictimConfig) -> Any:
     module, _, name = config.model.partition(":")
     if str(Path.cwd()) not in sys.path:  # a script's own folder is there, the one it was called from is not
         sys.path.append(str(Path.cwd()))
+    expected = f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported"
     try:
-        return getattr(importlib.import_module(module), name)
+        source = importlib.import_module(module)
     except Exception as error:  # whatever the module raises while it is imported
-        raise ModelError(
-            f"victim.model '{config.model}': expected MODULE:FUNCTION that can be imported: {_first_line(error)}"
-        ) from None
+        raise ModelError(f"{expected}: {_first_line(error)}") from None
+    if not hasattr(source, name):
+        near = nearest(name, [each for each, value in vars(source).items() if callable(value)])
+        raise ModelError(f"{expected}: module '{module}' has no attribute '{name}'{near}")
+    return getattr(source, name)
 
 
 def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -116,15 +128,19 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     Raises: ModelError that names each tensor that is missing, left over, or of another shape.
     """
     own = model.state_dict()
-    differences = [f"{name} is missing" for name in own if name not in state]
-    differences += [f"{name} is not in the model" for name in state if name not in own]
+    surplus = [name for name in state if name not in own]
+    missing = [name for name in own if name not in state]
+    differences = [f"{name} is missing{nearest(name, surplus)}" for name in missing[:SHOWN]]
+    differences += [f"{name} is missing" for name in missing[SHOWN:]]
+    differences += [f"{name} is not in the model" for name in surplus]
     differences += [
         f"{name} is {list(state[name].shape)}, the model has {list(own[name].shape)}"
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
     if differences:
-        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+        shown = "; ".join(differences[:SHOWN])
+        shown += f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise ModelError(f"{source}: checkpoint of another architecture: {shown}")
     for name, value in own.items():
         if state[name].dtype != value.dtype:

@@ -1,0 +1,1 @@
+"""Files as people have them: their arrays and weights, brought to the one form that the rest reads."""
