@@ -9,6 +9,7 @@ import pytest
 
 import report_tables as made_up
 from scatterproof.analysis.choice import chosen, with_withheld
+from scatterproof.analysis.control_results import marked_all
 from scatterproof.analysis.gains import interval
 from scatterproof.analysis.tables import read_tables
 from scatterproof.analysis.verdict import stolen, verdict_table
@@ -227,3 +228,9 @@ def test_a_threat_that_was_not_run_leaves_a_dash() -> None:
     half, whole = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:6])
     assert (half[0], half[3], half[5]) == ("50 %", "-", "-")
     assert (whole[0], whole[2], whole[4]) == ("100 %", "-", "-")
+
+
+def test_each_attack_of_a_job_is_marked_by_its_own_name() -> None:
+    """Forms of the told ceiling have the sign that joins names in theirs."""
+    names = "told+told+free+fingerprint+refine+told+train"
+    assert marked_all(names, controls(("fingerprint", True))) == names.replace("refine", "refine (no control)")

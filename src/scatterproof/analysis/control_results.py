@@ -4,6 +4,8 @@ An attack whose planted control failed is too weak for its failures to mean anyt
 finds what is not there. Neither is chosen as the best, and wherever one is named its mark stands beside it.
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -12,6 +14,7 @@ from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.stream import service_of
 from scatterproof.config.threat import WITH_STREAM, knows_of
 
+_NAMES = re.compile("|".join([*map(re.escape, sorted(FORMS, key=len, reverse=True)), r"[^+]+"]))
 PASSED, FAILED, NONE = "", "control failed", "no control"
 CEILING = "whitebox"
 
@@ -77,4 +80,4 @@ def marked_all(attacks: str, controls: pd.DataFrame) -> str:
     """Attacks as the ledger names them, joined by `+`, each with its mark; `(none)` stays as it is."""
     if attacks.startswith("("):
         return attacks
-    return "+".join(marked(name, state_of(name, controls)) for name in attacks.split("+"))
+    return "+".join(marked(name, state_of(name, controls)) for name in _NAMES.findall(attacks))
