@@ -309,7 +309,7 @@ def test_a_page_of_hijacks_alone_gives_their_verdict(tables: dict[str, pd.DataFr
     verdicts = pd.DataFrame(
         [
             {"study": "made-up", "layer": "classifier.0", "block_size": 16, "keep": keep, "victim": "copy_free"}
-            | {"threat": threat, "images": 100, "knows": "none", "verdict": verdict}
+            | {"threat": threat, "images": 100, "knows": "none", "verdict": verdict, "basis": "recipe"}
             | {
                 "activations": "none",
                 "requests": 0,
