@@ -22,7 +22,7 @@ prune: {repeats: 1}
 shuffle: {repeats: 1}
 search:
   grids:
-    - {attacks: [genetic, random], populations: [10], keep: [1.0], evaluations: 40}
+    - {attacks: [genetic, random], populations: [10], keep: [0.5, 1.0], evaluations: 40}
     - {attacks: [reinforce], fitness: [loss], evaluations: 40}
 plateau: {draws: 10}
 attacks:
