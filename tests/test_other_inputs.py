@@ -251,6 +251,13 @@ def test_an_older_studys_dataset_is_handed_on_as_it_was() -> None:
     assert '"inputs":"tokens"' in DatasetConfig(kind="arrays", path="x", inputs="tokens").model_dump_json()
 
 
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    config = DatasetConfig(kind="arrays", path=str(write(tmp_path / "own.npz", "tokens")))
+    before = config.stamp()
+    write(tmp_path / "own.npz", "features")
+    assert before and config.stamp() != before
+
+
 @each_kind
 @pytest.mark.parametrize("scatter", ["layer", "dense"])
 def test_a_trained_victim_learns_and_is_put_together_again(kind: str, scatter: str, folder: Path) -> None:
