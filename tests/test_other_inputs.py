@@ -19,8 +19,9 @@ from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import MADE_UP, made_up_images
 from scatterproof.attacks.training.surrogate import Surrogate
 from scatterproof.check import check_study
-from scatterproof.config.attacks import NEEDS
+from scatterproof.config.attacks import NEEDS, AttackSettings
 from scatterproof.config.dataset import DatasetConfig
+from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.study import Study, parse_study
 from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
@@ -28,14 +29,17 @@ from scatterproof.cutting import logits_on, make_puzzle
 from scatterproof.defences.network import seen_under
 from scatterproof.errors import UserError
 from scatterproof.evaluation.evaluator import PlacementEvaluator
-from scatterproof.judging.judge import copied, placed
+from scatterproof.judging.ceilings.forms import ToldPirate
+from scatterproof.judging.ceilings.rows import ceiling_rows
+from scatterproof.judging.ceilings.told import tell
+from scatterproof.judging.judge import Judge, copied, placed
 from scatterproof.judging.victim_metrics import victim_metrics
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset, DatasetError, load_dataset, read_dataset, save_dataset, to_input
 from scatterproof.victims.inputs import input_kind, vocabulary
 from scatterproof.victims.models import build_model
 from scatterproof.victims.training import obtain_victim
-from test_every_attack import HERE, make, threat
+from test_every_attack import HERE, TINY, make, threat
 
 KINDS = ("tokens", "features")
 CPU = torch.device("cpu")
@@ -389,6 +393,18 @@ def test_a_network_that_cannot_be_traced_is_attacked_all_the_same() -> None:
         assert make(name).run(puzzle, HERE), name
     with pytest.raises(AttackError, match=r"^probe needs a network that torch\.fx can trace and cut before the layer$"):
         make("probe").run(puzzle, HERE)
+
+
+@each_kind
+def test_the_told_pirate_runs(kind: str, folder: Path) -> None:
+    model, data = victim(kind, folder), dataset(kind)
+    granted = ThreatModel(share=0.5, images=40, knows="labels")
+    puzzle, answer = make_puzzle(model, MODELS[kind], data, granted, 16, (0,))
+    config = AttackSettings.model_validate({name: TINY.get(name, {}) for name in ("layer", "finetune", "blocks")})
+    pirate = ToldPirate(puzzle, tell(puzzle, answer), config, ["blocks", "finetune"], HERE)
+    rows = ceiling_rows(Judge(puzzle, answer, model, data, CPU), pirate, FORMS)
+    assert [row["attack"] for row in rows] == list(FORMS)
+    assert all(row["accuracy"] > 2 * data.chance for row in rows)
 
 
 @each_kind
