@@ -208,6 +208,10 @@ MISFITS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         *("tokens", {}, {"attacks": {"surrogate": {"models": [{}, {"model": "vgg16"}]}}}),
         "attacks.surrogate.models 'vgg16' takes images, but tokens.npz has tokens",
     ),
+    "vocabulary of a function": (
+        *("tokens", {"model": "test_other_inputs:looking_up", "layer": "1"}, {}),
+        "victim.model 'test_other_inputs:looking_up' fails on tokens of tokens.npz [2, 12]: index out of range",
+    ),
     "layer": ("tokens", {"layer": "upp"}, {}, "victim.layer 'upp' is nothing, expected a dense layer, one of: query,"),
     "no embedding": (
         *("tokens", {"model": "test_other_inputs:counting", "layer": "1"}, {"attacks": {"grids": [{"images": [0]}]}}),
@@ -223,6 +227,19 @@ class Counts(nn.Module):
 
 def counting() -> nn.Module:
     return nn.Sequential(Counts(), nn.Linear(VOCABULARY, CLASSES))
+
+
+class LooksUp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(VOCABULARY - 1, 8))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(ids, self.table).mean(1)
+
+
+def looking_up() -> nn.Module:
+    return nn.Sequential(LooksUp(), nn.Linear(8, CLASSES))
 
 
 @pytest.mark.parametrize("case", MISFITS)

@@ -181,7 +181,7 @@ def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> N
 def _known_tokens(config: VictimConfig, dataset: Dataset) -> int | None:
     """The size of the model's embedding, which has a row for every token id; None where it isn't found."""
     known = vocabulary(_built(config, dataset).eval(), dataset.test.images.shape[1])
-    highest = max(int(split.images.max()) for split in (dataset.victim, dataset.pirate, dataset.test) if len(split))
+    highest = int(_two_images(config, dataset).max())
     if known is not None and highest >= known:
         raise CheckError(
             f"victim.model '{config.model}' has an embedding of {known} tokens, but {_file(dataset)} has the token id "
@@ -191,7 +191,12 @@ def _known_tokens(config: VictimConfig, dataset: Dataset) -> int | None:
 
 
 def _two_images(config: VictimConfig, dataset: Dataset) -> torch.Tensor:
-    return to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
+    """Two inputs as the network takes them; of token ids one with the highest."""
+    images = dataset.test.images[:2]
+    if input_kind(images) == "tokens":
+        every = torch.cat([split.images for split in (dataset.victim, dataset.pirate, dataset.test)])
+        images = torch.stack([images[0], every[every.amax(1).argmax()]])
+    return to_input(images, config.input_size, dataset.mean, dataset.std)
 
 
 def _file(dataset: Dataset) -> str:
