@@ -1,4 +1,4 @@
-# In:  the dataset the study names (scikit-learn, torchvision's download, an .npz, an image folder)
+# In:  the dataset the study names (scikit-learn, torchvision's download, a file of arrays, an image folder)
 # Out: dataset.safetensors, split between victim, pirate and test; checked.json once everything fits together
 # Both run on the controller's machine: compute nodes have no network, and bad input must stop before any job.
 

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from scatterproof.blocks import Layout
+from scatterproof.config.dataset import refuse_augment
 from scatterproof.config.fineness import LEAST_BLOCKS
 from scatterproof.config.puzzles import protected_layers, puzzle_parts
+from scatterproof.config.settings.training import SurrogateSettings
 from scatterproof.config.study import Study
-from scatterproof.config.victim import INITIALISATION, VictimConfig
+from scatterproof.config.victim import INITIALISATION, VGG, VictimConfig
 from scatterproof.cutting import scattered_layers
 from scatterproof.defences.network import check_defence
 from scatterproof.errors import UserError
@@ -18,6 +20,7 @@ from scatterproof.evaluation.split import following_layer, split_at
 from scatterproof.judging.fineness import sizes_of
 from scatterproof.victims.arrays import missing_classes
 from scatterproof.victims.data import Dataset, to_input
+from scatterproof.victims.inputs import input_kind, vocabulary
 from scatterproof.victims.models import answer, build_model, dense_layers, load_base, read_victim
 
 
@@ -36,6 +39,7 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
                 f"{key} is {count}, but the pirate has {len(dataset.pirate.labels)} images: "
                 "lower it, or raise dataset.pirate"
             )
+    _check_inputs(study, dataset)
     victims = [study.victim_config(name) for name in study.names]
     missing = missing_classes(dataset.victim, dataset.classes)
     if missing and any(config.kind == "train" for config in victims):
@@ -43,7 +47,8 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             f"dataset.pirate is {len(dataset.pirate)}, which leaves the victim no image of {missing}: "
             f"expected some of each of the {dataset.classes} classes, lower it"
         )
-    facts = [_check_victim(config, dataset, study.block_sizes, study.scatter) for config in victims]
+    blind = any(0 in grid.images for grid in study.attacks.grids) or 0 in (study.fineness.images, study.stream.images)
+    facts = [_check_victim(config, dataset, study.block_sizes, study.scatter, blind) for config in victims]
     _check_fineness(study, dataset)
     _check_defences(study, dataset)
     # Of each seed: a model, its checkpoint with momentum, and the puzzles.
@@ -52,6 +57,28 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         4 * about["parameters"] * copies * len(config.seeds) for config, about in zip(victims, facts, strict=True)
     )
     return {"victims": facts, "disk_bytes": needed}
+
+
+def _check_inputs(study: Study, dataset: Dataset) -> None:
+    """What is asked of images alone is not asked of features or token ids."""
+    kind = input_kind(dataset.test.images)
+    if kind == "images":
+        return
+    try:
+        refuse_augment(study.model_dump(exclude_unset=True), kind)
+    except ValueError as error:
+        raise CheckError(str(error)) from None
+    models = study.attacks.surrogate.models
+    asked = [("victim.model", study.victim.model)]
+    asked += [(f"further_victims.{name}.model", study.victim_config(name).model) for name in study.further_victims]
+    if models != SurrogateSettings().models:
+        asked += [("attacks.surrogate.models", str(each.model)) for each in models]
+    for key, model in asked:
+        if model in VGG:
+            raise CheckError(
+                f"{key} '{model}' takes images, but {_file(dataset)} has {kind}: expected MODULE:FUNCTION of a network "
+                f"that takes {kind} {list(dataset.test.images.shape[1:])}"
+            )
 
 
 def _check_fineness(study: Study, dataset: Dataset) -> None:
@@ -86,25 +113,34 @@ def _check_defences(study: Study, dataset: Dataset) -> None:
 
 def _built(config: VictimConfig, dataset: Dataset) -> nn.Module:
     """The network untrained; a large VGG without its memory."""
-    if config.model not in ("vgg16", "vgg16_bn"):
+    if config.model not in VGG:
         return build_model(config, dataset.classes)
     with torch.device("meta"):
         return build_model(config, dataset.classes)
 
 
-def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[int], scatter: str) -> dict[str, Any]:
+def _check_victim(
+    config: VictimConfig, dataset: Dataset, block_sizes: Sequence[int], scatter: str, blind: bool
+) -> dict[str, Any]:
+    tokens = input_kind(dataset.test.images) == "tokens"
+    known = _known_tokens(config, dataset) if tokens else None
     if config.kind == "checkpoint":
         images = _two_images(config, dataset)
         for seed in config.seeds:
-            model = read_victim(config, seed, dataset.classes, images)
+            model = read_victim(config, seed, dataset.classes, images, _what(dataset))
     else:
         model = _built(config, dataset)
     if config.base not in (None, INITIALISATION):
         for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
             load_base(build_model(config, dataset.classes), path)
     names = scattered_layers(model, config, scatter)
-    if config.model not in ("vgg16", "vgg16_bn"):
+    if config.model not in VGG:
         _check_output(model, config, dataset)
+    if tokens and known is None and blind:
+        raise CheckError(
+            f"victim.model '{config.model}': no nn.Embedding reads the token ids, by which a pirate without any draws "
+            "its own: expected one, or no threat with 0 images"
+        )
     layers = dense_layers(model)
     shapes = {name: tuple(layers[name].weight.shape) for name in names}
     grids = {}
@@ -125,7 +161,8 @@ def _check_victim(config: VictimConfig, dataset: Dataset, block_sizes: Sequence[
 def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:
     """The model must take the study's images and answer one logit per class."""
     images = _two_images(config, dataset)
-    logits, trained = answer(model.eval(), config, images), answer(model.train(), config, images)
+    what = _what(dataset)
+    logits, trained = answer(model.eval(), config, images, what), answer(model.train(), config, images, what)
     for when, value in (("", logits), (" in training", trained)):
         if not isinstance(value, torch.Tensor):
             raise CheckError(
@@ -135,11 +172,39 @@ def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> N
     shape = list(logits.shape)
     if shape != [len(images), dataset.classes]:
         raise CheckError(
-            f"victim.model '{config.model}' answers {shape} to {len(images)} images, expected "
+            f"victim.model '{config.model}' answers {shape} to {len(images)} {_what(dataset)}, expected "
             f"[{len(images)}, {dataset.classes}]: "
             "one logit per class"
         )
 
 
+def _known_tokens(config: VictimConfig, dataset: Dataset) -> int | None:
+    """The size of the model's embedding, which has a row for every token id; None where it isn't found."""
+    known = vocabulary(_built(config, dataset).eval(), dataset.test.images.shape[1])
+    highest = int(_two_images(config, dataset).max())
+    if known is not None and highest >= known:
+        raise CheckError(
+            f"victim.model '{config.model}' has an embedding of {known} tokens, but {_file(dataset)} has the token id "
+            f"{highest}: expected 0 to {known - 1}"
+        )
+    return known
+
+
 def _two_images(config: VictimConfig, dataset: Dataset) -> torch.Tensor:
-    return to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
+    """Two inputs as the network takes them; of token ids one with the highest."""
+    images = dataset.test.images[:2]
+    if input_kind(images) == "tokens":
+        every = torch.cat([split.images for split in (dataset.victim, dataset.pirate, dataset.test)])
+        images = torch.stack([images[0], every[every.amax(1).argmax()]])
+    return to_input(images, config.input_size, dataset.mean, dataset.std)
+
+
+def _file(dataset: Dataset) -> str:
+    """The file or folder that the inputs were read from."""
+    return dataset.source.partition(" (sha256 ")[0]
+
+
+def _what(dataset: Dataset) -> str:
+    """The inputs, for errors."""
+    kind = input_kind(dataset.test.images)
+    return kind if kind == "images" else f"{kind} of {_file(dataset)}"

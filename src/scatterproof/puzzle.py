@@ -36,11 +36,12 @@ class Puzzle:
     """What the pirate holds.
 
     blocks [held, height, width] in shuffled order, edges padded with zeros; shapes int64 [held, 2]; state: every
-    tensor of the network but the scattered weights; images uint8 [n, C, H, W]; labels int64 [n] or logits
-    [n, classes] where the threat grants them; base: the scattered weights of the public model that the victim started
-    from, by the layer's name, where the threat grants it; seen: what the pirate saw of requests, where the threat
-    grants it: `inputs` [n, inputs] of the scattered layer, and `following` [n, outputs], what they became on their way
-    to the layer that reads them; mean, std: the network's input normalisation.
+    tensor of the network but the scattered weights; images: inputs of any kind, images uint8 [n, C, H, W], features
+    float32 [n, ...] or token ids int64 [n, T], whose type and shape say the kind also where there are none; labels
+    int64 [n] or logits [n, classes] where the threat grants them; base: the scattered weights of the public model that
+    the victim started from, by the layer's name, where the threat grants it; seen: what the pirate saw of requests,
+    where the threat grants it: `inputs` [n, inputs] of the scattered layer, and `following` [n, outputs], what they
+    became on their way to the layer that reads them; mean, std: the normalisation of images, empty for other kinds.
     """
 
     blocks: torch.Tensor
@@ -67,7 +68,7 @@ class Puzzle:
         return model.eval()
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 images as the network takes them."""
+        """Inputs of the puzzle's kind as the network takes them."""
         return to_input(images, self.config.input_size, self.mean, self.std)
 
     @cached_property

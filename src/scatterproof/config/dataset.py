@@ -1,23 +1,37 @@
-"""Where a study's images come from. Imports no torch."""
+"""Where a study's inputs come from, images or others. Imports no torch."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from scatterproof.config.base import Strict
 from scatterproof.running.files import file_stamp
+
+InputKind = Literal["images", "features", "tokens"]
+OF_A_PATH = ("npz", "arrays", "folder")  # kinds that read `path`
 
 
 class DatasetConfig(Strict):
     """Where the images come from and how they are split between victim, pirate and test."""
 
-    kind: Literal["digits", "cifar100", "npz", "folder"] = Field(
+    kind: Literal["digits", "cifar100", "npz", "arrays", "folder"] = Field(
         "digits",
         description="`digits`: scikit-learn's handwritten digits, no network; `cifar100`: torchvision's download, or "
-        "`<root>/cifar100.npz` if that file exists; `npz`: arrays x_train, y_train, x_test, y_test; "
+        "`<root>/cifar100.npz` if that file exists; `npz`: images in arrays x_train, y_train, x_test, "
+        "y_test; `arrays`: images, features or token ids under the same names, in an .npz or .safetensors; "
         "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*`. `docs/own-model.md` says which files are read",
     )
-    path: str | None = Field(None, description="the .npz file or the image folder; required for those two kinds")
+    path: str | None = Field(
+        None, description="the file of arrays or the image folder; required for `npz`, `arrays` and `folder`"
+    )
+    inputs: InputKind | None = Field(
+        None,
+        description="`arrays` only: what x_train and x_test hold. `features`: numbers of any shape `[N, ...]`, which "
+        "the network gets as they are, as float32: neither scaled nor standardised; `tokens`: ids `[N, T]` from 0, as "
+        "int64; `images`: as with `npz`. Default by their type: floats are features, integers `[N, T]` tokens, uint8 "
+        "of more axes images",
+    )
     root: str = Field("data", description="folder that downloads go to and are read from")
     url: str | None = Field(None, description="mirror of the CIFAR-100 archive; its checksum stays torchvision's")
     image_size: int | None = Field(
@@ -27,19 +41,44 @@ class DatasetConfig(Strict):
         None,
         ge=0,
         description="images of the training set given to the pirate; default 5,000 (cifar100), 297 (digits), "
-        "a tenth (npz, folder); 0 trains the victim on all",
+        "a tenth (npz, arrays, folder); 0 trains the victim on all",
     )
     split_seed: int = Field(0, ge=0, description="seed of the split between victim and pirate")
 
     @model_validator(mode="after")
     def _kind_has_its_keys(self) -> "DatasetConfig":
-        if self.kind in ("npz", "folder") and self.path is None:
+        if self.kind in OF_A_PATH and self.path is None:
             raise ValueError(f"dataset.path is required for kind '{self.kind}'")
         if self.kind == "folder" and self.image_size is None:
             raise ValueError("dataset.image_size is required for kind 'folder'")
+        if self.inputs is not None and self.kind != "arrays":
+            raise ValueError(f"dataset.inputs '{self.inputs}': kind '{self.kind}' has images, expected kind 'arrays'")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset_inputs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a rule is handed of a study of images stays what it was before there were other inputs."""
+        keys: dict[str, Any] = handler(self)
+        return {key: value for key, value in keys.items() if key != "inputs" or value is not None}
 
     def stamp(self) -> str:
         """What shows that a file which the dataset is read from has changed."""
-        named = {"npz": self.path, "folder": self.path, "cifar100": f"{self.root}/cifar100.npz"}
+        named = dict.fromkeys(OF_A_PATH, self.path) | {"cifar100": f"{self.root}/cifar100.npz"}
         return file_stamp(named.get(self.kind))
+
+
+def refuse_augment(keys: Mapping[str, Any], kind: InputKind | None) -> None:
+    """Images alone are augmented. keys: those that a study's file sets itself. Raises: ValueError, which names one."""
+    for key, value in _augments(keys).items() if kind in ("features", "tokens") else ():
+        raise ValueError(f"{key} '{value}': the inputs are {kind}, expected none: images alone are augmented")
+
+
+def _augments(keys: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """Every `augment` but none, by its path."""
+    found: dict[str, str] = {}
+    for key, value in keys.items():
+        if isinstance(value, Mapping) and key != "model_args":
+            found |= _augments(value, f"{path}{key}.")
+        elif key == "augment" and value != "none":
+            found[f"{path}{key}"] = value
+    return found

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from scatterproof.config.attacks import AttacksConfig, attacks_on
 from scatterproof.config.base import PositiveShare, Share, Strict
 from scatterproof.config.cost import CostConfig
-from scatterproof.config.dataset import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig, refuse_augment
 from scatterproof.config.fineness import FinenessConfig
 from scatterproof.config.retraining import RetrainingConfig, RetrainingRun, retraining_runs
 from scatterproof.config.run import BudgetConfig, RunConfig
@@ -122,7 +122,8 @@ class Study(Strict):
             if name == "victim":
                 raise ValueError("further_victims.victim: the name 'victim' is taken by the victim itself")
             self.victim_config(name)
-        for key in ("search", "attacks", "fineness", "stream"):
+        refuse_augment(self.model_dump(exclude_unset=True), self.dataset.inputs)
+        for key in ("search", "attacks", "fineness", "stream", "retraining"):
             for name in getattr(self, key).victims:
                 if name not in self.names:
                     expected = " or ".join(self.names)
@@ -166,10 +167,6 @@ class Study(Strict):
 
     def _check_retraining(self) -> None:
         for name in self.retraining.victims:
-            if name not in self.names:
-                raise ValueError(
-                    f"retraining.victims: '{name}' is no victim of this study, expected {' or '.join(self.names)}"
-                )
             for run in retraining_runs(self.retraining):
                 self.retraining_config(name, run)
 

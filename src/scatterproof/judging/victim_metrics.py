@@ -9,6 +9,7 @@ from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.head import LIMIT
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
+from scatterproof.victims.inputs import input_kind
 
 
 def grids_of(answers: Sequence[Answer]) -> dict[int, dict[str, list[int]]]:
@@ -35,7 +36,7 @@ def victim_metrics(
         "block_size": puzzle.layout.block_shape[0],
         "model": puzzle.config.model,
         "width": puzzle.config.width,
-        "input_size": puzzle.config.input_size,
+        "input_size": puzzle.config.input_size if input_kind(puzzle.images) == "images" else None,
         "copies": evaluator.copies,
         "parameters": sum(parameter.numel() for parameter in puzzle.model().parameters()),
         "classes": dataset.classes,

@@ -1,5 +1,6 @@
-"""Labelled images as arrays: read from an .npz, checked, and brought to one form."""
+"""Labelled inputs as arrays: read from an .npz or .safetensors, checked, and brought to one form."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 
+from scatterproof.config.dataset import InputKind
 from scatterproof.victims.download import DatasetError
-from scatterproof.victims.filetype import NPZ, file_type
+from scatterproof.victims.filetype import NPZ, SAFETENSORS, file_type
 from scatterproof.victims.forms.array_names import ARRAYS, ArrayNames, array_names
 from scatterproof.victims.forms.pixels import check_one_scale, to_labels, to_pixels
+from scatterproof.victims.forms.values import one_kind, to_features, to_tokens
+from scatterproof.victims.inputs import NOUNS, input_kind
+
+FORMS: Mapping[InputKind, Callable[[str, NDArray[Any]], tuple[NDArray[Any], list[str]]]] = {
+    "images": to_pixels,
+    "features": to_features,
+    "tokens": to_tokens,
+}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [N,C,H,W], and their labels, int64 [N]."""
+    """Inputs and their labels, int64 [N].
+
+    `images` holds inputs of any kind, which its type tells (`inputs.input_kind`): images uint8 [N,C,H,W], features
+    float32 [N, ...], or token ids int64 [N,T].
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -30,15 +45,29 @@ def read_npz(path: Path) -> tuple[Split, Split]:
 
     Raises: DatasetError.
     """
-    names, arrays = _arrays(path)
-    check_one_scale(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
-    train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"])
-    test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"])
+    return _splits(path, *_arrays(path, (NPZ,)), "images")
+
+
+def read_arrays(path: Path, kind: InputKind | None) -> tuple[Split, Split]:
+    """The same of inputs of this kind, None: told by the arrays' types, in an .npz or .safetensors.
+
+    Raises: DatasetError.
+    """
+    names, arrays = _arrays(path, (NPZ, SAFETENSORS))
+    if kind is None:
+        kind = one_kind(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
+    return _splits(path, names, arrays, kind)
+
+
+def _splits(path: Path, names: ArrayNames, arrays: dict[str, NDArray[Any]], kind: InputKind) -> tuple[Split, Split]:
+    if kind == "images":
+        check_one_scale(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
+    train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"], kind)
+    test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"], kind)
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [list(split.images.shape[1:]) for split in (test, train)]
-        raise DatasetError(
-            f"{path}: {names.x_test} has images of [C,H,W] {shapes[0]}, expected {shapes[1]} as in {names.x_train}"
-        )
+        what = "images of [C,H,W]" if kind == "images" else f"{kind} of"
+        raise DatasetError(f"{path}: {names.x_test} has {what} {shapes[0]}, expected {shapes[1]} as in {names.x_train}")
     _check_labels(path, names, train, test)
     check_images(train, test, f"{path}: {names.x_train}", f"{path}: {names.x_test}")
     if said := names.words + words + others:
@@ -46,42 +75,65 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     return train, test
 
 
-def _arrays(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
-    """The four arrays by their roles, and their names in the file. Raises: DatasetError."""
+def _arrays(path: Path, types: Sequence[str]) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    """The four arrays by their roles, and their names in the file, which is of one of these types.
+
+    Raises: DatasetError.
+    """
+    wanted = "an .npz" + (" or .safetensors" if SAFETENSORS in types else "")
     try:
         what = file_type(path)
-        if what != NPZ:
-            raise DatasetError(f"{path}: not an .npz of plain arrays: it is {what}")
-        with np.load(path, allow_pickle=False) as file:
-            names = array_names(path, file.files)
-            return names, {role: file[getattr(names, role)] for role in ARRAYS}
+        if what not in types:
+            raise DatasetError(f"{path}: not {wanted} of plain arrays: it is {what}")
+        return _from_safetensors(path) if what == SAFETENSORS else _from_npz(path)
     except DatasetError:
         raise
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}; expected an .npz file") from None
+        raise DatasetError(f"{path}: {error.strerror or error}; expected {wanted} file") from None
     except Exception as error:  # damage surfaces as any of a dozen types
         line = " ".join(str(error).split())
-        raise DatasetError(f"{path}: not an .npz of plain arrays, or damaged ({line})") from None
+        raise DatasetError(f"{path}: not {wanted} of plain arrays, or damaged ({line})") from None
 
 
-def to_split(path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any]) -> tuple[Split, list[str]]:
-    """Check one pair of arrays, whose names are `x` and `y`, and bring it to uint8 [N,C,H,W] and int64 [N].
+def _from_npz(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    with np.load(path, allow_pickle=False) as file:
+        names = array_names(path, file.files)
+        return names, {role: file[getattr(names, role)] for role in ARRAYS}
+
+
+def _from_safetensors(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    with safe_open(path, "pt") as file:
+        names = array_names(path, list(file.keys()))
+        tensors = {role: file.get_tensor(getattr(names, role)) for role in ARRAYS}
+    unknown = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)  # to numpy; float32 holds each of their values
+    return names, {
+        role: (value.float() if value.dtype in unknown else value).numpy() for role, value in tensors.items()
+    }
+
+
+def to_split(
+    path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any], kind: InputKind = "images"
+) -> tuple[Split, list[str]]:
+    """Check one pair of arrays, whose names are `x` and `y`, and bring it to a split of this kind.
 
     Also what was done for that, in words. Raises: DatasetError.
     """
-    pixels, done = to_pixels(f"{path}: {x}", images)
+    if kind != "images" and images.size == 0:
+        raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one input")
+    values, done = FORMS[kind](f"{path}: {x}", images)
     classes, also = to_labels(f"{path}: {y}", labels)
     if images.size == 0:
         raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one image")
-    if len(pixels) != len(classes):
-        raise DatasetError(f"{path}: {x} has {len(pixels)} images, but {y} has {len(classes)} labels")
-    split = Split(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(classes))
+    if len(values) != len(classes):
+        raise DatasetError(f"{path}: {x} has {len(values)} {NOUNS[kind]}s, but {y} has {len(classes)} labels")
+    split = Split(torch.from_numpy(np.ascontiguousarray(values)), torch.from_numpy(classes))
     return split, [f"{name}: {', '.join(words)}" for name, words in ((x, done), (y, also)) if words]
 
 
 def _check_labels(path: Path, names: ArrayNames, train: Split, test: Split) -> None:
     """Labels of one classification task: 0 to the number of classes less one, each with images in both splits."""
-    _check_range(path, names.y_train, train, len(train) - 1, f"no more classes than its {len(train)} images")
+    noun = NOUNS[input_kind(train.images)]
+    _check_range(path, names.y_train, train, len(train) - 1, f"no more classes than its {len(train)} {noun}s")
     low, high = int(train.labels.min()), int(train.labels.max())
     if low == high:
         raise DatasetError(f"{path}: {names.y_train} has the label {low} alone, expected at least two classes")
@@ -94,7 +146,7 @@ def _check_labels(path: Path, names: ArrayNames, train: Split, test: Split) -> N
     for key, split in ((names.y_train, train), (names.y_test, test)):
         missing = missing_classes(split, high + 1)
         if missing:
-            raise DatasetError(f"{path}: {key} has no image of {missing}, expected some of each class 0..{high}")
+            raise DatasetError(f"{path}: {key} has no {noun} of {missing}, expected some of each class 0..{high}")
 
 
 def _check_range(path: Path, key: str, split: Split, highest: int, reason: str) -> None:
@@ -113,10 +165,16 @@ def missing_classes(split: Split, classes: int, most: int = 8) -> str:
 
 
 def check_images(train: Split, test: Split, train_name: str, test_name: str) -> None:
-    """Images that differ from each other, in both splits on one scale. Raises: DatasetError that begins with a name."""
+    """Inputs that differ from each other, images in both splits on one scale.
+
+    Raises: DatasetError that begins with a name.
+    """
+    noun = NOUNS[input_kind(train.images)]
     for name, images in ((train_name, train.images), (test_name, test.images)):
         if len(images) > 1 and all(torch.equal(images[0], image) for image in images[1:]):
-            raise DatasetError(f"{name}: all {len(images)} images are the same, expected images that differ")
+            raise DatasetError(f"{name}: all {len(images)} {noun}s are the same, expected {noun}s that differ")
+    if noun != "image":
+        return
     (high, name), (low, other) = sorted(
         ((int(train.images.max()), train_name), (int(test.images.max()), test_name)), reverse=True
     )

@@ -3,10 +3,15 @@
 import torch
 from torch.nn import functional as F
 
+from scatterproof.victims.inputs import input_kind
+
 
 def augment(images: torch.Tensor, kind: str) -> torch.Tensor:
-    """`none`, `crop` (after reflecting an eighth of the side at each border) or `crop_flip`; uint8 [N,C,H,W]."""
-    if kind == "none":
+    """`none`, `crop` (after reflecting an eighth of the side at each border) or `crop_flip`; uint8 [N,C,H,W].
+
+    Features and token ids stay as they are.
+    """
+    if kind == "none" or input_kind(images) != "images":
         return images
     images = _random_crop(images, max(1, min(images.shape[2:]) // 8))
     if kind == "crop_flip":

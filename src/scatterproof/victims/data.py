@@ -1,4 +1,4 @@
-"""Datasets: handwritten digits, CIFAR-100, arrays of your own in an .npz, or image folders; and their splits.
+"""Datasets: handwritten digits, CIFAR-100, arrays of your own, or image folders; and their splits.
 
 A dataset is read once, split between victim, pirate and test, and saved as one file that every later stage reads.
 """
@@ -18,9 +18,10 @@ from torch.nn import functional
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.running.files import atomic
 from scatterproof.running.seeds import torch_generator
-from scatterproof.victims.arrays import Split, read_npz, to_split
+from scatterproof.victims.arrays import Split, read_arrays, read_npz, to_split
 from scatterproof.victims.download import DatasetError, download_cifar100, is_complete
 from scatterproof.victims.images import read_folder
+from scatterproof.victims.inputs import input_kind
 
 __all__ = ["Dataset", "DatasetError", "Split", "load_dataset", "read_dataset", "save_dataset", "to_input"]
 
@@ -32,9 +33,10 @@ SPLITS = ("victim", "pirate", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint splits and how they came about.
+    """Three disjoint splits and how they came about; each split's `images` are inputs of one and the same kind.
 
-    `mean` and `std` are per channel, of the victim's images scaled to 0..1 (a constant channel has std 1);
+    `mean` and `std` are per channel, of the victim's images scaled to 0..1 (a constant channel has std 1), and empty
+    where the inputs are features or token ids;
     `source` says what was read, with its sha256.
     """
 
@@ -83,7 +85,7 @@ def read_dataset(config: DatasetConfig) -> Dataset:
     if pirate >= len(raw.train):
         raise DatasetError(f"dataset.pirate {pirate}: expected fewer than the {len(raw.train)} training images")
     first, rest = _divide(raw.train, pirate, rng)
-    mean, std = _statistics(rest.images)
+    mean, std = _statistics(rest.images) if input_kind(rest.images) == "images" else ((), ())
     classes = int(raw.train.labels.max()) + 1
     return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
 
@@ -104,6 +106,8 @@ def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
     path = Path(config.path)
     if config.kind == "npz":
         return _Raw(path.stem, *read_npz(path), _sha256(path))
+    if config.kind == "arrays":
+        return _Raw(path.stem, *read_arrays(path, config.inputs), _sha256(path))
     if config.image_size is None:
         raise DatasetError("dataset.image_size: required for kind 'folder'")
     train, test, digest = read_folder(path, config.image_size)
@@ -189,19 +193,33 @@ def load_dataset(path: Path | str) -> Dataset:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: expected a dataset that Scatterproof saved ({error!r})") from None
     for name, split in splits.items():
-        shape = split.images.shape
-        kinds = (split.images.dtype, split.labels.dtype, split.labels.ndim)
-        if kinds != (torch.uint8, torch.int64, 1) or len(shape) != 4 or shape[:2] != (len(split), len(dataset.mean)):
-            raise DatasetError(f"{path}: {name}: expected uint8 images [N,C,H,W] and int64 labels [N]")
+        labelled = (split.labels.dtype, split.labels.ndim) == (torch.int64, 1)
+        if not labelled or not _is_input(split.images, len(split), len(dataset.mean)):
+            raise DatasetError(
+                f"{path}: {name}: expected uint8 images [N,C,H,W], float32 features [N,...] or int64 tokens [N,T], and "
+                "int64 labels [N]"
+            )
     return dataset
+
+
+def _is_input(inputs: torch.Tensor, count: int, channels: int) -> bool:
+    """Whether these are so many inputs of a kind; channels: of images, 0 for other kinds."""
+    if len(inputs) != count:
+        return False
+    if channels:
+        return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[1] == channels
+    return (inputs.dtype == torch.int64 and inputs.ndim == 2) or (inputs.dtype == torch.float32 and inputs.ndim > 1)
 
 
 def to_input(images: torch.Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """Turn images, uint8 [N,C,H,W], into a network's input, float32 [N,3,size,size], on their device.
 
-    They are scaled to 0..1, normalised, resized bilinearly (also 32 to 28: nothing is cropped; antialiased when
-    shrinking), and one channel is repeated to three. Raises: ValueError if `mean` or `std` isn't one value per channel.
+    Features and token ids are what the network gets, and come back as they are. Images are scaled to 0..1, normalised,
+    resized bilinearly (also 32 to 28: nothing is cropped; antialiased when shrinking), and one channel is repeated to
+    three. Raises: ValueError if `mean` or `std` isn't one value per channel.
     """
+    if input_kind(images) != "images":
+        return images
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or channels not in (1, 3):
         raise ValueError(f"images of {channels} channels with mean {mean} and std {std}, expected 1 or 3 of each")

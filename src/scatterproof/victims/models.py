@@ -31,7 +31,7 @@ def nearest(name: str, others: Sequence[str]) -> str:
 
 
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
-    """An untrained network that maps float [N, 3, size, size] to logits [N, classes].
+    """An untrained network that maps inputs, of images float [N, 3, size, size], to logits [N, classes].
 
     Raises: ModelError where the model does not exist or cannot be built.
     """
@@ -182,8 +182,8 @@ def load_base(model: nn.Module, path: str) -> None:
     load_weights(model, {**state, **{name: own[name] for name in head}}, source)
 
 
-def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Tensor) -> nn.Module:
-    """The network with the user's own weights for this seed, in eval mode, tried on float [N,3,size,size].
+def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Tensor, what: str = "images") -> nn.Module:
+    """The network with the user's own weights for this seed, in eval mode, tried on inputs as `answer` does.
 
     Raises: ModelError, also where the weights can't be those of a trained network.
     """
@@ -197,20 +197,20 @@ def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Ten
         raise ModelError(
             f"victim.checkpoint '{path}': {layer}.weight is {float(weight[0])} throughout, expected weights that differ"
         )
-    logits = answer(model.eval(), config, images)
+    logits = answer(model.eval(), config, images, what)
     if isinstance(logits, torch.Tensor) and not bool(logits.isfinite().all()):
         raise ModelError(f"victim.checkpoint '{path}': the model answers NaN or infinity, expected finite logits")
     return model
 
 
-def answer(model: nn.Module, config: VictimConfig, images: torch.Tensor) -> Any:
-    """What the model makes of float [N,3,size,size]. Raises: ModelError."""
+def answer(model: nn.Module, config: VictimConfig, images: torch.Tensor, what: str = "images") -> Any:
+    """What the model makes of a network's inputs. what: they are, for errors. Raises: ModelError."""
     try:
         with torch.inference_mode():
             return model(images)
     except Exception as error:  # a user's model may fail in any way it likes
         shape = list(images.shape)
-        raise ModelError(f"victim.model '{config.model}' fails on images {shape}: {_first_line(error)}") from None
+        raise ModelError(f"victim.model '{config.model}' fails on {what} {shape}: {_first_line(error)}") from None
 
 
 def load_model(config: VictimConfig, classes: int, path: Path | str) -> nn.Module:

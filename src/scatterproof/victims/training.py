@@ -22,6 +22,7 @@ from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.augment import augment
 from scatterproof.victims.data import Dataset, Split, to_input
+from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import build_model, find_layer, load_base, read_victim
 
 
@@ -65,7 +66,7 @@ def obtain_victim(
     """
     if config.kind == "checkpoint":
         images = to_input(dataset.test.images[:2], config.input_size, dataset.mean, dataset.std)
-        model = read_victim(config, seed, dataset.classes, images)
+        model = read_victim(config, seed, dataset.classes, images, input_kind(dataset.test.images))
         return Trained(model.to(device), [], 0.0)
     return train_victim(config, seed, dataset, device, threads, checkpoint)
 
@@ -173,7 +174,8 @@ def _train_epoch(
     torch.manual_seed(seed_of("epoch", seed, epoch))
     order = torch.randperm(len(dataset.victim.labels))
     mixed = _mixed(recipe, device)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    pixels = recipe.channels_last and input_kind(dataset.victim.images) == "images"
+    layout = torch.channels_last if pixels else torch.contiguous_format
     model.train()
     total = torch.zeros((), device=device)
     batches = order.to(dataset.victim.images.device).split(recipe.batch_size)

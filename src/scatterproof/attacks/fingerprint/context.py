@@ -8,13 +8,20 @@ from torch import nn
 
 from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import BlockGrid
+from scatterproof.config.dataset import InputKind
 from scatterproof.evaluation.split import reading_weights, split_at
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.inputs import input_kind, vocabulary
 from scatterproof.victims.models import dense_layers, layer_inputs
 
 MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
-MADE_UP = 256  # images made up where the pirate has none
+MADE_UP = 256  # inputs made up where the pirate has none
+_MADE_OF: dict[InputKind, str] = {
+    "images": "noise with the spectrum of photographs",
+    "features": "standard normal values",
+    "tokens": "ids drawn evenly from the vocabulary",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Surroundings:
 def find_surroundings(
     puzzle: Puzzle, name: str, device: torch.device, weights: Mapping[str, torch.Tensor] | None = None
 ) -> Surroundings:
-    """Of the layer with this path. A pirate without images makes some up: the network before the layer is its own.
+    """Of the layer with this path. A pirate without inputs makes some up: the network before the layer is its own.
 
     weights: those of other scattered layers as far as they have been put together; those not yet are left out.
     Raises: AttackError where the layer is not called as a module, so that its inputs can't be seen.
@@ -44,7 +51,10 @@ def find_surroundings(
     layers = dense_layers(model)
     for other, weight in (weights or {}).items():
         layers[other].weight.data = weight.to(device)
-    images = puzzle.images if len(puzzle.images) else made_up_images(puzzle)
+    images = puzzle.images
+    if not len(images):
+        images = made_up_images(puzzle)
+        print(f"no inputs: {MADE_UP} made up, {_MADE_OF[input_kind(images)]}")
     layer = layers[name]
     return Surroundings(
         grid=puzzle.layout.grids[name],
@@ -70,7 +80,7 @@ def in_order(puzzle: Puzzle, device: torch.device) -> list[str]:
     for name, layer in dense_layers(model).items():
         layer.register_forward_pre_hook(lambda *_, name=name: called.append(name))
     with torch.inference_mode():
-        model(puzzle.inputs(made_up_images(puzzle)[:2].to(device)))
+        model(puzzle.inputs((puzzle.images if len(puzzle.images) else made_up_images(puzzle))[:2].to(device)))
     names = [name for name in dict.fromkeys(called) if name in puzzle.layout.grids]
     missing = [name for name in puzzle.layout.grids if name not in names]
     if missing:
@@ -91,7 +101,28 @@ def _layer_inputs(puzzle: Puzzle, model: nn.Module, layer: nn.Linear, images: to
 
 
 def made_up_images(puzzle: Puzzle) -> torch.Tensor:
-    """Noise with the spectrum of photographs, amplitude falling as one over frequency: uint8 [n, C, H, W].
+    """Inputs of the puzzle's kind and shape, for a pirate without any: noise with the spectrum of photographs, standard
+    normal features, or token ids drawn evenly from the vocabulary.
+
+    Raises: AttackError where no embedding tells the vocabulary.
+    """
+    kind, shape = input_kind(puzzle.images), (MADE_UP, *puzzle.images.shape[1:])
+    if kind == "images":
+        return _noise(puzzle)
+    generator = torch_generator(f"made up {kind}")
+    if kind == "features":
+        return torch.randn(shape, generator=generator)
+    known = vocabulary(puzzle.model(), shape[1])
+    if known is None:
+        raise AttackError(
+            f"victim.model '{puzzle.config.model}': no nn.Embedding reads the token ids, so none can be made up: "
+            "expected a threat with images"
+        )
+    return torch.randint(0, known, shape, generator=generator)
+
+
+def _noise(puzzle: Puzzle) -> torch.Tensor:
+    """Images uint8 [n, C, H, W] whose amplitude falls as one over frequency.
 
     Field 1987, https://doi.org/10.1364/JOSAA.4.002379; shifted and scaled to the network's own normalisation.
     """

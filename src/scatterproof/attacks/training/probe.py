@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from scatterproof.attacks.base import Copy, Run
+from scatterproof.attacks.base import AttackError, Copy, Run
 from scatterproof.attacks.training.base import Training
 from scatterproof.attacks.training.cached import cache
 from scatterproof.attacks.training.fitting import Fit, Start, Tensors
@@ -28,6 +28,8 @@ class Probe(Training[ProbeSettings]):
     def steps(self, puzzle: Puzzle, run: Run) -> Iterator[Copy]:
         """The one step. Raises: AttackError where the network can't be cut before the layer."""
         task = cache(puzzle, run.machine.device)
+        if task.split.first is None:
+            raise AttackError("probe needs a network that torch.fx can trace and cut before the layer")
         inputs = task.seen[0].flatten(1)
         spread = inputs.shape[1] ** -0.5
         weight = spread * torch.randn(puzzle.classes, inputs.shape[1], generator=torch_generator(*self.key(run)))

@@ -16,11 +16,12 @@ from scatterproof.attacks.base import Attack, Copy, Run
 from scatterproof.attacks.training.cached import targets
 from scatterproof.attacks.training.fitting import split
 from scatterproof.config.settings.base import Known
-from scatterproof.config.settings.training import SurrogateSettings
+from scatterproof.config.settings.training import SurrogateModel, SurrogateSettings
 from scatterproof.config.victim import VictimConfig
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, Split
+from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.training import Trained, measure, train_victim
 
 EPOCHS = 4  # at least so many, each of as many passes over few images as it takes: a checkpoint is written after each
@@ -60,7 +61,13 @@ class Surrogate(Attack[SurrogateSettings]):
         )
         train = recipe.model_copy(update={"epochs": epochs})
         same = {"model_args": {}, "layer": "largest", "train": train}
-        return [puzzle.config.model_copy(update=same | each.keys) for each in self.settings.models]
+        return [puzzle.config.model_copy(update=same | each.keys) for each in self.models(puzzle)]
+
+    def models(self, puzzle: Puzzle) -> list[SurrogateModel]:
+        """Their architectures: the victim's own in place of the default, which takes images, where there are none."""
+        if input_kind(puzzle.images) == "images" or self.settings.models != SurrogateSettings().models:
+            return self.settings.models
+        return [SurrogateModel(model=puzzle.config.model, model_args=puzzle.config.model_args)]
 
     def passes(self, images: int, batch: int) -> int:
         """Over the images in one epoch: many where they are few, so that an epoch is worth its checkpoint."""
