@@ -14,7 +14,7 @@ from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.stream import service_of
 from scatterproof.config.threat import WITH_STREAM, knows_of
 
-_NAMES = re.compile("|".join([*map(re.escape, sorted(FORMS, key=len, reverse=True)), r"[^+]+"]))
+_NAMES = re.compile("|".join([*(re.escape(form) for form in sorted(FORMS, key=len, reverse=True)), r"[^+]+"]))
 PASSED, FAILED, NONE = "", "control failed", "no control"
 CEILING = "whitebox"
 
