@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 from scatterproof.config.attacks import attack_jobs, attack_settings_json, ceilings_on
 from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
-from scatterproof.running.files import check_writable
+from scatterproof.running.files import LEAST_FREE, check_writable
 from scatterproof.running.run_lock import hold_study
 from scatterproof.config.threat import without_draw
 from scatterproof.config.puzzles import DRAWS, cuts_json, defence_labels, file_of, protected_layers, puzzle_parts
@@ -31,7 +31,7 @@ CONFIG = os.path.relpath(workflow.configfiles[-1])
 try:
     STUDY = parse_study(config, CONFIG)
     RESULTS = f"results/{STUDY.study}"
-    check_writable(RESULTS, free_bytes=200 * 2**20)
+    check_writable(RESULTS, free_bytes=LEAST_FREE)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -17,11 +17,10 @@ from scatterproof.config.search import plateau_threat, search_jobs, threats
 from scatterproof.config.stream import stream_threats
 from scatterproof.config.study import Study, StudyError, read_study
 from scatterproof.errors import UserError
-from scatterproof.running.files import check_writable
+from scatterproof.running.files import LEAST_FREE, check_writable
 from scatterproof.victims.data import DEFAULT_PIRATE, Dataset, DatasetError, Split, is_on_disk, read_dataset
 
 REFUSED = 2
-ROOM = 200 * 2**20  # bytes free that the workflow asks for before it starts
 CIFAR100 = {"train": 50_000, "test": 10_000, "classes": 100, "side": 32}
 
 
@@ -32,7 +31,7 @@ def check_file(path: Path) -> int:
         with redirect_stdout(sys.stderr):  # what is said of the files that are read
             study = _read(path)
             folder = Path("results") / study.study
-            check_writable(folder, ROOM)
+            check_writable(folder, LEAST_FREE)
             rule = "prepare_dataset"
             here = is_on_disk(study.dataset)
             dataset = read_dataset(study.dataset) if here else _not_here_yet(study.dataset)

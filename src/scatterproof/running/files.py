@@ -92,6 +92,9 @@ def read_table(path: Path | str) -> "pandas.DataFrame":
     return pandas.read_csv(path)
 
 
+LEAST_FREE = 200 * 2**20  # bytes that a study asks for before it starts
+
+
 def check_writable(folder: Path | str, free_bytes: int) -> None:
     """Make sure that files can be made in a folder, or in the nearest one above it that exists, and have room.
 
