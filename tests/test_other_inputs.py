@@ -174,9 +174,9 @@ AUGMENTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("key", AUGMENTED)
 def test_an_augmentation_is_refused_where_it_is_set(key: str) -> None:
     expected = f"{key} 'crop': the inputs are tokens, expected none: images alone are augmented"
-    told = {"dataset": {"kind": "arrays", "path": "x.npz", "inputs": "tokens"}}
+    declared = {"dataset": {"kind": "arrays", "path": "x.npz", "inputs": "tokens"}}
     with pytest.raises(UserError, match=f"^x.yaml: {expected}$"):
-        parse_study(STUDY | AUGMENTED[key] | told, "x.yaml")
+        parse_study(STUDY | AUGMENTED[key] | declared, "x.yaml")
     with pytest.raises(UserError, match=f"^{expected}$"):
         check_study(Study.model_validate(STUDY | AUGMENTED[key]), dataset("tokens"))
     check_study(Study.model_validate(STUDY), dataset("tokens"))
@@ -299,9 +299,9 @@ def test_the_fingerprint_places_blocks_of_a_trained_layer(
     kind: str, images: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     puzzle, answer = cut(kind, victim(kind, folder), images=images)
-    found = Fingerprint().run(puzzle, HERE)[-1].reached
-    assert isinstance(found, Placed)
-    accuracy = placed(found, puzzle, answer)["position_accuracy"]
+    reached = Fingerprint().run(puzzle, HERE)[-1].reached
+    assert isinstance(reached, Placed)
+    accuracy = placed(reached, puzzle, answer)["position_accuracy"]
     assert accuracy > (0.9 if images else 0.5)
     words = {"tokens": "ids drawn evenly from the vocabulary", "features": "standard normal values"}[kind]
     assert (f"no inputs: {MADE_UP} made up, {words}\n" in capsys.readouterr().out) == (images == 0)
@@ -313,9 +313,9 @@ def test_the_fingerprint_places_next_to_no_block_of_an_untrained_layer(kind: str
     for seed in range(3):
         torch.manual_seed(seed)
         puzzle, answer = cut(kind, build_model(MODELS[kind], CLASSES).eval(), images=100)
-        found = Fingerprint().run(puzzle, HERE)[-1].reached
-        assert isinstance(found, Placed)
-        accuracies.append(placed(found, puzzle, answer)["position_accuracy"])
+        reached = Fingerprint().run(puzzle, HERE)[-1].reached
+        assert isinstance(reached, Placed)
+        accuracies.append(placed(reached, puzzle, answer)["position_accuracy"])
     assert sum(accuracies) / 3 < 0.1
 
 
@@ -324,8 +324,8 @@ def test_a_checkpoint_of_ones_own_is_read(kind: str, folder: Path, tmp_path: Pat
     save_file(victim(kind, folder).state_dict(), tmp_path / "own.safetensors")
     own = {"kind": "checkpoint", "checkpoint": str(tmp_path / "own.safetensors")}
     config = VictimConfig.model_validate(MODELS[kind].model_dump() | own)
-    found = check_study(Study.model_validate(STUDY | {"victim": config.model_dump(exclude={"train"})}), dataset(kind))
-    assert list(found["victims"][0]["layers"]) == [MODELS[kind].layer]
+    facts = check_study(Study.model_validate(STUDY | {"victim": config.model_dump(exclude={"train"})}), dataset(kind))
+    assert list(facts["victims"][0]["layers"]) == [MODELS[kind].layer]
     read_model = obtain_victim(config, 0, dataset(kind), CPU, 1, tmp_path / "none.pt").model
     test = dataset(kind).test.images
     assert torch.equal(read_model(test), victim(kind, folder)(test))

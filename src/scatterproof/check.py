@@ -179,7 +179,7 @@ def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> N
 
 
 def _known_tokens(config: VictimConfig, dataset: Dataset) -> int | None:
-    """The size of the model's embedding, which has a row for every token id; None where it isn't found."""
+    """The size of the model's embedding, which has a row for every token id; None without one."""
     known = vocabulary(_built(config, dataset).eval(), dataset.test.images.shape[1])
     highest = int(_two_images(config, dataset).max())
     if known is not None and highest >= known:

@@ -75,10 +75,10 @@ def refuse_augment(keys: Mapping[str, Any], kind: InputKind | None) -> None:
 
 def _augments(keys: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Every `augment` but none, by its path."""
-    found: dict[str, str] = {}
+    augments: dict[str, str] = {}
     for key, value in keys.items():
         if isinstance(value, Mapping) and key != "model_args":
-            found |= _augments(value, f"{path}{key}.")
+            augments |= _augments(value, f"{path}{key}.")
         elif key == "augment" and value != "none":
-            found[f"{path}{key}"] = value
-    return found
+            augments[f"{path}{key}"] = value
+    return augments

@@ -49,7 +49,7 @@ def read_npz(path: Path) -> tuple[Split, Split]:
 
 
 def read_arrays(path: Path, kind: InputKind | None) -> tuple[Split, Split]:
-    """The same of inputs of this kind, None: told by the arrays' types, in an .npz or .safetensors.
+    """The same of inputs of this kind, None: inferred from the arrays' types, in an .npz or .safetensors.
 
     Raises: DatasetError.
     """

@@ -58,6 +58,7 @@ def _zip_type(path: Path) -> str:
         if error.errno != errno.EINVAL:  # the disk's fault; a damaged directory asks for a place that is none
             raise
         return DAMAGED_ZIP
+    # Of a damaged directory: names that are not UTF-8 (ValueError), a version that is none (NotImplementedError)
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return DAMAGED_ZIP
     if any(name.endswith("/constants.pkl") for name in names):

@@ -1,4 +1,4 @@
-"""The kinds of inputs, told from a tensor's type, and the token ids that a network reads."""
+"""The kind of inputs, which a tensor's type determines, and the token ids that a network reads."""
 
 import torch
 from torch import nn

@@ -48,7 +48,7 @@ def check_one_scale(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _channels_first(where: str, images: NDArray[Any]) -> bool:
-    """Whether the channels come before the pixels. Raises: DatasetError where there are none, or it can't be told."""
+    """Whether the channels come before the pixels. Raises: DatasetError where there are none, or either may."""
     shape = list(images.shape)
     if images.ndim == 3:
         if images.size and min(shape[1:]) <= FEW:
@@ -67,7 +67,7 @@ def _channels_first(where: str, images: NDArray[Any]) -> bool:
 
 
 def _scale(where: str, images: NDArray[Any]) -> str:
-    """What the values mean. Raises: DatasetError where that can't be told."""
+    """What the values mean. Raises: DatasetError where the range is ambiguous."""
     if images.dtype == np.uint8 or images.size == 0:
         return BYTES
     if images.dtype.kind not in "iuf":

@@ -94,7 +94,7 @@ def _is_state(content: dict[Any, Any]) -> bool:
 
 
 def _no_state(content: Any, where: str) -> ModelError:
-    """What to say of a file in which no state dict is found."""
+    """What to say of a file without a state dict."""
     if not isinstance(content, dict):
         return ModelError(f"{where}: holds {type(content).__name__}, expected a state dict of tensors")
     for name, value in content.items():

@@ -11,7 +11,7 @@ from scatterproof.victims.download import DatasetError
 
 
 def kind_of(where: str, values: NDArray[Any]) -> InputKind:
-    """What an array holds by its type. where: file and array. Raises: DatasetError where it can't be told."""
+    """What an array holds by its type. where: file and array. Raises: DatasetError where the type is ambiguous."""
     if values.dtype.kind == "f":
         return "features"
     if values.dtype == np.uint8 and values.ndim > 2:
