@@ -22,7 +22,8 @@ MEANING = (
     "The trusted party's operations and bytes for a request are shares of those of the cheapest exact form of the "
     "layer, its seconds of those that the undivided layer takes, both measured. A share of 1 means that the trusted "
     "party might as well compute the whole layer itself. The devices' operations are shares of those without a "
-    "defence. A request is timed on 16 devices and the trusted party, processes of one machine, and again without the defence."
+    "defence. A request is timed on 16 devices and the trusted party, processes of one machine, and again without "
+    "a defence."
 )
 
 
