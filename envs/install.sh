@@ -43,5 +43,6 @@ echo "Installing into .venv, with torch for $torch"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.txt
 uv() { .venv/bin/uv pip install --quiet --python .venv/bin/python "$@"; }
 uv --require-hashes -r envs/requirements.txt -r "envs/torch-$torch.txt"
+uv --no-deps --require-hashes -r envs/wild.txt
 uv --no-deps --no-build-isolation -e .
 env -u PYTHONDONTWRITEBYTECODE .venv/bin/python envs/warm_up.py

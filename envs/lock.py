@@ -3,6 +3,7 @@
     requirements.txt   everything but torch, at one version for each Python, with hashes
     torch-cuda.txt     torch as it is on the package index, with the CUDA packages that it needs
     torch-cpu.txt      torch without CUDA: kept by hand; its version is the one that is locked
+    wild.txt           a published model that tests attack, without what its package asks for: kept by hand
     uv.txt             the installer of the above
     scatterproof.yaml  the conda environment of the rules: the direct dependencies at the same versions
 

@@ -78,7 +78,7 @@ def test_a_puzzle_of_several_stages_is_counted_once(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("study", "line"),
     [
-        (changed("victim.layers", "4"), "study.yaml: victim.layers: unknown key"),
+        (changed("victim.layerz", "4"), "study.yaml: victim.layerz: unknown key"),
         (changed("block_sizes", [8, 17]), "error in check_study: block_sizes: block size 17 is larger than the layer"),
         (changed("victim.layer", "0"), "error in check_study: victim.layer '0' is Conv2d, expected a dense layer"),
         (changed("victim.checkpoint", "none.pt"), "error in check_study: victim.checkpoint 'none.pt': no such file"),

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from scatterproof.config.victim import VictimConfig
-from scatterproof.evaluation.split import reading_weights, split_at
+from scatterproof.evaluation.readers import reading_weights
+from scatterproof.evaluation.split import split_at
 from scatterproof.victims.models import build_model
 from small import network, vgg
 

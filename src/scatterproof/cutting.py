@@ -13,16 +13,16 @@ from scatterproof.puzzle import Answer, Protected, Puzzle
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.checkpoints import ModelError
 from scatterproof.victims.data import Dataset, to_input
-from scatterproof.victims.models import dense_layers, find_layer
+from scatterproof.victims.models import dense_layers, find_layer, find_layers
 
 
 def scattered_layers(model: nn.Module, config: VictimConfig, scatter: str) -> list[str]:
-    """Paths of the dense layers that are scattered: the study's one, or every one.
+    """Paths of the dense layers that are scattered: the study's one, or every one that `victim.layers` names.
 
     Raises: ModelError where the study's is none, or a weight is shared with another tensor of the network.
     """
     layer = find_layer(model, config.layer)
-    names = list(dense_layers(model)) if scatter == "dense" else [layer]
+    names = find_layers(model, config.layers) if scatter == "dense" else [layer]
     state = model.state_dict(keep_vars=True)
     for name in names:
         shared = [key for key, value in state.items() if value is state[f"{name}.weight"] and key != f"{name}.weight"]

@@ -23,6 +23,7 @@ from scatterproof.config.threat import ThreatModel
 from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.running.files import atomic
+from scatterproof.victims.checkpoints import unshared
 from scatterproof.victims.data import to_input
 from scatterproof.victims.models import build_model, dense_layers, load_weights
 
@@ -190,7 +191,7 @@ def _save(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], layout: La
     # One key only: safetensors writes several in random order, and equal puzzles should be equal files.
     header = {"scatterproof": json.dumps({"kind": kind, "version": 1, "layout": grids, "meta": meta})}
     with atomic(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, header)
+        save_file(unshared(tensors), temporary, header)
 
 
 def _load(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], Layout, dict[str, Any]]:

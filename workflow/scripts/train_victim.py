@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from scatterproof.config.victim import VictimConfig
 from scatterproof.running.files import atomic, write_csv, write_json
 from scatterproof.running.job import compute_job
+from scatterproof.victims.checkpoints import unshared
 from scatterproof.victims.data import load_dataset
 from scatterproof.victims.training import curve_table, obtain_victim
 
@@ -20,5 +21,5 @@ with compute_job(snakemake, "victim", params.device, checkpoints=True) as job:
     write_csv(snakemake.output.curve, curve_table(victim.curve))
     write_json(snakemake.output.training, {"epochs": len(victim.curve), **job.cost_columns(victim.minutes)})
     with atomic(snakemake.output.model) as temporary:
-        save_file({k: v.cpu().contiguous() for k, v in victim.model.state_dict().items()}, temporary)
+        save_file(unshared(victim.model.state_dict()), temporary)
     checkpoint.unlink(missing_ok=True)

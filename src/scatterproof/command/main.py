@@ -13,6 +13,7 @@ from typing import Any
 
 from scatterproof import __version__
 from scatterproof.analysis.columns import COLUMNS
+from scatterproof.command.audit_model import add_arguments
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.forecast import forecast_of, left_words
@@ -97,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     layers.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to read; default none")
     layers.add_argument("--csv", action="store_true", help="as CSV")
     layers.set_defaults(run=_layers)
+    audit = commands.add_parser("audit", help="attack a model of your own here and now: an estimate, or the verdict")
+    add_arguments(audit)
+    audit.set_defaults(run=_audit)
     check = commands.add_parser(
         "check", help="whether a study's models, layers, checkpoints and data fit; runs nothing"
     )
@@ -172,6 +176,12 @@ def _layers(asked: argparse.Namespace) -> int:
     from scatterproof.command.show_layers import show_layers
 
     return show_layers(asked.model, asked.width, asked.input_size, asked.classes, asked.checkpoint, asked.csv)
+
+
+def _audit(asked: argparse.Namespace) -> int:
+    from scatterproof.command.audit_model import audit_model
+
+    return audit_model(asked)
 
 
 def _check(asked: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ from scatterproof.command.text_table import aligned
 from scatterproof.config.study import problems
 from scatterproof.config.victim import BUILT_IN, VictimConfig
 from scatterproof.errors import UserError
-from scatterproof.evaluation.split import following_layer, reading_weights, split_at
+from scatterproof.evaluation.readers import reading_weights
+from scatterproof.evaluation.split import following_layer, split_at
 from scatterproof.victims.models import answer, build_model, dense_layers, load_checkpoint, nearest
 
 COLUMNS = ("layer", "outputs", "inputs", "parameter_share", "flop_share", "kind", "inputs_seen", "outputs_read_by")

@@ -9,21 +9,24 @@ from scatterproof.config.base import Strict
 from scatterproof.running.files import file_stamp
 
 InputKind = Literal["images", "features", "tokens"]
-OF_A_PATH = ("npz", "arrays", "folder")  # kinds that read `path`
+OF_A_PATH = ("npz", "arrays", "folder", "text")  # kinds that read `path`
+OPTIONAL = ("inputs", "tokenizer", "length", "task", "index")  # keys of some kinds alone
 
 
 class DatasetConfig(Strict):
     """Where the images come from and how they are split between victim, pirate and test."""
 
-    kind: Literal["digits", "cifar100", "npz", "arrays", "folder"] = Field(
+    kind: Literal["digits", "cifar100", "npz", "arrays", "folder", "text"] = Field(
         "digits",
         description="`digits`: scikit-learn's handwritten digits, no network; `cifar100`: torchvision's download, or "
         "`<root>/cifar100.npz` if that file exists; `npz`: images in arrays x_train, y_train, x_test, "
         "y_test; `arrays`: images, features or token ids under the same names, in an .npz or .safetensors; "
-        "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*`. `docs/own-model.md` says which files are read",
+        "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*`; `text`: one text a line, a target behind a "
+        "tab. `docs/own-model.md` says which files are read",
     )
     path: str | None = Field(
-        None, description="the file of arrays or the image folder; required for `npz`, `arrays` and `folder`"
+        None,
+        description="the file of arrays or text, or the image folder; required for the kinds that read one",
     )
     inputs: InputKind | None = Field(
         None,
@@ -31,6 +34,22 @@ class DatasetConfig(Strict):
         "the network gets as they are, as float32: neither scaled nor standardised; `tokens`: ids `[N, T]` from 0, as "
         "int64; `images`: as with `npz`. Default by their type: floats are features, integers `[N, T]` tokens, uint8 "
         "of more axes images",
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="`text` only, required: a folder with a tokenizer, as save_pretrained of transformers makes it",
+    )
+    length: int | None = Field(
+        None, ge=2, description="`text` only: tokens that the network reads of a text at most; default 64"
+    )
+    task: Literal["classification", "language", "retrieval"] | None = Field(
+        None,
+        description="`text` only: a text's target is its class; or, without targets, the token that follows; or the "
+        "text of `index` that belongs to it. Default `retrieval` with an index, else by whether there are targets",
+    )
+    index: str | None = Field(
+        None,
+        description="`text` only: the file of texts, one a line, that targets are of: `victim.model_args.index`",
     )
     root: str = Field("data", description="folder that downloads go to and are read from")
     url: str | None = Field(None, description="mirror of the CIFAR-100 archive; its checksum stays torchvision's")
@@ -41,7 +60,7 @@ class DatasetConfig(Strict):
         None,
         ge=0,
         description="images of the training set given to the pirate; default 5,000 (cifar100), 297 (digits), "
-        "a tenth (npz, arrays, folder); 0 trains the victim on all",
+        "a tenth (npz, arrays, folder, text); 0 trains the victim on all",
     )
     split_seed: int = Field(0, ge=0, description="seed of the split between victim and pirate")
 
@@ -53,18 +72,25 @@ class DatasetConfig(Strict):
             raise ValueError("dataset.image_size is required for kind 'folder'")
         if self.inputs is not None and self.kind != "arrays":
             raise ValueError(f"dataset.inputs '{self.inputs}': kind '{self.kind}' has images, expected kind 'arrays'")
+        for key in ("tokenizer", "length", "task", "index"):
+            if getattr(self, key) is not None and self.kind != "text":
+                raise ValueError(f"dataset.{key} '{getattr(self, key)}': kind '{self.kind}', expected kind 'text'")
+        if self.kind == "text" and self.tokenizer is None:
+            raise ValueError("dataset.tokenizer is required for kind 'text': a folder that save_pretrained wrote")
+        if self.task == "retrieval" and self.index is None:
+            raise ValueError("dataset.index is required for task 'retrieval': a file of texts, one a line")
         return self
 
     @model_serializer(mode="wrap")
     def _without_unset_inputs(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What a rule is handed of a study of images stays what it was before there were other inputs."""
         keys: dict[str, Any] = handler(self)
-        return {key: value for key, value in keys.items() if key != "inputs" or value is not None}
+        return {key: value for key, value in keys.items() if key not in OPTIONAL or value is not None}
 
     def stamp(self) -> str:
         """What shows that a file which the dataset is read from has changed."""
         named = dict.fromkeys(OF_A_PATH, self.path) | {"cifar100": f"{self.root}/cifar100.npz"}
-        return file_stamp(named.get(self.kind))
+        return " ".join(filter(None, map(file_stamp, (named.get(self.kind), self.index))))
 
 
 def refuse_augment(keys: Mapping[str, Any], kind: InputKind | None) -> None:

@@ -1,14 +1,16 @@
 """The victim: its network, where its weights come from, and how it is trained. Imports no torch."""
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from scatterproof.config.base import Seed, Share, Strict
 from scatterproof.running.files import file_stamp
 
 VGG = ("vgg16", "vgg16_bn")
 BUILT_IN = (*VGG,)  # models that `victim.model` names without a module
+HF = "hf:"  # before the folder of a network of transformers
 
 
 class TrainConfig(Strict):
@@ -45,9 +47,15 @@ class VictimConfig(Strict):
     )
     model: str = Field(
         "vgg16",
-        description="`vgg16`, `vgg16_bn`, `torchvision:NAME`, or `MODULE:FUNCTION` that returns an nn.Module",
+        description="`vgg16`, `vgg16_bn`, `torchvision:NAME`, `hf:FOLDER`, which save_pretrained of the library "
+        "transformers wrote (with `kind: checkpoint` its weights are the victim's), or `MODULE:FUNCTION` that returns "
+        "an nn.Module",
     )
-    model_args: dict[str, Any] = Field({}, description="keyword arguments of a `torchvision:` or own model")
+    model_args: dict[str, Any] = Field(
+        {},
+        description="keyword arguments of a `torchvision:` or own model; of a sentence encoder `index`, a file of "
+        "texts, one a line, among which each input's nearest is looked for",
+    )
     width: float = Field(1.0, gt=0, le=4, description="width multiplier of the VGG family; 1 is torchvision's net")
     input_size: int = Field(
         32,
@@ -66,17 +74,39 @@ class VictimConfig(Strict):
         "shape); `{seed}` is filled in. A pirate gets it under `base_model` alone",
     )
     layer: str = Field("largest", description="path of the dense layer, such as `classifier.0`, or `largest`")
+    layers: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="what `scatter: dense` scatters: paths of dense layers, also patterns such as "
+        "`encoder.layer.*.output.dense`, where `*` stands for what is between two dots and `**` for any names; default "
+        "every dense layer",
+    )
     seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
     train: TrainConfig = Field(TrainConfig(), description="training recipe")
 
     def stamp(self, seed: int) -> str:
         """What shows that the checkpoint, or the base's, has changed."""
-        named = (self.checkpoint, None if self.base == INITIALISATION else self.base)
+        named = (self.checkpoint, None if self.base == INITIALISATION else self.base, *self._own_files)
         return " ".join(filter(None, (file_stamp(path and path.replace("{seed}", str(seed))) for path in named)))
+
+    @property
+    def _own_files(self) -> list[str]:
+        """What a network of transformers is read from."""
+        if not self.model.startswith(HF):
+            return []
+        folder, index = Path(self.model.removeprefix(HF)), self.model_args.get("index")
+        files = [*folder.glob("*.json"), *(folder.glob("*.safetensors") if self.kind == "checkpoint" else ())]
+        return [*map(str, sorted(files)), *([index] if isinstance(index, str) else [])]
+
+    @model_serializer(mode="wrap")
+    def _without_unset_layers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a rule is handed of a study that names none stays what it was before there were any."""
+        keys: dict[str, Any] = handler(self)
+        return {key: value for key, value in keys.items() if key != "layers" or value is not None}
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
-        if self.kind == "checkpoint" and self.checkpoint is None:
+        if self.kind == "checkpoint" and self.checkpoint is None and not self.model.startswith(HF):
             raise ValueError("victim.checkpoint is required for kind 'checkpoint'")
         if self.checkpoint is not None and len(self.seeds) > 1 and "{seed}" not in self.checkpoint:
             raise ValueError(f"victim.checkpoint '{self.checkpoint}': several seeds, but no {{seed}} in the path")
@@ -87,7 +117,7 @@ class VictimConfig(Strict):
                 "victim.base is 'initialisation', which needs victim.kind 'train'; expected a path or none"
             )
         if self.model not in BUILT_IN and ":" not in self.model:
-            expected = f"{', '.join(BUILT_IN)}, torchvision:NAME or MODULE:FUNCTION"
+            expected = f"{', '.join(BUILT_IN)}, torchvision:NAME, hf:FOLDER or MODULE:FUNCTION"
             raise ValueError(f"victim.model '{self.model}': expected {expected}")
         if self.model in VGG and self.input_size not in (28, 32, 224):
             raise ValueError(f"victim.input_size {self.input_size}: the VGG family takes 28, 32 or 224")

@@ -1,18 +1,20 @@
 """Cut a network in two at a dense layer, so that everything before it is computed once.
 
-The network is traced with torch.fx. Whatever does not depend on the layer's output is the head, the rest the tail;
-values that pass around the layer (a residual, say) are handed from head to tail. A network that fx cannot trace is
-cut before its first operation: right, only slower.
+The network is traced with torch.fx, or exported. Whatever does not depend on the layer's output is the head, the rest
+the tail; values that pass around the layer (a residual, say) are handed from head to tail. A network that can't be
+traced is cut before its first operation: right, only slower.
 """
 
-import operator
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from scatterproof.evaluation.exported import axis_of, dataless, graph_of, is_exported, is_size
+
+aten = torch.ops.aten
 # Acting on each value by itself, whatever its place
 ELEMENTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
@@ -21,14 +23,18 @@ ELEMENTWISE_MODULES = (
 ELEMENTWISE_FUNCTIONS = (
     F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.mish, F.tanh, torch.tanh, F.sigmoid,
     torch.sigmoid, F.softplus, F.hardswish, F.dropout,
+    aten.relu.default, aten.gelu.default, aten.silu.default, aten.tanh.default, aten.sigmoid.default,
+    aten.leaky_relu.default, aten.elu.default, aten.mish.default, aten.softplus.default, aten.hardswish.default,
+    aten.contiguous.default, aten.clone.default,
 )  # fmt: skip
 ELEMENTWISE_METHODS = ("relu", "tanh", "sigmoid", "contiguous", "clone")
 # Of these the ones that let positive scales through
 HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, nn.Dropout)
-HOMOGENEOUS_FUNCTIONS = (F.relu, torch.relu, F.leaky_relu, F.dropout)
+HOMOGENEOUS_FUNCTIONS = (
+    F.relu, torch.relu, F.leaky_relu, F.dropout, aten.relu.default, aten.leaky_relu.default, aten.contiguous.default,
+    aten.clone.default,
+)  # fmt: skip
 HOMOGENEOUS_METHODS = ("relu", "contiguous", "clone")
-# Joining a layer's outputs with something else, each feature with its own: a residual, a gate
-JOINING = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul)
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,8 @@ class SplitModel:
 
 def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
     """Split an eval-mode model at the first of these dense layers; the others end up in the tail."""
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception:  # a user's model may fail to trace in any way it likes
+    graph = graph_of(model)
+    if graph is None:
         return whole(model)
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target in layers]
     if sorted(str(node.target) for node in calls) != sorted(layers):  # a layer is called twice, or inside a leaf
@@ -57,9 +62,9 @@ def split_at(model: nn.Module, layers: Collection[str]) -> SplitModel:
     first = calls[0]
     if not first.args:  # called by keyword
         return whole(model)
-    after = _dependants(calls)
-    crossing = [n for n in graph.nodes if n not in after and n.op != "get_attr" and _feeds(n, after, first)]
-    head, tail = _head(model, graph, first, crossing), _tail(model, graph, first, crossing, after)
+    after, free = _dependants(calls), _for_the_tail(graph, first)
+    crossing = [n for n in graph.nodes if n not in after and n not in free and _feeds(n, after, first)]
+    head, tail = _head(model, graph, first, crossing), _tail(model, graph, first, crossing, after, free)
     return SplitModel(head, tail, str(first.target))
 
 
@@ -120,7 +125,7 @@ def is_homogeneous(tail: nn.Module) -> bool:
     if path is None or not isinstance(tail, fx.GraphModule):
         return False
     return all(
-        isinstance(_module(tail, node), HOMOGENEOUS_MODULES)
+        isinstance(module_of(tail, node), HOMOGENEOUS_MODULES)
         or (node.op == "call_function" and node.target in HOMOGENEOUS_FUNCTIONS)
         or (node.op == "call_method" and node.target in HOMOGENEOUS_METHODS)
         for node in path[:-1]
@@ -132,76 +137,30 @@ def _path_to_reader(tail: nn.Module) -> list[fx.Node] | None:
     if not isinstance(tail, fx.GraphModule):
         return None
     node, path = next(iter(tail.graph.nodes)), []
-    while len(node.users) == 1:
-        node = next(iter(node.users))
+    while len(users := [user for user in node.users if not is_size(user)]) == 1:
+        node = users[0]
         path.append(node)
-        if type(_module(tail, node)) is nn.Linear:
+        if type(module_of(tail, node)) is nn.Linear:
             return path
-        if not _elementwise(tail, node):
+        if not is_elementwise(tail, node):
             return None
     return None
 
 
-@torch.no_grad()
-def reading_weights(tail: nn.Module) -> torch.Tensor | None:
-    """The weights [m, outputs] of all dense layers that read the cut layer's outputs, one below the other.
-
-    They may read them through elementwise operations, and further down a residual stream: through sums and products
-    with other values, means over tokens, and layer norms, whose scale and centring are made part of the weights. None
-    where no dense layer reads them so, or the network can't be traced.
-    """
-    if not isinstance(tail, fx.GraphModule):
-        return None
-    first = next(iter(tail.graph.nodes))
-    todo: list[tuple[fx.Node, tuple[nn.LayerNorm, ...]]] = [(first, ())]
-    weights: dict[str, torch.Tensor] = {}
-    seen = {first}
-    while todo:
-        source, norms = todo.pop()
-        for node in source.users:
-            module = _module(tail, node)
-            if type(module) is nn.Linear:
-                weights.setdefault(str(node.target), _through(norms, module.weight))
-            elif node not in seen and (isinstance(module, nn.LayerNorm) or _keeps_features(tail, node)):
-                seen.add(node)
-                todo.append((node, (*norms, module) if isinstance(module, nn.LayerNorm) else norms))
-    return torch.cat(list(weights.values())) if weights else None
-
-
-def _through(norms: tuple[nn.LayerNorm, ...], weight: torch.Tensor) -> torch.Tensor:
-    """A weight as it acts on what goes into these layer norms, the first one first, but for their division."""
-    for norm in reversed(norms):
-        if norm.weight is not None:
-            weight = weight * norm.weight
-        weight = weight - weight.mean(1, keepdim=True)
-    return weight
-
-
-def _module(tail: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def module_of(tail: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return tail.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def _elementwise(tail: fx.GraphModule, node: fx.Node) -> bool:
+def is_elementwise(tail: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node acts on each value of its only input by itself."""
     if len(node.all_input_nodes) != 1:
         return False
     if node.op == "call_method":
         return node.target in ELEMENTWISE_METHODS
     function = node.op == "call_function" and node.target in ELEMENTWISE_FUNCTIONS
-    module = _module(tail, node)
+    module = module_of(tail, node)
     one_slope = isinstance(module, nn.PReLU) and module.num_parameters == 1
     return function or one_slope or isinstance(module, ELEMENTWISE_MODULES)
-
-
-def _keeps_features(tail: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether each feature of the result is made from the same feature of the node's input."""
-    if node.target in JOINING:
-        return node.op == "call_function"
-    if node.target in ("mean", torch.mean):
-        over = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-        axes = over if isinstance(over, list | tuple) else [over]
-        return all(isinstance(axis, int) and axis in (1, -2) for axis in axes)
-    return _elementwise(tail, node)
 
 
 def _next_layer(split: SplitModel, linear: nn.Linear) -> NextLayer | None:
@@ -220,7 +179,7 @@ def _overwrites(node: fx.Node, model: nn.Module) -> bool:
     if node.op == "call_module":
         in_place = bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     else:
-        name = getattr(node.target, "__name__", str(node.target))
+        name = getattr(node.target, "__name__", str(node.target)).partition(".")[0]  # of aten's without the overload
         in_place = (name.endswith("_") and not name.endswith("__")) or node.kwargs.get("inplace") is True
     if not in_place:
         return False
@@ -249,6 +208,19 @@ def _feeds(node: fx.Node, after: set[fx.Node], first: fx.Node) -> bool:
     return any(user in after and user is not first for user in node.users)
 
 
+def _for_the_tail(graph: fx.Graph, first: fx.Node) -> dict[fx.Node, int | None]:
+    """What the tail makes by itself: tensors of the network; in an exported graph also what depends on sizes alone,
+    and the sizes that the cut layer's outputs have, each with its axis there."""
+    if not is_exported(graph):
+        return {node: None for node in graph.nodes if node.op == "get_attr"}
+    made: dict[fx.Node, int | None] = {}
+    for node in dataless(graph):
+        axis = axis_of(first, node) if is_size(node) else None
+        if axis is not None or (not is_size(node) and all(each in made for each in node.all_input_nodes)):
+            made[node] = axis
+    return made
+
+
 def _head(model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.Node]) -> fx.GraphModule:
     head = fx.Graph()
     wanted = [first.args[0], *crossing]
@@ -258,18 +230,43 @@ def _head(model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.N
         if original in needed or original.op == "placeholder":
             copies[original] = head.node_copy(original, lambda n: copies[n])
     head.output(tuple(copies[n] for n in wanted if isinstance(n, fx.Node)))
-    return fx.GraphModule(model, head)
+    return _module_of(model, head)
 
 
 def _tail(
-    model: nn.Module, graph: fx.Graph, first: fx.Node, crossing: list[fx.Node], after: set[fx.Node]
+    model: nn.Module,
+    graph: fx.Graph,
+    first: fx.Node,
+    crossing: list[fx.Node],
+    after: set[fx.Node],
+    free: Mapping[fx.Node, int | None],
 ) -> fx.GraphModule:
     tail = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {first: tail.placeholder("layer_output")}
+    copies[first].meta = dict(first.meta)
     for index, original in enumerate(crossing):
         copies[original] = tail.placeholder(f"crossing_{index}")
+        copies[original].meta = dict(original.meta)
+    needed = _ancestors([node for node in after if node is not first])
     for original in graph.nodes:
-        constant = original.op == "get_attr" and any(user in after for user in original.users)
-        if constant or (original in after and original is not first):
+        if original in free and original in needed and original not in after:
+            if free[original] is None:
+                copies[original] = tail.node_copy(original, lambda n: copies[n])
+            else:
+                copies[original] = tail.call_function(original.target, (copies[first], free[original]))
+                copies[original].meta = dict(original.meta)
+        elif original in after and original is not first:
             copies[original] = tail.node_copy(original, lambda n: copies[n])
-    return fx.GraphModule(model, tail)
+    return _module_of(model, tail)
+
+
+def _module_of(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(model, graph)
+    kept = model.state_dict()
+    for name, _ in module.named_buffers():
+        if name not in kept:  # fx makes every buffer one that is kept
+            path, _, own = name.rpartition(".")
+            module.get_submodule(path)._non_persistent_buffers_set.add(own)
+    if is_exported(graph):
+        module.meta["exported"] = True
+    return module

@@ -51,6 +51,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(source).render(
+        style=page_style(),
         study=provenance["study"],
         block_size=block_size,
         headline=grid_words.headline(tables, block_size),
@@ -84,6 +85,11 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         facts=provenance["facts"],
         config=provenance["config"],
     )
+
+
+def page_style() -> Markup:
+    """The style sheet of every page."""
+    return Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8").rstrip())
 
 
 def inline_svg(path: Path, name: str) -> Markup:

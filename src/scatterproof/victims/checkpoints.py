@@ -6,6 +6,7 @@ import math
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from scatterproof.victims.filetype import PICKLE, SAFETENSORS, TORCH, file_type
 from scatterproof.victims.forms.state_dicts import ModelError, dtype_name, state_dict_of
 
-__all__ = ["FLOATS", "ModelError", "check_finite", "dtype_name", "read_checkpoint"]
+__all__ = ["FLOATS", "ModelError", "check_finite", "dtype_name", "read_checkpoint", "unshared"]
 
 EXPECTED = "expected a safetensors file, or a state dict that torch.save wrote"
 ADVICE = "save model.state_dict() as safetensors"
@@ -164,3 +165,15 @@ def check_finite(value: torch.Tensor, own: torch.Tensor | None, where: str) -> N
         f"{where} has {count:,} of {value.numel():,} values that are NaN or infinite, "
         f"the first {value.flatten()[first]} at {index}, expected finite numbers"
     )
+
+
+def unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same on the CPU, each contiguous in memory of its own, as safetensors takes them: tied weights twice."""
+    alone: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        plain = value.cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        alone[name] = plain.clone() if place in places and plain.numel() else plain
+        places.add(place)
+    return alone

@@ -70,6 +70,7 @@ class _Raw(NamedTuple):
     train: Split
     test: Split
     source: str
+    classes: int | None = None  # where labels do not name every class
 
 
 def read_dataset(config: DatasetConfig) -> Dataset:
@@ -86,7 +87,7 @@ def read_dataset(config: DatasetConfig) -> Dataset:
         raise DatasetError(f"dataset.pirate {pirate}: expected fewer than the {len(raw.train)} training images")
     first, rest = _divide(raw.train, pirate, rng)
     mean, std = _statistics(rest.images) if input_kind(rest.images) == "images" else ((), ())
-    classes = int(raw.train.labels.max()) + 1
+    classes = raw.classes or int(raw.train.labels.max()) + 1
     return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
 
 
@@ -108,6 +109,10 @@ def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
         return _Raw(path.stem, *read_npz(path), _sha256(path))
     if config.kind == "arrays":
         return _Raw(path.stem, *read_arrays(path, config.inputs), _sha256(path))
+    if config.kind == "text":
+        from scatterproof.victims.hf.labelled_text import read_text
+
+        return _Raw(path.stem, *read_text(config, rng, _sha256(path)))
     if config.image_size is None:
         raise DatasetError("dataset.image_size: required for kind 'folder'")
     train, test, digest = read_folder(path, config.image_size)

@@ -1,7 +1,8 @@
-"""Networks: the VGG family with a width multiplier, torchvision's classifiers, a user's own; their checkpoints."""
+"""Networks: the VGG family, torchvision's classifiers, folders of transformers, a user's own; their checkpoints."""
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.config.victim import VictimConfig
+from scatterproof.config.victim import HF, VictimConfig
 from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
 from scatterproof.victims.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
@@ -33,10 +34,16 @@ def nearest(name: str, others: Sequence[str]) -> str:
 def build_model(config: VictimConfig, classes: int) -> nn.Module:
     """An untrained network that maps inputs, of images float [N, 3, size, size], to logits [N, classes].
 
+    Of a folder of transformers the configuration alone is read.
+
     Raises: ModelError where the model does not exist or cannot be built.
     """
     if config.model in FAMILIES:
         return FAMILIES[config.model](config, classes)
+    if config.model.startswith(HF):
+        from scatterproof.victims.hf.text_network import hf_network
+
+        return hf_network(config, classes)
     source, _, name = config.model.partition(":")
     if source == "torchvision":
         from scatterproof.victims.vision import torchvision
@@ -86,17 +93,24 @@ def dense_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def layer_inputs(model: nn.Module, layer: nn.Module, batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """What the layer reads [n, inputs] in each call while the model runs on these; empty if it is never called."""
+    """What the layer reads [n, inputs] in each call while the model runs on these; empty if it is never called.
+
+    What stands for padding is left out where the model says what that is.
+    """
     seen: list[torch.Tensor] = []
 
     def see(_: nn.Module, positional: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
         inputs = (*positional, *named.values())[0]
         seen.append(inputs.reshape(-1, inputs.shape[-1]))
 
+    real, kept = getattr(model, "real", None), []
     with layer.register_forward_pre_hook(see, with_kwargs=True), torch.inference_mode():
         for batch in batches:
             model(batch)
-    return seen
+            mask = None if real is None else real(batch).flatten()
+            kept += [each if mask is None or len(each) != len(mask) else each[mask] for each in seen]
+            seen.clear()
+    return kept
 
 
 def find_layer(model: nn.Module, path: str) -> str:
@@ -116,6 +130,27 @@ def find_layer(model: nn.Module, path: str) -> str:
             what = "nothing"
         raise ModelError(f"victim.layer '{path}' is {what}, expected a dense layer, one of: {', '.join(layers)}")
     return path
+
+
+def find_layers(model: nn.Module, patterns: Sequence[str] | None) -> list[str]:
+    """The paths of the dense layers that these patterns name, in the network's order; None: of all of them.
+
+    `*` stands for any part of a name between two dots, `**` for any names. Raises: ModelError where a pattern names
+    none.
+    """
+    names = list(dense_layers(model))
+    if patterns is None:
+        return names
+    named = [(pattern, [name for name in names if _pattern(pattern).fullmatch(name)]) for pattern in patterns]
+    for pattern, some in named:
+        if not some:
+            raise ModelError(f"victim.layers '{pattern}': names no dense layer{nearest(pattern, names)}, expected one")
+    return [name for name in names if any(name in some for _, some in named)]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    parts = (".*" if part == "**" else "[^.]*" if part == "*" else re.escape(part) for part in re.split(r"(\*+)", text))
+    return re.compile("".join(parts))
 
 
 def _first_line(error: Exception) -> str:
@@ -187,19 +222,23 @@ def read_victim(config: VictimConfig, seed: int, classes: int, images: torch.Ten
 
     Raises: ModelError, also where the weights can't be those of a trained network.
     """
-    assert config.checkpoint is not None
-    path = config.checkpoint.replace("{seed}", str(seed))
-    model = build_model(config, classes)
-    layer = find_layer(model, config.layer)
-    load_checkpoint(model, path, "victim.checkpoint")
+    if config.checkpoint is None:
+        from scatterproof.victims.hf.weights import read_folder
+
+        source = f"victim.model '{config.model}'"
+        model: nn.Module = read_folder(config, classes)
+        layer = find_layer(model, config.layer)
+    else:
+        path = config.checkpoint.replace("{seed}", str(seed))
+        model, source = build_model(config, classes), f"victim.checkpoint '{path}'"
+        layer = find_layer(model, config.layer)
+        load_checkpoint(model, path, "victim.checkpoint")
     weight = dense_layers(model)[layer].weight.detach().flatten()
     if len(weight) > 1 and bool((weight == weight[0]).all()):
-        raise ModelError(
-            f"victim.checkpoint '{path}': {layer}.weight is {float(weight[0])} throughout, expected weights that differ"
-        )
+        raise ModelError(f"{source}: {layer}.weight is {float(weight[0])} throughout, expected weights that differ")
     logits = answer(model.eval(), config, images, what)
     if isinstance(logits, torch.Tensor) and not bool(logits.isfinite().all()):
-        raise ModelError(f"victim.checkpoint '{path}': the model answers NaN or infinity, expected finite logits")
+        raise ModelError(f"{source}: the model answers NaN or infinity, expected finite logits")
     return model
 
 

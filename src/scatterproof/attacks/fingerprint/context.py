@@ -9,7 +9,9 @@ from torch import nn
 from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import BlockGrid
 from scatterproof.config.dataset import InputKind
-from scatterproof.evaluation.split import reading_weights, split_at
+from scatterproof.evaluation.readers import reading_weights
+from scatterproof.evaluation.split import split_at
+from scatterproof.evaluation.streams import Partner, Streams
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.inputs import input_kind, vocabulary
@@ -30,13 +32,18 @@ class Surroundings:
 
     inputs [n, inputs]: the layer's inputs on its images; following [m, outputs]: the weights of the dense layers that
     read the layer's outputs, or None where none does; bias [outputs]: the layer's own, None where it has none. Without
-    both nothing tells the rows apart.
+    both nothing tells the rows apart. writing [m, outputs]: the transposed weights of other layers that write to the
+    same residual stream, None where none does; partner: what the layer's neurons do besides, where it is known; normed:
+    whether the network has norms over features.
     """
 
     grid: BlockGrid
     inputs: torch.Tensor
     following: torch.Tensor | None
     bias: torch.Tensor | None
+    writing: torch.Tensor | None = None
+    partner: Partner | None = None
+    normed: bool = False
 
 
 def find_surroundings(
@@ -55,13 +62,23 @@ def find_surroundings(
     if not len(images):
         images = made_up_images(puzzle)
         print(f"no inputs: {MADE_UP} made up, {_MADE_OF[input_kind(images)]}")
-    layer = layers[name]
+    layer, streams = layers[name], Streams(model)
     return Surroundings(
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
         following=_following(model, name),
         bias=None if layer.bias is None else layer.bias.detach(),
+        writing=_writing(streams, layers, name),
+        partner=streams.partner(name),
+        normed=any(type(module).__name__.endswith(("LayerNorm", "RMSNorm")) for module in model.modules()),
     )
+
+
+def _writing(streams: Streams, layers: Mapping[str, nn.Linear], name: str) -> torch.Tensor | None:
+    """The transposed weights of the other writers of the layer's stream, but for those that are not known."""
+    known = [layers[other].weight.detach().T for other in streams.writers(name)]
+    known = [weight[weight.any(1)] for weight in known if bool(weight.any())]
+    return torch.cat(known) if known else None
 
 
 def _following(model: nn.Module, name: str) -> torch.Tensor | None:

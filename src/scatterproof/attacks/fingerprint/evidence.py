@@ -7,8 +7,14 @@ a column; its columns likewise, M being the next layer's Gram matrix over the ne
 exponent g and the share a / (a + b) are those under which the blocks, whatever their places, are likeliest: nothing of
 the truth is needed to choose them. Where the layer's inputs are copies of each other, M has their pattern, and with it
 goes the phase of the copies within the block. What a unit learned also shows in its bias, which is not scattered.
+
+In a network with norms over features, as transformers are, g may be below zero, other writers of the residual stream
+tell of a layer's rows as its readers do, and a neuron's partner tells of both (alignment.py). Evidence of different
+kinds then stands side by side, each divided by its dispersion.
 """
 
+from collections.abc import Sequence
+from itertools import product
 from math import log
 from typing import NamedTuple
 
@@ -16,6 +22,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
+from scatterproof.attacks.fingerprint.alignment import alignment_evidence
 from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.prediction import Prediction
@@ -23,10 +30,16 @@ from scatterproof.blocks import shape_numbers
 from scatterproof.running.seeds import torch_generator
 
 EXPONENTS = (0.5, 1.0)
+NORMED = (-1.0, -0.5, *EXPONENTS)  # Adam and norms over features make weights small where inputs are large
+FLOOR = 0.01  # of the mean of a spectrum: smaller values are no smaller
+TRIED = 512  # blocks on which exponent and share are chosen, at most
 EXCHANGES = 19
 CORRELATIONS = (-0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 CHUNK = 512  # blocks scored at once
+Spectrum = tuple[
+    torch.Tensor, torch.Tensor
+]  # of each group's moments: values [groups, d] and directions [groups, d, d]
 
 
 class Evidence(NamedTuple):
@@ -50,16 +63,19 @@ class PositionEvidence:
         places = grid.shapes().to(shapes.device)
         self.shape_of, self.shape_at = shape_numbers(shapes, places)
         inputs = slices(around.inputs, grid.width)
-        self._by_column = group_evidence(blocks, inputs, shapes).log_likelihood
+        options = NORMED if around.normed else EXPONENTS, around.partner is not None
+        self._by_column = likeliest_evidence(blocks, [inputs], shapes, *options).log_likelihood
         self._by_row = blocks.new_zeros(len(blocks), grid.rows)
-        if around.following is not None:
-            moments = slices(around.following, grid.height)
-            self._by_row += group_evidence(blocks.transpose(1, 2), moments, shapes.flip(1)).log_likelihood
+        stream = [each for each in (around.following, around.writing) if each is not None]
+        if stream:
+            moments = [slices(each, grid.height) for each in stream]
+            self._by_row += likeliest_evidence(blocks.transpose(1, 2), moments, shapes.flip(1), *options).log_likelihood
+        self._aligned = alignment_evidence(blocks, around)
         if around.bias is not None:
             heights = places.view(grid.rows, grid.columns, 2)[:, 0, 0]
             biases = F.pad(around.bias, (0, grid.rows * grid.height - grid.outputs)).view(grid.rows, grid.height)
             profiles = _activity(blocks, inputs, self._by_column)
-            heights, tested = heights.to(biases.device), around.following is not None  # else there is nothing to spoil
+            heights, tested = heights.to(biases.device), bool(stream)  # else there is nothing to spoil
             self._by_row += unit_evidence(profiles, shapes[:, 0], biases, heights, tested).log_likelihood
 
     def add(self, by_column: torch.Tensor, by_row: torch.Tensor) -> None:
@@ -83,6 +99,8 @@ class PositionEvidence:
         places, scores, slots = [], [], len(self.shape_at)
         for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
             score = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+            if self._aligned is not None:
+                score += self._aligned[part]
             if prediction is not None:
                 noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
                 fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
@@ -120,37 +138,81 @@ def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.T
     vectors [blocks, n, d]: n draws of dimension d, padded by zeros; shapes int64 [blocks, 2]: how many draws of which
     dimension are real; moments [groups, d, d]: positive semidefinite, of any scale.
     """
+    return likeliest_evidence(vectors, [moments], shapes)
+
+
+def likeliest_evidence(
+    vectors: torch.Tensor,
+    sources: Sequence[torch.Tensor],
+    shapes: torch.Tensor,
+    exponents: Sequence[float] = EXPONENTS,
+    weighed: bool = False,
+) -> Evidence:
+    """The same by the one of several sources of moments, and of these exponents, under which the blocks are likeliest.
+
+    weighed: by its dispersion, so that it can stand beside evidence of another kind.
+    """
     grams = torch.bmm(vectors.transpose(1, 2), vectors)
     count = shapes[:, 0].to(grams.dtype)
     energy = float(grams.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64))
     variance = max(energy / float(shapes.prod(1).sum()), 1e-30)
-    values, directions = torch.linalg.eigh(moments.double())
     flat = grams.flatten(1)
-    options = [
-        Evidence(_likelihood(flat, values, directions, exponent, share, variance, count), exponent, share)
-        for exponent in EXPONENTS
-        for share in SHARES
-    ]
-    return max(options, key=lambda one: float(torch.logsumexp(one.log_likelihood, 1).double().mean()))
+    tried = torch.linspace(0, len(flat) - 1, min(TRIED, len(flat)), device=flat.device).long()
+    spectra = [torch.linalg.eigh(moments.double()) for moments in sources]
+    best, chosen = -torch.inf, (0, 0.0, 0.0)
+    for number, exponent, share in product(range(len(spectra)), exponents, SHARES):
+        likelihood = _likelihood(flat[tried], spectra[number], exponent, share, variance, count[tried])
+        mean = float(torch.logsumexp(likelihood, 1).double().mean())
+        if mean > best:
+            best, chosen = mean, (number, exponent, share)
+    number, exponent, share = chosen
+    likelihood = _likelihood(flat, spectra[number], exponent, share, variance, count)
+    excess = dispersion(likelihood, flat, spectra[number], (exponent, share), variance, shapes) if weighed else 1.0
+    return Evidence(likelihood / excess, exponent, share)
+
+
+def dispersion(
+    likelihood: torch.Tensor,
+    grams: torch.Tensor,
+    spectrum: Spectrum,
+    chosen: tuple[float, float],
+    variance: float,
+    shapes: torch.Tensor,
+) -> float:
+    """By how much blocks vary more than the normal distribution has it, each in its likeliest group; at least one.
+
+    A block's energy in units of its covariance has the mean n d and the variance 2 n d. Log-likelihoods are divided by
+    what it varies more: McCullagh and Nelder 1989, section 9.
+    """
+    inverse = _inverse(*spectrum, *chosen, variance)[0].flatten(1).to(grams.dtype)
+    energy = (grams * inverse[likelihood.argmax(1)]).sum(1).double()
+    expected = shapes.prod(1).to(energy)
+    return max(1.0, float(((energy - expected) ** 2 / (2 * expected)).mean()))
 
 
 def _likelihood(
     grams: torch.Tensor,
-    values: torch.Tensor,
-    directions: torch.Tensor,
+    spectrum: Spectrum,
     exponent: float,
     share: float,
     variance: float,
     count: torch.Tensor,
 ) -> torch.Tensor:
     """Normal log-likelihood [blocks, groups] of count [blocks] vectors with these Gram matrices [blocks, d * d]."""
-    spectrum = values.clamp(min=0) ** exponent
+    inverse, log_determinant = _inverse(*spectrum, exponent, share, variance)
+    distance = grams @ inverse.flatten(1).to(grams.dtype).T
+    return -0.5 * distance - 0.5 * count[:, None] * log_determinant.to(grams.dtype)
+
+
+def _inverse(
+    values: torch.Tensor, directions: torch.Tensor, exponent: float, share: float, variance: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each group's covariance: the inverse [groups, d, d] and the logarithm of the determinant [groups]."""
+    floor = 0.0 if exponent > 0 else max(FLOOR * float(values.mean()), 1e-30)
+    spectrum = values.clamp(min=floor) ** exponent
     spectrum = spectrum / spectrum.mean().clamp(min=1e-30)
     spectrum = variance * (share * spectrum + (1 - share))
-    inverse = (directions / spectrum[:, None, :]) @ directions.transpose(1, 2)
-    distance = grams @ inverse.flatten(1).to(grams.dtype).T
-    log_determinant = spectrum.log().sum(1).to(grams.dtype)
-    return -0.5 * distance - 0.5 * count[:, None] * log_determinant
+    return (directions / spectrum[:, None, :]) @ directions.transpose(1, 2), spectrum.log().sum(1)
 
 
 def unit_evidence(

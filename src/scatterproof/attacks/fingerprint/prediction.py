@@ -63,11 +63,15 @@ class Spectrum:
         """Of inputs [images, inputs]."""
         inputs = inputs - inputs.mean(0)
         inputs = inputs / max(len(inputs), 1) ** 0.5
-        values, directions = torch.linalg.eigh((inputs @ inputs.T).double())
+        many = len(inputs) > inputs.shape[1]  # tokens, more of them than inputs: the smaller of the two matrices
+        values, directions = torch.linalg.eigh((inputs.T @ inputs if many else inputs @ inputs.T).double())
         largest = max(float(values.max()), 1e-30)
         absolute = [largest * width for width in widths]
         passed = values > NOTHING * min(absolute)
-        return cls(values[passed], directions[:, passed].T.to(inputs.dtype) @ inputs, absolute)
+        along = directions[:, passed].T
+        if many:
+            return cls(values[passed], (values[passed].sqrt()[:, None] * along).to(inputs.dtype), absolute)
+        return cls(values[passed], along.to(inputs.dtype) @ inputs, absolute)
 
     def factor(self, width: float) -> torch.Tensor:
         """Y [n, inputs] with Y'Y = M (M + width)^-1: the filter on the right."""
@@ -92,8 +96,9 @@ class Filters:
         self._grid = around.grid
         self._spectrum = Spectrum.of(around.inputs, input_widths)
         self._smooths: list[_Smooth | None] = [None]
-        if around.following is not None:
-            for smooth in smooths(around.following, output_widths):
+        following = around.writing if around.following is None else around.following
+        if following is not None:
+            for smooth in smooths(following, output_widths):
                 self._smooths.append(_Smooth(smooth, _diagonal(smooth, self._grid.rows, self._grid.height)))
 
     def predict(self, expected: torch.Tensor) -> Prediction:

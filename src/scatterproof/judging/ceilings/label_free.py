@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from scatterproof.attacks.training.fitting import Fit, Tensors
-from scatterproof.evaluation.split import reading_weights
+from scatterproof.evaluation.readers import reading_weights
 from scatterproof.judging.ceilings.supports import CoreTask
 
 

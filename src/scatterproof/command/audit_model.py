@@ -1,0 +1,70 @@
+"""The command `audit`: one model of one's own, attacked here and now."""
+
+import argparse
+from pathlib import Path
+
+from scatterproof.command.text_table import aligned
+
+EPILOG = (
+    "Without --full this is an estimate: one shuffle, one attack, no controls, no verdict. The page and the tables are "
+    "written into the folder --out. Exit status: 0 when the audit is done, whatever it found; 1: it can't be made; 2: "
+    "wrong arguments."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `scatterproof audit`."""
+    parser.add_argument("model", metavar="MODEL", help="hf:FOLDER, vgg16_bn, torchvision:NAME or MODULE:FUNCTION")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="text (.txt, .tsv), arrays (.npz, .safetensors), a folder of images, digits or cifar100",
+    )
+    parser.add_argument("--blocks", type=int, default=128, metavar="SIDE", help="side of a block; default %(default)s")
+    parser.add_argument(
+        "--layers", nargs="+", metavar="GLOB", help="paths or patterns, in quotes; default the largest dense layer"
+    )
+    parser.add_argument("--together", action="store_true", help="the blocks of all these layers in one heap")
+    parser.add_argument(
+        "--inputs", type=int, default=100, metavar="N", help="unlabelled inputs of the pirate; default %(default)s"
+    )
+    parser.add_argument("--full", action="store_true", help="ten shuffles, controls, told ceiling, verdict")
+    parser.add_argument("--out", type=Path, default=Path("audit"), metavar="FOLDER", help="default %(default)s")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the model's weights")
+    parser.add_argument("--width", type=float, default=1.0, help="of the VGG family; default %(default)s")
+    parser.add_argument("--input-size", type=int, default=32, metavar="PIXELS", help="side; default %(default)s")
+    parser.add_argument("--length", type=int, metavar="TOKENS", help="of a text at most; default 64")
+    parser.add_argument("--index", type=Path, metavar="FILE", help="texts, one a line, that a .tsv's targets are of")
+    parser.add_argument("--seed", type=int, default=0, help="of the shuffle; default %(default)s")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")
+    parser.epilog = EPILOG
+
+
+def audit_model(asked: argparse.Namespace) -> int:
+    """Run it; the exit status. Raises: UserError."""
+    from scatterproof.auditing.audit import audit
+    from scatterproof.auditing.audit_page import VERDICT_HEAD, verdict_rows
+
+    found = audit(
+        asked.model,
+        asked.data,
+        blocks=asked.blocks,
+        layers=asked.layers,
+        inputs=asked.inputs,
+        together=asked.together,
+        full=asked.full,
+        out=asked.out,
+        seed=asked.seed,
+        device=asked.device,
+        checkpoint=asked.checkpoint,
+        width=asked.width,
+        input_size=asked.input_size,
+        length=asked.length,
+        index=asked.index,
+    )
+    if found.verdicts is not None:
+        print()
+        print(aligned([VERDICT_HEAD, *map(tuple, verdict_rows(found.verdicts))]))
+    print(f"\n{found.answer}\nThe page: {found.page}")
+    return 0

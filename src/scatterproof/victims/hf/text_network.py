@@ -1,0 +1,188 @@
+"""Networks of transformers as the rest of the project takes them: token ids in, one logit per class out."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from scatterproof.config.victim import VictimConfig
+from scatterproof.victims.checkpoints import ModelError
+from scatterproof.victims.hf.folder import HfFolder, Task
+from scatterproof.victims.vision import allow_torchvision
+
+SHARPNESS = 20.0  # of a cosine as a logit: sentence-transformers' own scale in training
+EXAMPLE = (3, 7)  # token ids that the network is traced on
+
+
+class TextNetwork(nn.Module):
+    """A network that reads token ids int64 [N, T], those that are `padding` hidden from its attention.
+
+    architecture: names its operations; longest: tokens that it reads at most. Its layers have the paths that they have
+    in the body.
+    """
+
+    body: nn.Module
+
+    def __init__(self, body: nn.Module, padding: int | None, architecture: str, longest: int) -> None:
+        super().__init__()
+        self.__dict__["body"] = body  # not a module of this one: its parts are
+        for name, child in body.named_children():
+            self.add_module(name, child)
+        for name, parameter in body.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.padding, self.architecture, self.longest = padding, architecture, longest
+
+    def example(self) -> torch.Tensor:
+        """Token ids to trace the network on."""
+        ids = torch.ones(EXAMPLE, dtype=torch.int64, device=next(self.parameters()).device)
+        return ids if self.padding != 1 else ids * 2
+
+    def real(self, ids: torch.Tensor) -> torch.Tensor:
+        """Which token ids [N, T] are no padding."""
+        return torch.ones_like(ids, dtype=torch.bool) if self.padding is None else ids != self.padding
+
+    def run(self, ids: torch.Tensor) -> Any:
+        """What the body answers."""
+        return self.body(input_ids=ids, attention_mask=self.real(ids).long())
+
+
+class Classifier(TextNetwork):
+    """Logits [N, classes] of a sequence."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.run(ids).logits
+        return logits
+
+
+class NextToken(TextNetwork):
+    """Logits [N, classes] of the token that follows, those of the first `classes` ids of the vocabulary.
+
+    Its windows of text are full: nothing is padding.
+    """
+
+    def __init__(self, classes: int, *about: Any) -> None:
+        super().__init__(*about)
+        self.classes, self.padding = classes, None
+
+    def run(self, ids: torch.Tensor) -> Any:
+        return self.body(input_ids=ids, use_cache=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.run(ids).logits[:, -1, : self.classes]
+        return logits
+
+
+class SentenceEncoder(TextNetwork):
+    """Cosines with the vectors of an index [classes, d], as logits: which of its texts is nearest.
+
+    The index is made once, by the victim, as the owner of a search engine makes it.
+    """
+
+    index: torch.Tensor
+
+    def __init__(self, classes: int, pooling: str, width: int, *about: Any) -> None:
+        super().__init__(*about)
+        self.pooling = pooling
+        self.register_buffer("index", torch.zeros(classes, width))
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [N, d]."""
+        hidden = self.run(ids).last_hidden_state
+        if self.pooling == "cls":
+            return F.normalize(hidden[:, 0], dim=1)
+        real = self.real(ids)[..., None].to(hidden.dtype)
+        return F.normalize((hidden * real).sum(1) / real.sum(1).clamp(min=1), dim=1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return SHARPNESS * self.embed(ids) @ self.index.T
+
+
+def hf_network(config: VictimConfig, classes: int, weights: bool = False) -> TextNetwork:
+    """The network of `hf:FOLDER`, untrained, or with the folder's weights. Reads nothing from the network.
+
+    Raises: ModelError.
+    """
+    folder = HfFolder.read(config.model, weights)
+    task = folder.task
+    with _quiet(config.model):
+        import transformers
+
+        settings = transformers.AutoConfig.from_pretrained(str(folder.path), local_files_only=True)
+        kind = {
+            "classification": transformers.AutoModelForSequenceClassification,
+            "language": transformers.AutoModelForCausalLM,
+            "retrieval": transformers.AutoModel,
+        }[task]
+        if task == "classification" and settings.num_labels != classes:
+            raise ModelError(
+                f"victim.model '{config.model}' answers {settings.num_labels} classes, expected the dataset's {classes}"
+            )
+        if weights:
+            body = kind.from_pretrained(
+                str(folder.path), config=settings, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        else:
+            body = kind.from_config(settings)  # type: ignore[no-untyped-call]
+    body = body.float()
+    _with_linears(body)
+    return _wrapped(body, folder, task, settings, classes).eval()
+
+
+def _wrapped(body: nn.Module, folder: HfFolder, task: Task, settings: Any, classes: int) -> TextNetwork:
+    longest = int(getattr(settings, "max_position_embeddings", None) or 2**15)
+    if settings.model_type in ("roberta", "xlm-roberta", "camembert"):
+        longest -= 2  # their positions begin behind the padding's
+    architecture = f"{type(body).__name__} {classes} {folder.pooling} {settings.to_json_string()}"
+    about = (body, settings.pad_token_id, architecture, longest)
+    if task == "classification":
+        return Classifier(*about)
+    if task == "language":
+        vocabulary = int(settings.vocab_size)
+        if classes > vocabulary:
+            raise ModelError(
+                f"victim.model 'hf:{folder.path}' knows {vocabulary} tokens, but the dataset has the id {classes - 1}"
+            )
+        return NextToken(classes, *about)
+    return SentenceEncoder(classes, folder.pooling, int(settings.hidden_size), *about)
+
+
+@torch.no_grad()
+def _with_linears(body: nn.Module) -> None:
+    """Dense layers of transformers' own kind, which hold their weight transposed, as nn.Linear."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in list(body.named_modules()):
+        if type(module) is not Conv1D:
+            continue
+        inputs, outputs = module.weight.shape
+        linear = nn.Linear(inputs, outputs)
+        linear.weight.copy_(module.weight.T)
+        linear.bias.copy_(module.bias)
+        above, _, name = path.rpartition(".")
+        setattr(body.get_submodule(above), name, linear)
+
+
+@contextmanager
+def _quiet(model: str) -> Iterator[None]:
+    """transformers without its words and bars, and its failures in one line. Raises: ModelError."""
+    allow_torchvision()
+    try:
+        import transformers
+    except ImportError:
+        raise ModelError(
+            f"victim.model '{model}': needs the library transformers, expected it installed: pip install "
+            "'scatterproof[hf]'"
+        ) from None
+    transformers.utils.logging.set_verbosity(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # a folder may be wrong in any way it likes
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"victim.model '{model}': transformers can't load it: {line:.300}") from None
