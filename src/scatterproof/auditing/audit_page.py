@@ -29,7 +29,8 @@ VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in 
 
 def write_page(found: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     """Write the page and its figure beside each other. Raises: WriteError."""
-    figure = draw_placed(found.estimates, found.page.with_name(FIGURE))
+    title = f"blocks of {about['blocks']} x {about['blocks']}, {about['inputs']} unlabelled inputs, one shuffle"
+    figure = draw_placed(found.estimates, title, found.page.with_name(FIGURE))
     source = Path(__file__).with_name("audit.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -48,10 +49,10 @@ def write_page(found: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     write_text(found.page, page)
 
 
-def draw_placed(estimates: list[LayerEstimate], svg: Path) -> Path:
+def draw_placed(estimates: list[LayerEstimate], title: str, svg: Path) -> Path:
     """Of each layer the share of blocks placed, and the copy's share of the model's score."""
     tried = [each for each in estimates if not each.note]
-    titles = ["what the attack makes of each layer"] if tried else []
+    titles = [title] if tried else []
     with panels(titles, svg, 1.2 + 0.4 * len(tried)) as axes:
         for axis in axes.values():
             rows = range(len(tried))
@@ -62,11 +63,16 @@ def draw_placed(estimates: list[LayerEstimate], svg: Path) -> Path:
             )
             without = [_of_own(each.without, each) for each in tried]
             axis.plot(without, rows, "s", color=GREY, markerfacecolor="white", label="score without the layer")
-            axis.set_yticks(rows, [fill(each.layer, LONG_NAME, break_long_words=True) for each in tried])
+            axis.set_yticks(rows, [_in_lines(each.layer) for each in tried])
             axis.invert_yaxis()
             axis.set_xlim(-2, 104)
         finish(axes, "% of the whole blocks, % of the model's score")
     return svg
+
+
+def _in_lines(name: str) -> str:
+    """A layer's path, broken at its dots where it is long."""
+    return fill(name.replace(".", ". "), LONG_NAME).replace(". ", ".")
 
 
 def _of_own(score: float | None, each: LayerEstimate) -> float:
