@@ -6,8 +6,8 @@ gathers the weight of a placement, puts it into the network and runs the images 
 torch does by default; `naive_bf16` is the same with the network, the blocks and the images in bf16.
 
 A population is 100 placements; exchanges are scored as deltas on one placement; `first_order` scores all of the
-1568 x 1567 / 2 exchanges from one backward pass. The evaluator searches in bf16 where the device is quick at it, else in
-fp32, unless `--precision` says otherwise; the naive way in bf16 is measured where the device is quick at it.
+1568 x 1567 / 2 exchanges from one backward pass. The evaluator searches in bf16 where the device is quick at it, else
+in fp32, unless `--precision` says otherwise; the naive way in bf16 is measured where the device is quick at it.
 Bounds: the multiplications that cannot be avoided over the measured matmul rate of that precision, or the bytes that
 must be read over the measured bandwidth, whichever takes longer. The targets are against the naive way in fp32; the
 ratio to the one in bf16 stands beside. `--memory-mb` decides whether the copy-free products are held.

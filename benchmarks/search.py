@@ -24,7 +24,7 @@ from grid import show
 from scatterproof.attacks.base import Machine, Placed, Run, Snapshot
 from scatterproof.attacks.search.base import Progress
 from scatterproof.attacks.search.genetic import Genetic
-from scatterproof.running.device import set_up
+from scatterproof.running.device import has_fast_bf16, set_up
 
 POPULATION, EVALUATIONS, MINUTES, TALK_SECONDS = 100, 10_000, 12.0, 30.0
 
@@ -43,7 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 where it takes longer, or a resume differs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads")
-    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], help="default bf16 where the device is quick at it, else fp32"
+    )
     parser.add_argument("--fitness", default="accuracy", choices=["accuracy", "loss"])
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
     parser.add_argument("--folder", type=Path, help="run once, with the checkpoint there; what the others are made of")
@@ -94,6 +96,7 @@ def kill_on_the_way(folder: Path) -> int:
 def run_once(arguments: argparse.Namespace) -> None:
     """The search in this process."""
     device = torch.device("cpu")
+    arguments.precision = arguments.precision or ("bf16" if has_fast_bf16(device) else "fp32")
     set_up(device, arguments.threads)
     torch.manual_seed(0)
     _, puzzle, _ = make_case(32)

@@ -43,6 +43,7 @@ CLONED += ["src", "tests", "workflow"]
 NOTHING_YET = (
     "no such folder: nothing of this study has run here",
     "run the study to its end first",
+    "no such file or folder, expected one, or digits",
     "no such file: the study has no attacks, or has not been run to its end",
 )
 # `make test ARGS=...` hands these on, and `make` in a test would take them

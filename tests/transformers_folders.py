@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from scatterproof.victims.vision import allow_torchvision
 
 allow_torchvision()
+torch.set_num_threads(1)  # networks this small only lose by more
 
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers  # noqa: E402
