@@ -5,7 +5,7 @@ point along each other, or against. So does what a head's value reads with what 
 key. Pairing by products of two such weights: *I Dropped a Neural Net*, https://arxiv.org/abs/2602.19845.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +70,15 @@ class Streams:
             for other in self._calls
             if other != name and self._weight(other).shape[0] == outputs and self._reach(other).nodes & mine.nodes
         ]
+
+    def pairs(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Of these layers the pairs (up, down) of which the second alone reads the first, and writes back as many."""
+        pairs = []
+        for name in (each for each in names if each in self._calls):
+            shape = self._weight(name).T.shape
+            direct = [other for other, near in self._reach(name).readers.items() if near and other in names]
+            pairs += [(name, other) for other in direct if self._weight(other).shape == shape][:1]
+        return pairs
 
     def _partners(self, name: str) -> Iterator[tuple[torch.Tensor, Axis]]:
         weight, reach = self._weight(name), self._reach(name)

@@ -17,7 +17,7 @@ most blocks in place. Where the leak is weak a wrong placement, fitted to the sa
 one; there a temperature loses what was found, and the first rounds stand.
 
 Several layers scattered at once are first told apart (layer_sorting.py), then put together one after the other, each
-seen through those before it.
+seen through those before it. The feed-forward layers of a transformer are put together as one heap first (heap.py).
 
 The first kind follows 'I Dropped a Neural Net' (https://arxiv.org/abs/2602.19845) and balancedness (Du et al. 2018,
 https://arxiv.org/abs/1806.00900), turned into likelihoods; beliefs by Sinkhorn's scaling follow Mena et al. 2018
@@ -33,10 +33,11 @@ import torch
 from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import DENSE
 from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, in_order
+from scatterproof.attacks.fingerprint.heap import Heap, heap_of
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.fingerprint.prediction import Filters
-from scatterproof.blocks import invert, lines_of
+from scatterproof.blocks import Layout, invert, lines_of
 from scatterproof.config.settings.base import Known
 from scatterproof.config.settings.blocks import FingerprintSettings
 from scatterproof.puzzle import Puzzle
@@ -82,11 +83,18 @@ class Fingerprint(Attack[FingerprintSettings]):
         after it are known as well.
         """
         blocks, shapes, layout = puzzle.blocks.to(device), puzzle.shapes.to(device), puzzle.layout
-        layer_of, order = layers_of(blocks, shapes, layout), list(layout.grids)
+        order, heap = list(layout.grids), heap_of(puzzle, blocks)
         placement = torch.zeros(len(blocks), dtype=torch.int64)
         candidates = torch.zeros(len(blocks), KEPT_CANDIDATES, dtype=torch.int64)
         belief = torch.zeros(len(blocks), KEPT_CANDIDATES)
         weights: dict[str, torch.Tensor] = {}
+        if heap is None:
+            layer_of = layers_of(blocks, shapes, layout)
+        else:
+            for placement in self._heap_placements(puzzle, heap, device):
+                weights = layout.assemble(lines_of(blocks), invert(placement, layout.positions).to(device))
+                yield Placed(placement.clone(), placement[:, None].clone(), torch.ones(len(blocks), 1))
+            layer_of = _layer_at(placement, layout).to(device)
         once = Fingerprint(
             self.settings.model_copy(update={"tempered_rounds": 0})
         )  # the sweeps are what starts anew here
@@ -106,6 +114,26 @@ class Fingerprint(Attack[FingerprintSettings]):
             yield Placed(placement.clone(), candidates.clone(), belief.clone())
             if torch.equal(placement, before):
                 break
+
+    def _heap_placements(self, puzzle: Puzzle, heap: Heap, device: torch.device) -> Iterator[torch.Tensor]:
+        """Of a heap, each time seen through the layers as they were put together before, until nothing moves."""
+        weights: dict[str, torch.Tensor] = {}
+        before = None
+        for _ in range(self.settings.sweeps):
+            around = {
+                name: find_surroundings(
+                    puzzle, name, device, {other: weight for other, weight in weights.items() if other != name}
+                )
+                for name in puzzle.layout.grids
+            }
+            placement = heap.placement(around)
+            if before is not None and placement.equal(before):
+                break
+            yield placement
+            before = placement
+            weights = puzzle.layout.assemble(
+                lines_of(heap.blocks), invert(placement, puzzle.layout.positions).to(device)
+            )
 
     def placements(
         self,
@@ -212,6 +240,12 @@ class Fingerprint(Attack[FingerprintSettings]):
             prior_weight,
             extra_evidence,
         )
+
+
+def _layer_at(placement: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The number of each block's layer."""
+    ends = torch.tensor([layout.offsets[name] + grid.count for name, grid in layout.grids.items()])
+    return torch.bucketize(placement, ends, right=True)
 
 
 def _put_together(blocks: torch.Tensor, placement: torch.Tensor, around: Surroundings) -> torch.Tensor:
