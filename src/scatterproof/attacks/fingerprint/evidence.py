@@ -87,8 +87,10 @@ class PositionEvidence:
         """Rows exchanged as wholes where the evidence of all blocks in them together says so.
 
         Beliefs block by block can settle with two rows' blocks in each other's places, each row at one with itself.
-        Columns are tied to each other by the inputs' covariance, and don't.
+        Columns are tied to each other by the inputs' covariance, and don't; nor do rows where partners are known.
         """
+        if self._aligned is not None:
+            return candidates
         columns = self._by_column.shape[1]
         rows = candidates.positions // columns
         now = _regroup(rows, belief, self._by_row)[rows]
@@ -97,14 +99,15 @@ class PositionEvidence:
     def candidates(self, prediction: Prediction | None, energy: float, count: int) -> Candidates:
         """The `count` best positions of each block. energy: the blocks' sum of squares."""
         places, scores, slots = [], [], len(self.shape_at)
+        if prediction is not None:
+            noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
+            excess = self._dispersion_about(prediction, noise)
+            fixed = prediction.gain**2 / (2 * noise * excess) * prediction.weight.square().sum(1)
         for part in torch.arange(len(self.flat), device=self.flat.device).split(CHUNK):
-            score = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
-            if self._aligned is not None:
-                score += self._aligned[part]
+            score = self._own(part)
             if prediction is not None:
-                noise = max(energy - prediction.explained, 1e-6 * energy) / self.flat.numel()
-                fixed = prediction.gain**2 / (2 * noise) * prediction.weight.square().sum(1)
-                score = score.addmm_(self.flat[part], prediction.weight.T, alpha=prediction.gain / noise).sub_(fixed)
+                scale = prediction.gain / (noise * excess)
+                score = score.addmm_(self.flat[part], prediction.weight.T, alpha=scale).sub_(fixed)
             score.masked_fill_(self.shape_of[part][:, None] != self.shape_at, -torch.inf)
             if count < slots:
                 score, place = score.topk(count, dim=1)
@@ -112,6 +115,26 @@ class PositionEvidence:
             scores.append(score)
         everywhere = torch.arange(slots, device=self.flat.device).expand(len(self.flat), -1)
         return Candidates(torch.cat(places) if places else everywhere, torch.cat(scores).nan_to_num_(neginf=IMPOSSIBLE))
+
+    def _own(self, part: torch.Tensor) -> torch.Tensor:
+        """What each of these blocks says by itself of every position."""
+        score = (self._by_row[part][:, :, None] + self._by_column[part][:, None, :]).flatten(1)
+        return score if self._aligned is None else score + self._aligned[part]
+
+    def _dispersion_about(self, prediction: Prediction, noise: float) -> float:
+        """By how much blocks vary more about the prediction than noise has it, each where it seems to lie; one where
+        its evidence stands beside no other kind."""
+        if self._aligned is None:
+            return 1.0
+        tried = torch.linspace(0, len(self.flat) - 1, min(TRIED, len(self.flat)), device=self.flat.device).long()
+        rest = self.flat[tried] - prediction.gain * prediction.weight[self._own(tried).argmax(1)]
+        return _excess(rest.square().sum(1).double() / noise, torch.full((len(tried),), self.flat.shape[1]))
+
+
+def _excess(energy: torch.Tensor, expected: torch.Tensor) -> float:
+    """The variance of sums of squares over what it is for as many independent normal values; at least one."""
+    expected = expected.to(energy)
+    return max(1.0, float(((energy - expected) ** 2 / (2 * expected)).mean()))
 
 
 def _activity(blocks: torch.Tensor, moments: torch.Tensor, by_column: torch.Tensor) -> torch.Tensor:
@@ -185,9 +208,7 @@ def dispersion(
     what it varies more: McCullagh and Nelder 1989, section 9.
     """
     inverse = _inverse(*spectrum, *chosen, variance)[0].flatten(1).to(grams.dtype)
-    energy = (grams * inverse[likelihood.argmax(1)]).sum(1).double()
-    expected = shapes.prod(1).to(energy)
-    return max(1.0, float(((energy - expected) ** 2 / (2 * expected)).mean()))
+    return _excess((grams * inverse[likelihood.argmax(1)]).sum(1).double(), shapes.prod(1))
 
 
 def _likelihood(
