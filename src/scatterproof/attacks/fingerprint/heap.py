@@ -122,9 +122,55 @@ class Heap:
             place = now
         rows = [divmod(int(each), grid.rows) for each in place]
         chosen = np.empty(len(ups), dtype=np.int64)
-        for pairs, (layer, _) in zip(groups, rows, strict=True):
-            chosen[pairs] = columns[layer, pairs]
+        for layer in layers:
+            here = [group for group, (of, _) in zip(groups, rows, strict=True) if of == layer]
+            if here:
+                pairs = np.concatenate(here)
+                chosen[pairs] = self._alike(ups, downs, here, columns[layer], by_slice[layer])[pairs]
         return rows, chosen
+
+    def _alike(
+        self,
+        ups: NDArray[np.int64],
+        downs: NDArray[np.int64],
+        groups: Sequence[NDArray[np.int64]],
+        columns: NDArray[np.int64],
+        prior: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """Columns of the pairs of a layer, those of one slice of the stream taken to be alike: half of the groups says
+        what each slice is like, by which the other half is placed, by turns."""
+        for _ in range(ROUNDS):
+            now = columns.copy()
+            for part in (0, 1):
+                those, mine = groups[1 - part :: 2], groups[part::2]
+                if not those or not mine:
+                    return columns
+                known = np.concatenate(those)
+                order = known[np.argsort(columns[known], kind="stable")]
+                pairs = np.concatenate(mine)
+                score = prior[pairs] + self._like_slices(ups, downs, order, pairs)
+                for at in range(0, len(pairs), self.grid.columns):
+                    of_group = slice(at, at + self.grid.columns)
+                    pair, column = linear_sum_assignment(score[of_group], maximize=True)
+                    now[pairs[of_group][pair]] = column
+            if np.array_equal(now, columns):
+                break
+            columns = now
+        return columns
+
+    def _like_slices(
+        self, ups: NDArray[np.int64], downs: NDArray[np.int64], known: NDArray[np.int64], pairs: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Log-likelihood [pairs, columns] under the second moments of known pairs, equally many of each column in
+        order."""
+        side, shapes = self.grid.width, torch.full((len(pairs), 2), self.grid.width, device=self.blocks.device)
+        total = self.blocks.new_zeros(len(pairs), self.grid.columns)
+        for of, turned in ((ups, False), (downs, True)):
+            blocks = self.blocks.transpose(1, 2) if turned else self.blocks
+            lines = blocks[of[known]].reshape(self.grid.columns, -1, side)
+            moments = torch.bmm(lines.transpose(1, 2), lines)
+            total += likeliest_evidence(blocks[of[pairs]], [moments], shapes, weighed=True).log_likelihood
+        return total.double().cpu().numpy()
 
     def _predicted_biases(
         self,
