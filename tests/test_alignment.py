@@ -107,8 +107,9 @@ def test_a_heap_of_all_feed_forward_layers(folder: Path) -> None:
 
 @pytest.mark.parametrize("layers", [[UP.format(0)], [DOWN.format(0)], ["encoder.layer.0.attention.self.query"], PAIRS])
 def test_random_weights_give_nothing_away(layers: list[str], folder: Path) -> None:
-    """Of ten shuffles no more blocks are right than three times chance."""
-    right = [share(*cut(folder, network(folder, seed, False), seed, layers)) for seed in range(10)]
+    """Of several networks no more blocks are right than three times chance."""
+    seeds = range(4 if len(layers) > 1 else 10)
+    right = [share(*cut(folder, network(folder, seed, False), seed, layers)) for seed in seeds]
     blocks = len(cut(folder, network(folder, 0, False), 0, layers)[0].blocks)
     assert sum(right) / len(right) < 3 / blocks, right
 

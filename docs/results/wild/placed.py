@@ -3,18 +3,20 @@
     python docs/results/wild/placed.py MODEL PAIRS TABLE
 
 writes a row for each projection, block size and number of sentences held: the share of the whole blocks at their place,
-and the seconds. Rows that TABLE has already are kept.
+and the seconds. Rows that TABLE has already are kept. With --plain the fingerprint reads what it read of VGGs alone.
 """
 
 import argparse
 import csv
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import torch
 
 from scatterproof.attacks.fingerprint.attack import Fingerprint
+from scatterproof.attacks.fingerprint.context import find_surroundings
 from scatterproof.auditing.audited import read_victim
 from scatterproof.config.threat import ThreatModel
 from scatterproof.cutting import make_puzzle
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("pairs")
     parser.add_argument("table", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="without partners, writers and exponents below zero")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     victim = read_victim(asked.model, asked.pairs, length=48)
@@ -50,7 +53,11 @@ def main() -> None:
             threat = ThreatModel(images=sentences)
             puzzle, answer = make_puzzle(victim.model, config, victim.dataset, threat, block, (0, "wild", 0))
             started = time.perf_counter()
-            worth = placed(Fingerprint().placed(puzzle, torch.device("cpu")), puzzle, answer)
+            around = find_surroundings(puzzle, name, torch.device("cpu"))
+            if asked.plain:
+                around = replace(around, partner=None, writing=None, normed=False)
+            *_, last = Fingerprint().placements(puzzle.blocks, puzzle.shapes, around, dense=0)
+            worth = placed(last, puzzle, answer)
             seconds = time.perf_counter() - started
             shares = [f"{worth[f'{key}_accuracy']:.4f}" for key in ("position", "row", "column")]
             chance = 1 / int(puzzle.layout.ambiguous().sum())
