@@ -2,7 +2,7 @@
 
     python docs/results/wild/wordnet.py FOLDER PAIRS
 
-reads FOLDER/data.noun (Debian: wordnet-base has it in /usr/share/wordnet) and writes 1,000 pairs, drawn by a fixed seed:
+reads FOLDER/data.noun (in /usr/share/wordnet where Debian has wordnet-base) and writes 1,000 pairs, drawn by a seed:
 the definition of a word's first sense, without its examples, and the word. Each word stands once.
 """
 
