@@ -86,7 +86,7 @@ def test_shares_are_those_of_the_full_network(capsys: pytest.CaptureFixture[str]
 def test_what_is_found_of_a_token_model_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = layers(capsys, "test_layers_command:tokens", "--input-size", "8")
     assert list(rows) == ["embed", "attention.out_proj", "up", "down", "head"]
-    assert rows["up"]["kind"] == "hidden layer, of 4 tokens an image, without a bias"
+    assert rows["up"]["kind"] == "hidden layer, of 4 tokens an input, without a bias"
     assert rows["up"]["outputs_read_by"] == "down"
     assert rows["down"]["outputs_read_by"] == "10 outputs of dense layers further down"
     assert rows["attention.out_proj"]["kind"] == "output of nn.MultiheadAttention"
@@ -122,7 +122,7 @@ def test_a_checkpoint_must_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["vgg61"], "MODEL 'vgg61': expected vgg16, vgg16_bn, torchvision:NAME or MODULE:FUNCTION (nearest: vgg16)"),
+        (["vgg61"], "vgg16, vgg16_bn, torchvision:NAME, hf:FOLDER or MODULE:FUNCTION (nearest: vgg16)"),
         (["resnet18"], "MODULE:FUNCTION (nearest: torchvision:resnet18)"),
         (["torchvision:resnet81"], "torchvision has no classifier 'resnet81' (nearest: resnet18)"),
         (["small:tinny"], "module 'small' has no attribute 'tinny' (nearest: tiny)"),

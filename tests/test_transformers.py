@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import transformers_folders as folders
+from scatterproof.command.main import main
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.victim import VictimConfig
 from scatterproof.errors import UserError
@@ -254,3 +255,11 @@ def test_a_network_that_can_not_be_traced_has_no_graph() -> None:
             return x if x.sum() > 0 else -x
 
     assert graph_of(Branching()) is None
+
+
+def test_its_dense_layers_are_listed(made: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("classifier", "gpt2"):
+        assert main(["layers", f"hf:{made[kind]}"]) == 0
+    said = capsys.readouterr().out
+    assert "for a text of 7 tokens" in said and "transformer.h.1.mlp.c_proj" in said
+    assert "encoder.layer.0.intermediate.dense" in said and "nothing: they give the logits" in said

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scatterproof.command.text_table import aligned
 from scatterproof.config.study import problems
-from scatterproof.config.victim import BUILT_IN, VictimConfig
+from scatterproof.config.victim import BUILT_IN, HF, VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.evaluation.readers import reading_weights
 from scatterproof.evaluation.split import following_layer, split_at
@@ -51,7 +51,9 @@ def show_layers(model: str, width: float, input_size: int, classes: int, checkpo
         writer.writerow(COLUMNS)
         writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
         return 0
-    print(f"{model}: {parameters:,} parameters, {flops:,} FLOPs for an image of {input_size} x {input_size}\n")
+    shape = list(images.shape[1:])
+    what = f"a text of {shape[0]} tokens" if images.ndim == 2 else f"an image of {input_size} x {input_size}"
+    print(f"{model}: {parameters:,} parameters, {flops:,} FLOPs for {what}\n")
     print(aligned([HEAD, *map(_cells, rows)]))
     return 0
 
@@ -63,7 +65,8 @@ def _config(model: str, width: float, input_size: int) -> VictimConfig:
         others = torchvision.models.list_models(module=torchvision.models)
         near = nearest(model, [*BUILT_IN, *(f"torchvision:{name}" for name in others)])
         near = near or nearest(f"torchvision:{model}", [f"torchvision:{name}" for name in others])
-        raise LayersError(f"MODEL '{model}': expected {', '.join(BUILT_IN)}, torchvision:NAME or MODULE:FUNCTION{near}")
+        expected = f"{', '.join(BUILT_IN)}, torchvision:NAME, hf:FOLDER or MODULE:FUNCTION"
+        raise LayersError(f"MODEL '{model}': expected {expected}{near}")
     try:
         return VictimConfig(model=model, width=width, input_size=input_size)
     except ValidationError as error:
@@ -76,9 +79,15 @@ def _network(config: VictimConfig, classes: int, checkpoint: Path | None) -> tup
     if checkpoint is None and config.model in BUILT_IN:
         with torch.device("meta"):
             return build_model(config, classes).eval(), torch.zeros(size)
+    if config.model.startswith(HF):
+        from scatterproof.victims.hf.folder import HfFolder
+
+        classes = HfFolder.read(config.model, weights=False).classes or classes
     model = build_model(config, classes)
     if checkpoint is not None:
         load_checkpoint(model, str(checkpoint), "--checkpoint")
+    if config.model.startswith(HF):
+        return model.eval(), model.example()[:1]  # type: ignore[operator]
     return model.eval(), torch.zeros(size)
 
 
@@ -152,7 +161,7 @@ def _kind(model: nn.Module, name: str, calls: list[int], images: int, last: bool
         return "not called"
     parts = ["last layer" if last else "hidden layer"]
     if calls[0] > images:
-        parts.append(f"of {calls[0] // images} tokens an image")
+        parts.append(f"of {calls[0] // images} tokens an input")
     if len(calls) > 1:
         parts.append(f"called {len(calls)} times")
     if layer.bias is None:

@@ -85,6 +85,11 @@ class HfFolder:
         )
 
     @property
+    def classes(self) -> int | None:
+        """Of a classifier, how many; None of other networks."""
+        return len(self.settings.get("id2label") or (0, 1)) if self.task == "classification" else None
+
+    @property
     def pooling(self) -> Literal["mean", "cls"]:
         """How a sentence encoder makes one vector of its tokens', by what sentence-transformers keeps beside it."""
         try:
