@@ -132,13 +132,13 @@ def test_a_full_audit_gives_the_verdict(vgg: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_published_sentence_encoder(tmp_path: Path) -> None:
-    """All-MiniLM-L6-v2: six up-projections in blocks of 128, by 100 sentences and by none."""
+    """All-MiniLM-L6-v2: two of its up-projections in blocks of 128, by 100 sentences and by none."""
     folders.unpack_minilm(tmp_path / "minilm")
-    folders.write_text(tmp_path / "sentences.txt", 1500)
+    folders.write_text(tmp_path / "sentences.txt", 400)
     for inputs in (100, 0):
         found = scatterproof.audit(
             f"hf:{tmp_path / 'minilm'}", str(tmp_path / "sentences.txt"), length=48, inputs=inputs,
-            layers=["encoder.layer.*.intermediate.dense"], out=tmp_path / "out",
+            out=tmp_path / "out", layers=[f"encoder.layer.{layer}.intermediate.dense" for layer in (2, 5)],
         )  # fmt: skip
-        assert len(found.estimates) == 6 and found.table["placed"].min() >= 0.98, found.table
+        assert len(found.estimates) == 2 and found.table["placed"].min() >= 0.98, found.table
         assert found.table["copy"].min() > 0.98
