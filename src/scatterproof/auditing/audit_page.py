@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 FIGURE = "audit.svg"
 LONG_NAME = 32  # characters of a layer's path in a line
-HEAD = (
-    "layer", "outputs x inputs", "blocks", "placed", "rows", "columns", "chance", "score of the copy",
-    "agrees with model", "without the layer", "seconds",
-)  # fmt: skip
+HEAD = ("layer", "outputs x inputs", "blocks", "placed", "chance", "score of the copy", "without the layer", "seconds")
 VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in points", "told ceiling")
 
 
@@ -83,9 +80,8 @@ def _of_own(score: float | None, each: LayerEstimate) -> float:
 def _table(estimates: list[LayerEstimate]) -> Table:
     rows = [
         [
-            each.layer, each.shape, str(each.blocks), percent(each.placed), percent(each.rows), percent(each.columns),
-            percent(each.chance), f"{percent(each.copy)} of {percent(each.own)}", percent(each.agreement),
-            percent(each.without), f"{each.seconds:.1f}",
+            each.layer, each.shape, str(each.blocks), percent(each.placed), percent(each.chance),
+            f"{percent(each.copy)} of {percent(each.own)}", percent(each.without), f"{each.seconds:.1f}",
         ]
         for each in estimates
         if not each.note
