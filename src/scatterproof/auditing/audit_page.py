@@ -26,7 +26,7 @@ VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in 
 
 def write_page(found: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     """Write the page and its figure beside each other. Raises: WriteError."""
-    title = f"blocks of {about['blocks']} x {about['blocks']}, {about['inputs']} unlabelled inputs, one shuffle"
+    title = f"blocks of {about['blocks']}, {about['inputs']} inputs, one shuffle"
     figure = draw_placed(found.estimates, title, found.page.with_name(FIGURE))
     source = Path(__file__).with_name("audit.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
