@@ -6,7 +6,6 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
 from scatterproof.analysis.tables import attack_table
@@ -115,8 +114,3 @@ class InProcess:
 
 def _layer(puzzle: Puzzle) -> dict[str, Any]:
     return {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
-
-
-def one_thread() -> Machine:
-    """The CPU, one thread: what tests compare runs on."""
-    return Machine(torch.device("cpu"), 1)

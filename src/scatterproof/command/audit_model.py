@@ -13,7 +13,7 @@ EPILOG = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of `scatterproof audit`."""
+    """Those of the command."""
     parser.add_argument("model", metavar="MODEL", help="hf:FOLDER, vgg16_bn, torchvision:NAME or MODULE:FUNCTION")
     parser.add_argument(
         "--data",
