@@ -105,7 +105,15 @@ def test_a_heap_of_all_feed_forward_layers(folder: Path) -> None:
     assert share(puzzle, answer) > 0.5  # of blocks of 8 x 8, where chance is 1 in 128
 
 
-@pytest.mark.parametrize("layers", [[UP.format(0)], [DOWN.format(0)], ["encoder.layer.0.attention.self.query"], PAIRS])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [UP.format(0)],
+        [DOWN.format(0)],
+        ["encoder.layer.0.attention.self.query"],
+        pytest.param(PAIRS, marks=pytest.mark.slow),
+    ],
+)
 def test_random_weights_give_nothing_away(layers: list[str], folder: Path) -> None:
     """Of several networks no more blocks are right than three times chance."""
     seeds = range(4 if len(layers) > 1 else 10)

@@ -27,6 +27,7 @@ def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_a_gpt2_trained_on_text(tmp_path: Path) -> None:
     """Its up-projections, in blocks of 16: the attack places more than chance; page and tables say the same."""
     folders.write_trained_gpt2(tmp_path / "gpt2")

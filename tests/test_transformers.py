@@ -64,7 +64,7 @@ def test_the_network_is_that_of_the_folder(kind: str, made: dict[str, Path]) -> 
         torch.testing.assert_close(answer, own_answer(made[kind], kind, ids()), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["bert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 def test_cut_at_each_dense_layer_it_is_the_same_network(kind: str, made: dict[str, Path]) -> None:
     """Of other sizes than those that it was traced on; a single input too."""
     model = hf_network(victim(made[kind]), 3 if kind == "classifier" else folders.VOCABULARY, weights=True)

@@ -21,7 +21,7 @@ allow_torchvision()  # beside a torch without CUDA; transformers imports it
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 
-VOCABULARY, WINDOW, STEPS, END = 500, 32, 300, "<end>"
+VOCABULARY, WINDOW, STEPS, END = 500, 32, 200, "<end>"
 
 
 def sentences() -> list[str]:
