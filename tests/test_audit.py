@@ -46,13 +46,13 @@ def test_a_gpt2_trained_on_text(tmp_path: Path) -> None:
 
 def test_an_encoder_without_targets_is_asked_for_its_own_nearest_text(tmp_path: Path) -> None:
     folders.write_folder(tmp_path / "bert", "bert")
-    found = scatterproof.audit(
+    result = scatterproof.audit(
         f"hf:{tmp_path / 'bert'}", str(folders.write_text(tmp_path / "text.txt")), blocks=8, inputs=20,
         layers=["encoder.layer.*.output.dense"], out=tmp_path / "out", together=True,
     )  # fmt: skip
-    (heap,) = found.estimates
+    (heap,) = result.estimates
     assert heap.own == 1.0 and heap.blocks == 2 * (32 // 8) * (64 // 8) and heap.layer == "2 layers together"
-    assert found.page.exists() and found.verdicts is None
+    assert result.page.exists() and result.verdicts is None
 
 
 def arrays(path: Path) -> Path:
@@ -137,9 +137,9 @@ def test_the_published_sentence_encoder(tmp_path: Path) -> None:
     folders.unpack_minilm(tmp_path / "minilm")
     folders.write_text(tmp_path / "sentences.txt", 400)
     for inputs in (100, 0):
-        found = scatterproof.audit(
+        result = scatterproof.audit(
             f"hf:{tmp_path / 'minilm'}", str(tmp_path / "sentences.txt"), length=48, inputs=inputs,
             out=tmp_path / "out", layers=[f"encoder.layer.{layer}.intermediate.dense" for layer in (2, 5)],
         )  # fmt: skip
-        assert len(found.estimates) == 2 and found.table["placed"].min() >= 0.98, found.table
-        assert found.table["copy"].min() > 0.98
+        assert len(result.estimates) == 2 and result.table["placed"].min() >= 0.98, result.table
+        assert result.table["copy"].min() > 0.98

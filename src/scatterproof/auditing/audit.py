@@ -25,10 +25,10 @@ NO_TEST = 20  # inputs that a test needs at least
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     estimates: one for each layer, or one for all together; verdicts: as `tables/verdict.csv`, of the full audit alone;
-    page: the HTML page; answer: the finding in one sentence.
+    page: the HTML page; answer: the result in one sentence.
     """
 
     model: str
@@ -81,18 +81,20 @@ def audit(
     victim.model.to(machine.device)
     steps = 1 if together else len(names)
     shown(f"{model}: {len(names)} layer{'s' if len(names) > 1 else ''}, blocks of {blocks}, {inputs} inputs")
-    found = []
+    by_layer = []
     for each in tqdm(
         estimates(victim, names, blocks, inputs, machine, seed, together), total=steps, unit="layer", file=sys.stderr
     ):
         shown(sentence(each))
-        found.append(each)
+        by_layer.append(each)
     verdicts = None
     if full:
-        tried = [each.layer for each in found if not each.note]
+        tried = [each.layer for each in by_layer if not each.note]
         tables = list(full_verdicts(victim, tried, blocks, inputs, machine))
         verdicts = pd.concat(tables, ignore_index=True) if tables else None
-    return _written(folder, victim, found, verdicts, {"blocks": blocks, "inputs": inputs, "data": data, "seed": seed})
+    return _written(
+        folder, victim, by_layer, verdicts, {"blocks": blocks, "inputs": inputs, "data": data, "seed": seed}
+    )
 
 
 def _machine(device: str, threads: int | None) -> Machine:
@@ -105,16 +107,23 @@ def _machine(device: str, threads: int | None) -> Machine:
 
 
 def _written(
-    folder: Path, victim: Victim, found: list[LayerEstimate], verdicts: pd.DataFrame | None, about: dict[str, Any]
+    folder: Path,
+    victim: Victim,
+    by_layer: list[LayerEstimate],
+    verdicts: pd.DataFrame | None,
+    about: dict[str, Any],
 ) -> Audit:
     from scatterproof.auditing.audit_words import answer
 
-    said = answer(victim, found, verdicts, int(about["inputs"]))
-    result = Audit(victim.name, found, verdicts, folder / PAGE, said)
+    sentence_of_all = answer(victim, by_layer, verdicts, int(about["inputs"]))
+    result = Audit(victim.name, by_layer, verdicts, folder / PAGE, sentence_of_all)
     write_csv(folder / ESTIMATE, result.table)
     if verdicts is not None:
         write_csv(folder / VERDICT, verdicts)
-    write_json(folder / TABLE, {"model": victim.name, "answer": said, **about, "layers": [_plain(e) for e in found]})
+    write_json(
+        folder / TABLE,
+        {"model": victim.name, "answer": result.answer, **about, "layers": [_plain(each) for each in by_layer]},
+    )
     write_page(result, victim, about)
     return result
 

@@ -24,26 +24,26 @@ HEAD = ("layer", "outputs x inputs", "blocks", "placed", "chance", "score of the
 VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in points", "told ceiling")
 
 
-def write_page(found: "Audit", victim: Victim, about: dict[str, Any]) -> None:
+def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     """Write the page and its figure beside each other. Raises: WriteError."""
     title = f"blocks of {about['blocks']}, {about['inputs']} inputs, one shuffle"
-    figure = draw_placed(found.estimates, title, found.page.with_name(FIGURE))
+    figure = draw_placed(audit.estimates, title, audit.page.with_name(FIGURE))
     source = Path(__file__).with_name("audit.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     page = environment.from_string(source).render(
         style=page_style(),
-        found=found,
-        caution=None if found.verdicts is not None else CAUTION,
+        audit=audit,
+        caution=None if audit.verdicts is not None else CAUTION,
         score=score_words(victim),
         figure=inline_svg(figure, "audit"),
-        layers=_table(found.estimates),
-        verdicts=None if found.verdicts is None else _verdicts(found.verdicts),
-        notes=[f"{each.layer}: {each.note}" for each in found.estimates if each.note],
+        layers=_table(audit.estimates),
+        verdicts=None if audit.verdicts is None else _verdicts(audit.verdicts),
+        notes=[f"{each.layer}: {each.note}" for each in audit.estimates if each.note],
         facts=facts(victim, about),
     )
-    write_text(found.page, page)
+    write_text(audit.page, page)
 
 
 def draw_placed(estimates: list[LayerEstimate], title: str, svg: Path) -> Path:
@@ -98,9 +98,9 @@ def verdict_rows(verdicts: pd.DataFrame) -> list[list[str]]:
             if pd.isna(row["gain"])
             else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row[key] for key in ("gain", "ci_low", "ci_high")))
         )
-        told = str(row["told"]) if pd.isna(row["told_accuracy"]) else percent(row["told_accuracy"])
+        ceiling = str(row["told"]) if pd.isna(row["told_accuracy"]) else percent(row["told_accuracy"])
         ends = f"{percent(row['ends_with'])} of {percent(row['victim_accuracy'])}"
-        rows.append([row["victim"], row["verdict"], ends, gain, f"{100 * row['headroom']:.1f}", told])
+        rows.append([row["victim"], row["verdict"], ends, gain, f"{100 * row['headroom']:.1f}", ceiling])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What an audit found, in words."""
+"""The result of an audit, in words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +8,11 @@ import pandas as pd
 from scatterproof.auditing.audited import Victim
 from scatterproof.auditing.estimate import LayerEstimate
 
-MUCH, LITTLE = 0.9, 3.0  # of a model's own score; times chance
+MUCH, LITTLE = 0.9, 3.0  # of the blocks, or of what a layer adds to the score; times chance
+ADDED = 0.05  # points of score that a layer must add: fewer are noise on some hundred inputs
 CAUTION = (
-    "This is an estimate from one shuffle and one attack, without controls. It is no verdict: what was not found may "
-    "still be there."
+    "This is an estimate from one shuffle and one attack, without controls. It is no verdict: another attack may "
+    "do better."
 )
 
 
@@ -30,11 +31,11 @@ def sentence(each: LayerEstimate) -> str:
     )
 
 
-def answer(victim: Victim, found: Sequence[LayerEstimate], verdicts: pd.DataFrame | None, inputs: int) -> str:
-    """The finding in one sentence."""
-    tried = [each for each in found if not each.note]
+def answer(victim: Victim, estimates: Sequence[LayerEstimate], verdicts: pd.DataFrame | None, inputs: int) -> str:
+    """The result in one sentence."""
+    tried = [each for each in estimates if not each.note]
     if not tried:
-        return f"No layer of {victim.name} could be attacked: {found[0].note if found else 'there is none'}."
+        return f"No layer of {victim.name} could be attacked: {estimates[0].note if estimates else 'there is none'}."
     if verdicts is not None:
         counts = verdicts["verdict"].value_counts()
         each = ", ".join(f"{name}: {count}" for name, count in counts.items())
@@ -58,7 +59,7 @@ def _comes_back(each: LayerEstimate) -> bool:
     """Whether the copy has nine tenths of what the layer adds to the model, or nine tenths of the blocks are placed."""
     assert each.own is not None and each.copy is not None and each.without is not None and each.placed is not None
     added = each.own - each.without
-    regained = added > 0.01 and each.copy - each.without >= MUCH * added
+    regained = added > ADDED and each.copy - each.without >= MUCH * added
     return each.placed >= MUCH or (regained and each.placed > LITTLE * (each.chance or 0.0))
 
 

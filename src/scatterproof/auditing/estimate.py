@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scatterproof.attacks.base import AttackError, Machine, Run
+from scatterproof.attacks.base import Machine, Run
 from scatterproof.attacks.runner import make_attack
 from scatterproof.auditing.audited import AuditError, Victim
 from scatterproof.blocks import Layout
@@ -73,7 +73,7 @@ def _estimate(victim: Victim, names: list[str], size: int, inputs: int, machine:
         return LayerEstimate(title, shape, layout.positions, f"fewer than {LEAST_BLOCKS} whole blocks of {size}")
     try:
         return _attacked(victim, names, size, inputs, machine, seed, title, shape)
-    except (AttackError, UserError) as error:
+    except UserError as error:
         return LayerEstimate(title, shape, layout.positions, str(error))
 
 
@@ -85,25 +85,24 @@ def _attacked(
     puzzle, answer = make_puzzle(victim.model, config, victim.dataset, threat, size, (seed, "audit", 0))
     judge = Judge(puzzle, answer, victim.model, victim.dataset, machine.device)
     started = time.perf_counter()
-    attack = make_attack(AttackSettings(), ATTACK)
-    steps = attack.run(puzzle, Run(machine, (seed, "audit", ATTACK)))
+    steps = make_attack(AttackSettings(), ATTACK).run(puzzle, Run(machine, (seed, "audit", ATTACK)))
     seconds = time.perf_counter() - started
     withheld = make_attack(AttackSettings(), WITHOUT).run(puzzle, Run(machine, (seed, "audit", WITHOUT)))
     rows = judge.rows({ATTACK: steps[-1:], WITHOUT: withheld[-1:]})
-    found, without, own = (_last(rows, name) for name in (ATTACK, WITHOUT, "whitebox"))
+    attack, without, own = (_last(rows, name) for name in (ATTACK, WITHOUT, "whitebox"))
     whole = int(puzzle.layout.ambiguous().sum())
     return LayerEstimate(
         layer=title,
         shape=shape,
         blocks=puzzle.layout.positions,
-        placed=found["position_accuracy"],
-        rows=found["row_accuracy"],
-        columns=found["column_accuracy"],
+        placed=attack["position_accuracy"],
+        rows=attack["row_accuracy"],
+        columns=attack["column_accuracy"],
         chance=1 / whole,
-        copy=found["accuracy"],
+        copy=attack["accuracy"],
         without=without["accuracy"],
         own=own["accuracy"],
-        agreement=found["fidelity"],
+        agreement=attack["fidelity"],
         seconds=seconds,
     )
 

@@ -46,7 +46,7 @@ class Victims:
 
 @dataclass(frozen=True)
 class InProcess:
-    """These victims in blocks of this size on this machine. done: told what ended, after each draw and each control."""
+    """These victims in blocks of this size on this machine. done: called with what has ended, a draw or a control."""
 
     victims: Victims
     size: int

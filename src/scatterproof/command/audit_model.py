@@ -46,25 +46,10 @@ def audit_model(asked: argparse.Namespace) -> int:
     from scatterproof.auditing.audit import audit
     from scatterproof.auditing.audit_page import VERDICT_HEAD, verdict_rows
 
-    found = audit(
-        asked.model,
-        asked.data,
-        blocks=asked.blocks,
-        layers=asked.layers,
-        inputs=asked.inputs,
-        together=asked.together,
-        full=asked.full,
-        out=asked.out,
-        seed=asked.seed,
-        device=asked.device,
-        checkpoint=asked.checkpoint,
-        width=asked.width,
-        input_size=asked.input_size,
-        length=asked.length,
-        index=asked.index,
-    )
-    if found.verdicts is not None:
+    options = {key: value for key, value in vars(asked).items() if key not in ("run", "model", "data")}
+    result = audit(asked.model, asked.data, **options)
+    if result.verdicts is not None:
         print()
-        print(aligned([VERDICT_HEAD, *map(tuple, verdict_rows(found.verdicts))]))
-    print(f"\n{found.answer}\nThe page: {found.page}")
+        print(aligned([VERDICT_HEAD, *map(tuple, verdict_rows(result.verdicts))]))
+    print(f"\n{result.answer}\nThe page: {result.page}")
     return 0
