@@ -27,7 +27,7 @@ def alignment_evidence(blocks: torch.Tensor, around: Surroundings) -> torch.Tens
     known = grid.cut(partner.weight.to(blocks.dtype))
     if partner.neurons == "columns":
         blocks, known = blocks.transpose(1, 2), known.transpose(1, 2)
-    squares = _squared_cosines(blocks, known)
+    squares = squared_cosines(blocks, known)
     neurons, side = blocks.shape[1], blocks.shape[2]
     best, chosen = -torch.inf, 1.0
     for spread in SPREADS:
@@ -37,7 +37,7 @@ def alignment_evidence(blocks: torch.Tensor, around: Surroundings) -> torch.Tens
     return None if chosen == 1.0 else _ratio(squares, chosen, neurons, side)
 
 
-def _squared_cosines(blocks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def squared_cosines(blocks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """The sum over neurons of their squared cosines [blocks, positions]; blocks, known [n, neurons, side]."""
     ours, theirs = F.normalize(blocks, dim=2), F.normalize(known, dim=2)
     total = blocks.new_zeros(len(ours), len(theirs))
