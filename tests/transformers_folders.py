@@ -1,36 +1,28 @@
 """Folders of small networks of the library transformers with a tokenizer, made here; text from Python's own pages."""
 
-import re
+import sys
 import zipfile
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from pydoc_data import topics
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from scatterproof.victims.vision import allow_torchvision
 
 allow_torchvision()
 torch.set_num_threads(1)  # networks this small only lose by more
 
+sys.path.append(str(Path(__file__).parents[1] / "docs" / "examples"))
+
 import transformers  # noqa: E402
+from small_gpt2 import sentences, train  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers  # noqa: E402
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 VOCABULARY = 400
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>")
-
-
-@cache
-def sentences() -> list[str]:
-    """Some 1,500 English sentences: those of Python's language reference."""
-    text = re.sub(r"\s+", " ", " ".join(topics.topics.values()))
-    parts = (part.strip() for part in re.split(r"(?<=[.!?])\s+", text))
-    return list(dict.fromkeys(part for part in parts if 30 < len(part) < 150 and part.isascii()))
 
 
 def write_text(path: Path, count: int = 400) -> Path:
@@ -89,14 +81,7 @@ def write_trained_gpt2(path: Path, steps: int = 250) -> Path:
     model, tokens = transformers.GPT2LMHeadModel(configuration("gpt2")), tokenizer("gpt2")
     stream = [each for ids in tokens(sentences()).input_ids for each in (*ids, 4)]
     windows = torch.tensor(stream).unfold(0, 33, 16)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    for _ in range(steps):
-        batch = windows[torch.randint(len(windows), (32,))]
-        logits = model(input_ids=batch[:, :-1]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    train(model, windows, steps)
     model.save_pretrained(path)
     tokens.save_pretrained(path)
     return path

@@ -31,6 +31,19 @@ def sentences() -> list[str]:
     return list(dict.fromkeys(part for part in parts if 30 < len(part) < 150 and part.isascii()))
 
 
+def train(model: torch.nn.Module, windows: torch.Tensor, steps: int) -> float:
+    """Teach a causal language model the token that follows in windows int64 [N, T]; the last loss, nats a token."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    for _ in range(steps):
+        batch = windows[torch.randint(len(windows), (32,))]
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -49,14 +62,7 @@ def main() -> None:
     end = fast.eos_token_id
     sizes = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=end, eos_token_id=end))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    for _ in range(STEPS):
-        batch = windows[torch.randint(len(windows), (32,))]
-        logits = model(input_ids=batch[:, :-1]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    loss = train(model, windows, STEPS)
     model.save_pretrained(asked.folder)
     fast.save_pretrained(asked.folder)
     asked.text.write_text("\n".join(lines) + "\n")

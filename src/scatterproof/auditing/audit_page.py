@@ -4,14 +4,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 
 from scatterproof.auditing.audit_words import CAUTION, facts, percent, score_words
 from scatterproof.auditing.audited import Victim
 from scatterproof.auditing.estimate import LayerEstimate
 from scatterproof.report.figures.base import COLOURS, GREY, finish, panels
-from scatterproof.report.page import inline_svg, page_style
+from scatterproof.report.page import inline_svg, page_style, template
 from scatterproof.report.table import Table
 from scatterproof.running.files import write_text
 
@@ -28,11 +27,7 @@ def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     """Write the page and its figure beside each other. Raises: WriteError."""
     title = f"blocks of {about['blocks']}, {about['inputs']} inputs, one shuffle"
     figure = draw_placed(audit.estimates, title, audit.page.with_name(FIGURE))
-    source = Path(__file__).with_name("audit.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(source).render(
+    page = template(Path(__file__).with_name("audit.html.j2")).render(
         style=page_style(),
         audit=audit,
         caution=None if audit.verdicts is not None else CAUTION,

@@ -46,11 +46,7 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     tables, block_size = controls.marked_tables(tables), int(provenance["block_size"])
     excess = in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
     retraining = retraining_minutes(tables["victim"])
-    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(source).render(
+    return template(Path(__file__).with_name("page.html.j2")).render(
         style=page_style(),
         study=provenance["study"],
         block_size=block_size,
@@ -85,6 +81,18 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
         facts=provenance["facts"],
         config=provenance["config"],
     )
+
+
+def template(path: Path) -> jinja2.Template:
+    """A page's template; it may import from those beside this file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([path.parent, Path(__file__).parent]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(path.name)
 
 
 def page_style() -> Markup:
