@@ -183,7 +183,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
         path = copy / name
         path.write_text(path.read_text().replace(*edit))
     models = copy / "src/scatterproof/victims/models.py"
-    models.write_text(models.read_text().replace(*("from scatterproof.victims.vgg", IMPORT)))
+    models.write_text(models.read_text().replace(*("from scatterproof.victims.networks.vgg", IMPORT)))
     folder = tmp_path_factory.mktemp("run")
     snakefile = str(workflow.ROOT / "Snakefile")
     command = [str(copy / "Snakefile") if word == snakefile else word for word in workflow.command(folder, STUDY)]
@@ -203,7 +203,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
 
 
 PAGE = f"{workflow.RESULTS}/report/index.html"
-IMPORT = "from scatterproof.victims.mlp import mlp\nfrom scatterproof.victims.vgg"
+IMPORT = "from scatterproof.victims.mlp import mlp\nfrom scatterproof.victims.networks.vgg"
 
 
 def test_an_added_attack_is_run_controlled_and_weighed(tables: dict[str, pd.DataFrame]) -> None:

@@ -85,13 +85,14 @@ def test_shares_are_those_of_the_full_network(capsys: pytest.CaptureFixture[str]
 
 def test_what_is_found_of_a_token_model_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = layers(capsys, "test_layers_command:tokens", "--input-size", "8")
-    assert list(rows) == ["embed", "attention.out_proj", "up", "down", "head"]
+    assert list(rows) == ["embed", "attention.in_proj", "attention.out_proj", "up", "down", "head"]
     assert rows["up"]["kind"] == "hidden layer, of 4 tokens an input, without a bias"
     assert rows["up"]["outputs_read_by"] == "down"
     assert rows["down"]["outputs_read_by"] == "10 outputs of dense layers further down"
-    assert rows["attention.out_proj"]["kind"] == "output of nn.MultiheadAttention"
-    assert rows["attention.out_proj"]["inputs_seen"] == "never: it is not called as a module"
-    assert rows["attention.out_proj"]["flop_share"] == ""
+    for name, outputs in (("in_proj", "24"), ("out_proj", "8")):
+        row = rows[f"attention.{name}"]
+        assert row["outputs"] == outputs and row["inputs_seen"] == "on the pirate's images"
+        assert row["kind"] == "hidden layer, of 4 tokens an input"
 
 
 def test_layers_that_are_not_called_once_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,9 +70,12 @@ class InProcess:
         tables, forms = [], ceilings_on(self.config, "layer")
         name, device = self.victims.name, device_name(self.machine.device)
         trained = {"device": device, "device_minutes": self.victims.minutes[seed]}
+        first: Judge | None = None
         for draw, (threat, names) in product(range(self.config.draws), attacks_on(self.config, "layer").values()):
             key = (0, name, seed, *key_of_draw(draw))
             judge = self._judge(seed, key, threat, self.victims.dataset.redrawn(draw))
+            judge = judge if first is None else first.of(judge.puzzle, judge.answer)
+            first = judge if first is None else first
             puzzle, run = judge.puzzle, Run(self.machine, (0, name, seed, drawn(threat.name, draw)))
             rows = judge.rows({each: self._steps(each, puzzle, run) for each in names})
             if threat.name in forms:

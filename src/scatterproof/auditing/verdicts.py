@@ -11,7 +11,7 @@ from scatterproof.attacks.base import Machine
 from scatterproof.auditing.audited import AuditError, Victim
 from scatterproof.auditing.in_process import InProcess, Progress, Victims
 from scatterproof.config.attacks import AttacksConfig
-from scatterproof.config.settings.ceilings import FORMS
+from scatterproof.config.settings.ceilings import AS_IS
 
 DRAWS = 10
 SHUFFLES = 10
@@ -23,7 +23,7 @@ def full_verdicts(
     """`tables/verdict.csv` of each layer. Raises: AuditError where a verdict needs what the data do not have."""
     if not inputs:
         raise AuditError("--inputs 0: a verdict compares with pirates that have inputs, expected at least 20")
-    grid = {"attacks": ["fingerprint"], "images": [inputs], "knows": ["none"], "ceilings": list(FORMS)}
+    grid = {"attacks": ["fingerprint"], "images": [inputs], "knows": ["none"], "ceilings": [AS_IS]}
     attacks = AttacksConfig.model_validate(
         {"grids": [grid], "draws": DRAWS, "control_shuffles": SHUFFLES, "block_size": size}
     )

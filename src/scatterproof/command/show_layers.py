@@ -155,7 +155,7 @@ def _calls(
 def _kind(model: nn.Module, name: str, calls: list[int], images: int, last: bool) -> str:
     """What kind of layer it is, in words."""
     layer, above = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
-    if isinstance(above, nn.MultiheadAttention):
+    if isinstance(above, nn.MultiheadAttention):  # of a kind that keeps its own form
         return "output of nn.MultiheadAttention"
     if not calls:
         return "not called"

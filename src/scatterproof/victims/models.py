@@ -13,7 +13,8 @@ from torch import nn
 
 from scatterproof.config.victim import HF, VictimConfig
 from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
-from scatterproof.victims.vgg import VGG16
+from scatterproof.victims.networks.attention import with_projections
+from scatterproof.victims.networks.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
 
 SHOWN = 8  # differences of a checkpoint that an error names
@@ -61,7 +62,7 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
         raise ModelError(f"victim.model '{config.model}' with {arguments} failed: {_first_line(error)}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"victim.model '{config.model}' returned {type(model).__name__}, expected an nn.Module")
-    return model
+    return with_projections(model)
 
 
 def _own_function(config: VictimConfig) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from scatterproof.errors import UserError
+from scatterproof.victims.networks.attention import FUSED
 
 State = dict[str, torch.Tensor]
 CONTAINERS = (
@@ -138,8 +139,16 @@ def _parts(keys: tuple[str, ...], state: State, own: Mapping[str, torch.Tensor] 
     """Every set of weights that these may hold: all, and those under each usual prefix."""
     prefixes = {""} | ({prefix for name in state for prefix in _prefixes(name)} if own is not None else set())
     for prefix in sorted(prefixes, key=len):
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        under = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        inside = {_projected(name, own or {}): value for name, value in under.items()}
         yield _Weights(keys, prefix, inside, {n: v for n, v in state.items() if not n.startswith(prefix)})
+
+
+def _projected(name: str, own: Mapping[str, torch.Tensor]) -> str:
+    """PyTorch's name of a weight of its attention as that of the network's dense layer, where it has one."""
+    path, _, last = name.rpartition(".")
+    dense = ".".join(filter(None, (path, FUSED.get(last, last))))
+    return dense if name not in own and dense in own else name
 
 
 def _prefixes(name: str) -> Iterator[str]:

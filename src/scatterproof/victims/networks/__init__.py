@@ -1,0 +1,1 @@
+"""Networks of this project's own, and attention in a form whose dense layers can be scattered."""
