@@ -108,3 +108,11 @@ def test_no_two_modules_of_one_name_mean_other_things() -> None:
     double = {name: paths for name, paths in places.items() if len(paths) > 1}
     other = {name: [path for path in paths if not sections & {*Path(path).parts}] for name, paths in double.items()}
     assert {name: paths for name, paths in other.items() if len(paths) > 1} == {}
+
+
+@pytest.mark.parametrize("module", ["judging.judge", "attacks.runner"])
+def test_jobs_start_without_what_few_of_them_need(module: str) -> None:
+    """A study has thousands of jobs, and each imports what it attacks and scores with."""
+    slow = ("sklearn", "scipy.stats", "scipy.optimize", "matplotlib", "transformers", "torchvision")
+    code = f"import sys, scatterproof.{module}; print(*(name for name in {slow} if name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b""

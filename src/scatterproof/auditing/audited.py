@@ -19,7 +19,7 @@ from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.arrays import Split
 from scatterproof.victims.data import Dataset, read_dataset
 from scatterproof.victims.hf.folder import HfFolder
-from scatterproof.victims.models import answer, build_model, dense_layers, find_layers
+from scatterproof.victims.models import answer, build_model, find_layers, largest_layer
 
 BUILT_IN = ("digits", "cifar100")
 TEXT = (".txt", ".tsv", ".text")
@@ -61,14 +61,8 @@ def read_victim(
 
     Raises: UserError, in one line.
     """
-    given = {"model": model, "width": width, "input_size": input_size, "model_args": model_args or {}}
-    try:
-        config = VictimConfig.model_validate(
-            {**given, "checkpoint": str(checkpoint) if checkpoint else None} | _kind(model, checkpoint)
-        )
-        about = _dataset_config(model, data, input_size, length, index)
-    except ValidationError as error:
-        raise AuditError("; ".join(problems(error, ""))) from None
+    config = victim_config(model, checkpoint, width, input_size, model_args)
+    about = data_config(model, data, input_size, length, index)
     if config.kind == "checkpoint" and config.checkpoint is None and HfFolder.read(model).task == "retrieval":
         return _encoder(config, about)
     dataset = read_dataset(about)
@@ -76,36 +70,50 @@ def read_victim(
     return Victim(config, _few(dataset), network, True)
 
 
-def _kind(model: str, checkpoint: Path | None) -> dict[str, str]:
-    """Weights must come from somewhere. Raises: AuditError."""
-    if checkpoint is None and not model.startswith((HF, "torchvision:")) and ":" not in model:
+def victim_config(
+    model: str,
+    checkpoint: Path | None,
+    width: float,
+    input_size: int,
+    model_args: dict[str, Any] | None,
+    trained: bool = False,
+) -> VictimConfig:
+    """A study's `victim` of this model. trained: whether a study may train it. Raises: AuditError."""
+    own = model.startswith((HF, "torchvision:")) or ":" in model
+    if checkpoint is None and not own and not trained:
         raise AuditError(f"MODEL '{model}': has no weights of its own, expected --checkpoint FILE")
-    return {"kind": "checkpoint" if checkpoint is not None or model.startswith(HF) else "train"}
+    given = {"model": model, "width": width, "input_size": input_size, "model_args": model_args or {}}
+    given |= {"kind": "checkpoint" if checkpoint is not None or model.startswith(HF) else "train"}
+    try:
+        return VictimConfig.model_validate({**given, "checkpoint": str(checkpoint) if checkpoint else None})
+    except ValidationError as error:
+        raise AuditError("; ".join(problems(error, ""))) from None
 
 
-def _dataset_config(model: str, data: str, size: int, length: int | None, index: Path | None) -> DatasetConfig:
-    """How the data are read, by their name. Raises: AuditError."""
+def data_config(model: str, data: str, size: int, length: int | None, index: Path | None) -> DatasetConfig:
+    """A study's `dataset` of these data, by their name. Raises: AuditError."""
+    try:
+        return DatasetConfig.model_validate(_data(model, data, size, length, index))
+    except ValidationError as error:
+        raise AuditError("; ".join(problems(error, ""))) from None
+
+
+def _data(model: str, data: str, size: int, length: int | None, index: Path | None) -> dict[str, Any]:
     path = Path(data)
     if data in BUILT_IN:
-        return DatasetConfig.model_validate({"kind": data})
+        return {"kind": data}
     if path.is_dir():
-        return DatasetConfig(kind="folder", path=data, image_size=size)
+        return {"kind": "folder", "path": data, "image_size": size}
     if not path.is_file():
         raise AuditError(f"--data '{data}': no such file or folder, expected one, or {' or '.join(BUILT_IN)}")
     if path.suffix in ARRAYS:
-        return DatasetConfig(kind="arrays", path=data)
+        return {"kind": "arrays", "path": data}
     if path.suffix not in TEXT:
         raise AuditError(f"--data '{data}': expected a name that ends in {', '.join((*ARRAYS, *TEXT))}, or a folder")
     if not model.startswith(HF):
         raise AuditError(f"--data '{data}': text is for a model hf:FOLDER, expected arrays for '{model}'")
-    return DatasetConfig(
-        kind="text",
-        path=data,
-        tokenizer=model.removeprefix(HF),
-        length=length,
-        index=str(index) if index else None,
-        task="retrieval" if index else None,
-    )
+    text = {"kind": "text", "path": data, "tokenizer": model.removeprefix(HF), "length": length}
+    return text | ({"index": str(index), "task": "retrieval"} if index else {})
 
 
 def _network(config: VictimConfig, dataset: Dataset) -> nn.Module:
@@ -194,9 +202,9 @@ def _of_index(targets: Sequence[str], indexed: Sequence[str]) -> torch.Tensor:
 
 def chosen_layers(victim: Victim, patterns: Sequence[str] | None) -> list[str]:
     """The layers to attack: those of these patterns, or the largest one. Raises: ModelError, AuditError."""
-    layers = dense_layers(victim.model)
-    if not layers:
+    largest = largest_layer(victim.model)
+    if largest is None:
         raise AuditError(f"MODEL '{victim.name}': has no dense layer (nn.Linear), which alone can be scattered")
     if patterns is None:
-        return [max(layers, key=lambda name: layers[name].weight.numel())]
+        return [largest]
     return find_layers(victim.model, patterns)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from scatterproof.command.model_arguments import add_model_arguments
 from scatterproof.command.text_table import aligned
 
 EPILOG = (
@@ -14,7 +15,7 @@ EPILOG = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the command."""
-    parser.add_argument("model", metavar="MODEL", help="hf:FOLDER, vgg16_bn, torchvision:NAME or MODULE:FUNCTION")
+    add_model_arguments(parser)
     parser.add_argument(
         "--data",
         required=True,
@@ -31,9 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--full", action="store_true", help="ten shuffles, controls, told ceiling, verdict")
     parser.add_argument("--out", type=Path, default=Path("audit"), metavar="FOLDER", help="default %(default)s")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the model's weights")
-    parser.add_argument("--width", type=float, default=1.0, help="of the VGG family; default %(default)s")
-    parser.add_argument("--input-size", type=int, default=32, metavar="PIXELS", help="side; default %(default)s")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="of a text at most; default 64")
     parser.add_argument("--index", type=Path, metavar="FILE", help="texts, one a line, that a .tsv's targets are of")
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle; default %(default)s")

@@ -14,6 +14,7 @@ from typing import Any
 from scatterproof import __version__
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.command.audit_model import add_arguments
+from scatterproof.command.model_arguments import add_init_arguments, add_model_arguments
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.forecast import forecast_of, left_words
@@ -91,16 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     verdict.set_defaults(run=_verdict)
     layers = commands.add_parser("layers", help="a network's dense layers, and what an attack can read of each")
-    layers.add_argument("model", metavar="MODEL", help="as victim.model: vgg16, torchvision:NAME, MODULE:FUNCTION")
-    layers.add_argument("--width", type=float, default=1.0, help="of the VGG family; default %(default)s")
-    layers.add_argument("--input-size", type=int, default=32, metavar="PIXELS", help="side; default %(default)s")
+    add_model_arguments(layers)
     layers.add_argument("--classes", type=int, default=10, help="of vgg16 and torchvision's; default %(default)s")
-    layers.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to read; default none")
     layers.add_argument("--csv", action="store_true", help="as CSV")
     layers.set_defaults(run=_layers)
     audit = commands.add_parser("audit", help="attack a model of your own here and now: an estimate, or the verdict")
     add_arguments(audit)
     audit.set_defaults(run=_audit)
+    init = commands.add_parser("init", help="a commented study of a model and data of your own, to be changed and run")
+    init.set_defaults(run=_init)
+    add_init_arguments(init)
     check = commands.add_parser(
         "check", help="whether a study's models, layers, checkpoints and data fit; runs nothing"
     )
@@ -175,13 +176,21 @@ def _verdict(asked: argparse.Namespace) -> int:
 def _layers(asked: argparse.Namespace) -> int:
     from scatterproof.command.show_layers import show_layers
 
-    return show_layers(asked.model, asked.width, asked.input_size, asked.classes, asked.checkpoint, asked.csv)
+    return show_layers(
+        asked.model, asked.width, asked.input_size, asked.classes, asked.checkpoint, asked.csv, asked.model_args
+    )
 
 
 def _audit(asked: argparse.Namespace) -> int:
     from scatterproof.command.audit_model import audit_model
 
     return audit_model(asked)
+
+
+def _init(asked: argparse.Namespace) -> int:
+    from scatterproof.command.init_study import init_study
+
+    return init_study(asked)
 
 
 def _check(asked: argparse.Namespace) -> int:

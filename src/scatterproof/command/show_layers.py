@@ -41,9 +41,17 @@ class LayerRow:
     outputs_read_by: str
 
 
-def show_layers(model: str, width: float, input_size: int, classes: int, checkpoint: Path | None, as_csv: bool) -> int:
+def show_layers(
+    model: str,
+    width: float,
+    input_size: int,
+    classes: int,
+    checkpoint: Path | None,
+    as_csv: bool,
+    model_args: dict[str, Any] | None = None,
+) -> int:
     """Print the dense layers of a network named as `victim.model` names it; the exit status. Raises: UserError."""
-    config = _config(model, width, input_size)
+    config = _config(model, width, input_size, model_args)
     network, images = _network(config, classes, checkpoint)
     rows, parameters, flops = layer_rows(network, config, images)
     if as_csv:
@@ -58,7 +66,7 @@ def show_layers(model: str, width: float, input_size: int, classes: int, checkpo
     return 0
 
 
-def _config(model: str, width: float, input_size: int) -> VictimConfig:
+def _config(model: str, width: float, input_size: int, model_args: dict[str, Any] | None) -> VictimConfig:
     if model not in BUILT_IN and ":" not in model:
         from scatterproof.victims.vision import torchvision
 
@@ -68,7 +76,7 @@ def _config(model: str, width: float, input_size: int) -> VictimConfig:
         expected = f"{', '.join(BUILT_IN)}, torchvision:NAME, hf:FOLDER or MODULE:FUNCTION"
         raise LayersError(f"MODEL '{model}': expected {expected}{near}")
     try:
-        return VictimConfig(model=model, width=width, input_size=input_size)
+        return VictimConfig(model=model, width=width, input_size=input_size, model_args=model_args or {})
     except ValidationError as error:
         raise LayersError("; ".join(problems(error, "victim."))) from None
 

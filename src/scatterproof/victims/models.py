@@ -4,6 +4,7 @@ import difflib
 import importlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,12 @@ def find_layer(model: nn.Module, path: str) -> str:
     """
     layers = dense_layers(model)
     if path == "largest":
-        if not layers:
-            raise ModelError("victim.layer 'largest': the model has no dense layer (nn.Linear)")
-        return max(layers, key=lambda name: layers[name].weight.numel())
+        largest = largest_layer(model)
+        if largest is None:
+            raise ModelError(
+                "victim.layer 'largest': the model has no dense layer (nn.Linear) with a weight of its own"
+            )
+        return largest
     if path not in layers:
         try:
             what = type(model.get_submodule(path)).__name__
@@ -131,6 +135,13 @@ def find_layer(model: nn.Module, path: str) -> str:
             what = "nothing"
         raise ModelError(f"victim.layer '{path}' is {what}, expected a dense layer, one of: {', '.join(layers)}")
     return path
+
+
+def largest_layer(model: nn.Module) -> str | None:
+    """The path of the largest dense layer that shares its weight with nothing, as a tied one does with an embedding."""
+    counts = Counter(id(value) for value in model.state_dict(keep_vars=True).values())
+    own = {name: layer for name, layer in dense_layers(model).items() if counts[id(layer.weight)] == 1}
+    return max(own, key=lambda name: own[name].weight.numel()) if own else None
 
 
 def find_layers(model: nn.Module, patterns: Sequence[str] | None) -> list[str]:

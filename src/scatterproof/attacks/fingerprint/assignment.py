@@ -9,9 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
 
 DENSE = 3 * 10**7  # entries up to which scipy's dense solver is quicker, and its matrix small
 IMPOSSIBLE = -1e9
@@ -76,17 +73,28 @@ def best_assignment(candidates: Candidates, shape_of: torch.Tensor, shape_at: to
     return torch.from_numpy(placement)
 
 
+def best_pairs(scores: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of scores [n, m] in pairs of the highest sum, each in one pair at most."""
+    from scipy.optimize import linear_sum_assignment  # here, as it delays each job's start
+
+    rows, columns = linear_sum_assignment(scores, maximize=True)
+    return rows, columns
+
+
 def _dense(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
     """Places -1 are none."""
     real = places >= 0
     matrix = np.full((len(places), slots + 1), scores[real].min(initial=0.0) - UNLIKELY)
     np.put_along_axis(matrix, np.where(real, places, slots), scores, 1)
-    assigned: NDArray[Any] = linear_sum_assignment(matrix[:, :slots], maximize=True)[1]
+    assigned: NDArray[Any] = best_pairs(matrix[:, :slots])[1]
     return assigned
 
 
 def _sparse(places: NDArray[Any], scores: NDArray[Any], slots: int) -> NDArray[Any]:
     """The same over the candidates alone; blocks for which they don't suffice get what is left over."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
+
     real = places >= 0
     blocks = np.repeat(np.arange(len(places))[:, None], places.shape[1], axis=1)[real]
     cost = scores[real].max(initial=0.0) - scores[real] + 1.0  # the solver takes a stored zero for no edge

@@ -19,11 +19,10 @@ from math import log
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from scatterproof.attacks.fingerprint.alignment import alignment_evidence
-from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates
+from scatterproof.attacks.fingerprint.assignment import IMPOSSIBLE, Candidates, best_pairs
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.prediction import Prediction
 from scatterproof.blocks import shape_numbers
@@ -152,7 +151,7 @@ def _regroup(groups: torch.Tensor, belief: torch.Tensor, evidence: torch.Tensor)
     count = evidence.shape[1]
     share = belief.new_zeros(len(belief), count).scatter_add_(1, groups, belief)
     pooled = (share.T @ (evidence - evidence.mean(1, keepdim=True))).double().cpu().numpy()
-    return torch.from_numpy(linear_sum_assignment(pooled, maximize=True)[1]).to(groups.device)
+    return torch.from_numpy(best_pairs(pooled)[1]).to(groups.device)
 
 
 def group_evidence(vectors: torch.Tensor, moments: torch.Tensor, shapes: torch.Tensor) -> Evidence:

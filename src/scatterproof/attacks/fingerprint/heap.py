@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import AgglomerativeClustering
 from torch.nn import functional as F
 
 from scatterproof.attacks.fingerprint.alignment import squared_cosines
+from scatterproof.attacks.fingerprint.assignment import best_pairs
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.neuron_groups import NeuronGroups
 from scatterproof.blocks import BlockGrid, Layout
@@ -68,7 +67,7 @@ class Heap:
                 likeliest.append(up)
         ups = np.array([*likeliest, *np.flatnonzero(~used)[: len(score) // 2 - len(likeliest)]], dtype=np.int64)
         downs = np.setdiff1d(np.arange(len(score)), ups)
-        first, second = linear_sum_assignment(score[np.ix_(ups, downs)], maximize=True)
+        first, second = best_pairs(score[np.ix_(ups, downs)])
         return ups[first], downs[second]
 
     def _groups(self, ups: NDArray[np.int64], downs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -76,12 +75,14 @@ class Heap:
         likeness = _likeness(self.blocks[ups].norm(dim=2)) + _likeness(self.blocks[downs].norm(dim=1))
         like = likeness.cpu().numpy()
         size, count = self.grid.columns, len(ups) // self.grid.columns
+        from sklearn.cluster import AgglomerativeClustering  # here, as it delays each job's start
+
         clusters = AgglomerativeClustering(count, metric="precomputed", linkage="average")
         group_of = clusters.fit_predict(like.max() - like)
         for _ in range(ROUNDS):  # groups of equal size: each pair to the group that it is most like
             member = np.eye(count)[group_of]
             mean = like @ member / np.maximum(member.sum(0), 1)
-            slot = linear_sum_assignment(np.repeat(mean, size, axis=1), maximize=True)[1]
+            slot = best_pairs(np.repeat(mean, size, axis=1))[1]
             if np.array_equal(slot // size, group_of):
                 break
             group_of = slot // size

@@ -10,9 +10,9 @@ from itertools import permutations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from scatterproof.attacks.base import AttackError
+from scatterproof.attacks.fingerprint.assignment import best_pairs
 from scatterproof.blocks import Layout
 
 MOST_LAYERS = 6  # every order of their sizes is tried
@@ -66,7 +66,7 @@ def _told_apart(numbers: torch.Tensor, counts: list[int]) -> torch.Tensor:
     slots = np.repeat(np.arange(len(counts)), counts)
     for _ in range(ROUNDS):
         fits = torch.stack([_log_likelihood(numbers, numbers[groups == group]) for group in range(len(counts))], 1)
-        chosen = torch.from_numpy(slots[linear_sum_assignment(fits.numpy()[:, slots], maximize=True)[1]])
+        chosen = torch.from_numpy(slots[best_pairs(fits.numpy()[:, slots])[1]])
         if torch.equal(chosen, groups):
             break
         groups = chosen

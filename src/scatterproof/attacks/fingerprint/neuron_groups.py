@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from scatterproof.attacks.fingerprint.assignment import best_pairs
 from scatterproof.attacks.fingerprint.context import Surroundings
 from scatterproof.attacks.fingerprint.evidence import EXPONENTS, NORMED, likeliest_evidence, slices, unit_evidence
 
@@ -39,9 +39,9 @@ class NeuronGroups:
         best = [_assigned(scores) for scores in by_slice]  # of each layer
         fits = np.stack([total for _, total in best], 1).repeat(self._rows, axis=1)
         columns = np.stack([column for column, _ in best])
-        place = linear_sum_assignment(self._sizes_for_biases() + fits, maximize=True)[1]
+        place = best_pairs(self._sizes_for_biases() + fits)[1]
         for _ in range(ROUNDS if self._biases is not None else 0):
-            now = linear_sum_assignment(self._traits_for_biases(columns, place) + fits, maximize=True)[1]
+            now = best_pairs(self._traits_for_biases(columns, place) + fits)[1]
             if np.array_equal(now, place):
                 break
             place = now
@@ -146,5 +146,5 @@ class NeuronGroups:
 def _assigned(scores: Floats) -> tuple[Integers, Floats]:
     """For each group the best column of each block [groups, columns], and the total score [groups]; scores [groups,
     columns, columns]."""
-    columns = np.stack([linear_sum_assignment(each, maximize=True)[1] for each in scores])
+    columns = np.stack([best_pairs(each)[1] for each in scores])
     return columns, np.take_along_axis(scores, columns[:, :, None], 2).sum((1, 2))
