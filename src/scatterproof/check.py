@@ -10,6 +10,7 @@ from scatterproof.blocks import Layout
 from scatterproof.config.dataset import refuse_augment
 from scatterproof.config.fineness import LEAST_BLOCKS
 from scatterproof.config.puzzles import protected_layers, puzzle_parts
+from scatterproof.config.settings.ceilings import AS_IS
 from scatterproof.config.settings.training import SurrogateSettings
 from scatterproof.config.study import Study
 from scatterproof.config.victim import INITIALISATION, VGG, VictimConfig
@@ -40,9 +41,11 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
                 "lower it, or raise dataset.pirate"
             )
     _check_inputs(study, dataset)
+    _check_task(study, dataset)
     victims = [study.victim_config(name) for name in study.names]
     # Not every token of a vocabulary follows somewhere, nor is each text of an index the nearest of one
-    missing = "" if study.dataset.kind == "text" else missing_classes(dataset.victim, dataset.classes)
+    few = study.dataset.kind == "text" or dataset.task != "classification"
+    missing = "" if few else missing_classes(dataset.victim, dataset.classes)
     if missing and any(config.kind == "train" for config in victims):
         raise CheckError(
             f"dataset.pirate is {len(dataset.pirate)}, which leaves the victim no image of {missing}: "
@@ -79,6 +82,26 @@ def _check_inputs(study: Study, dataset: Dataset) -> None:
             raise CheckError(
                 f"{key} '{model}' takes images, but {_file(dataset)} has {kind}: expected MODULE:FUNCTION of a network "
                 f"that takes {kind} {list(dataset.test.images.shape[1:])}"
+            )
+
+
+def _check_task(study: Study, dataset: Dataset) -> None:
+    """What is made for classes alone is not asked of other tasks."""
+    if dataset.task == "classification":
+        return
+    asked: dict[str, Any] = {"search.grids": study.search.grids, "plateau.correct": study.plateau.correct}
+    for number, grid in enumerate(study.attacks.grids):
+        key = f"attacks.grids.{number}"
+        asked[f"{key}.knows"] = [each for each in grid.knows if each != "none"]
+        asked[f"{key}.defences"] = [each.label for each in grid.defences if each.label != "none"]
+        asked[f"{key}.ceilings"] = [each for each in grid.ceilings if each != AS_IS]
+    for name in study.names:
+        asked[f"{name}.train.label_smoothing"] = study.victim_config(name).train.label_smoothing
+    for key, value in asked.items():
+        if value:
+            raise CheckError(
+                f"{key}: is for classes, but {_file(dataset)} has labels for {dataset.task}, expected none; what runs "
+                "is prune, shuffle, fineness, attacks without labels, their controls and verdicts"
             )
 
 

@@ -86,6 +86,7 @@ def make_puzzle(
         if base is not None and threat.base_model
         else None,
         seen=seen or {},
+        task=dataset.task,
     )
     return puzzle, Answer(Placement(order, layout.positions), layout, dict(secret))
 

@@ -26,6 +26,7 @@ from scatterproof.running.files import atomic
 from scatterproof.victims.checkpoints import unshared
 from scatterproof.victims.data import to_input
 from scatterproof.victims.models import build_model, dense_layers, load_weights
+from scatterproof.victims.tasks import Task
 
 
 class PuzzleError(UserError):
@@ -42,7 +43,8 @@ class Puzzle:
     int64 [n] or logits [n, classes] where the threat grants them; base: the scattered weights of the public model that
     the victim started from, by the layer's name, where the threat grants it; seen: what the pirate saw of requests,
     where the threat grants it: `inputs` [n, inputs] of the scattered layer, and `following` [n, outputs], what they
-    became on their way to the layer that reads them; mean, std: the normalisation of images, empty for other kinds.
+    became on their way to the layer that reads them; mean, std: the normalisation of images, empty for other kinds;
+    task: what the network's answers are for.
     """
 
     blocks: torch.Tensor
@@ -59,6 +61,7 @@ class Puzzle:
     threat: ThreatModel
     base: dict[str, torch.Tensor] | None = None
     seen: dict[str, torch.Tensor] = field(default_factory=dict)
+    task: Task = "classification"
 
     def model(self) -> nn.Module:
         """The network in eval mode, the scattered weights zero."""
@@ -97,6 +100,7 @@ class Puzzle:
             "mean": self.mean,
             "std": self.std,
             "threat": self.threat.model_dump(),
+            "task": self.task,
         }
         _save(path, "puzzle", tensors, self.layout, meta)
 
@@ -120,6 +124,7 @@ class Puzzle:
             threat=ThreatModel.model_validate(meta["threat"]),
             base=base or None,
             seen=seen,
+            task=meta.get("task", "classification"),
         )
 
 

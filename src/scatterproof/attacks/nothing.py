@@ -52,7 +52,7 @@ class Nothing(Attack[NothingSettings]):
         stand_ins = self.stand_ins(puzzle, rest, run)
         scores = {name: score(puzzle, rest.logits(tensors)) for name, tensors in stand_ins.items()}
         best = max(scores, key=lambda name: scores[name])  # of equals the first
-        if puzzle.threat.knows == "none" and scores[best] < SPEAKING * log(puzzle.classes):
+        if puzzle.threat.knows == "none" and scores[best] < SPEAKING * _most(puzzle):
             best = ZERO
         print(f"{self.name}: {best} of {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
         yield Copy({name: value.cpu() for name, value in stand_ins[best].items()})
@@ -105,9 +105,21 @@ def score(puzzle: Puzzle, logits: torch.Tensor) -> float:
     finite."""
     if puzzle.threat.knows != "none":
         return -held_out_loss(logits, targets(puzzle)[: len(logits)].to(logits.device))
-    chances = logits.double().softmax(1)
-    each, together = (torch.special.entr(of).sum(-1).mean() for of in (chances, chances.mean(0)))
+    if puzzle.task == "regression":  # numbers say nothing of an input that could be weighed
+        return 0.0 if bool(logits.isfinite().all()) else -torch.inf
+    values = logits.double()
+    chances = values.softmax(1) if puzzle.task == "classification" else values.sigmoid()
+    surprise = torch.special.entr
+    if puzzle.task == "multilabel":
+        each, together = ((surprise(of) + surprise(1 - of)).sum(-1).mean() for of in (chances, chances.mean(0)))
+    else:
+        each, together = (surprise(of).sum(-1).mean() for of in (chances, chances.mean(0)))
     return float((together - each).nan_to_num(nan=-torch.inf))
+
+
+def _most(puzzle: Puzzle) -> float:
+    """What answers can say of an image at most, in nats."""
+    return puzzle.classes * log(2) if puzzle.task == "multilabel" else log(puzzle.classes)
 
 
 def passing(outputs: int, inputs: int, copied: int) -> torch.Tensor:

@@ -64,7 +64,7 @@ def audit(
     model: as `victim.model` names it; data: `digits`, `cifar100`, or a file or folder of inputs; layers: paths or
     patterns, the largest dense layer by default; inputs: unlabelled ones that the pirate holds; together: all layers'
     blocks in one heap; full: with controls, the told ceiling and a verdict for this model; out: a folder for the page
-    and the tables; of_victim: `checkpoint`, `width`, `input_size`, `length`, `index`, `model_args`.
+    and the tables; of_victim: `checkpoint`, `width`, `input_size`, `length`, `index`, `model_args`, `task`.
     Raises: UserError, in one line.
     """
     if blocks < 2 or inputs < 0:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from scatterproof.auditing.audited import Victim
 from scatterproof.auditing.estimate import LayerEstimate
+from scatterproof.victims.tasks import Task
 
 MUCH, LITTLE = 0.9, 3.0  # of the blocks, or of what a layer adds to the score; times chance
 ADDED = 0.05  # points of score that a layer must add: fewer are noise on some hundred inputs
@@ -14,6 +15,12 @@ CAUTION = (
     "This is an estimate from one shuffle and one attack, without controls. It is no verdict: another attack may "
     "do better."
 )
+
+SCORES: dict[Task, str] = {
+    "classification": "The score is the share of right answers among {} classes.",
+    "multilabel": "The score is the share of right answers to whether each of {} labels holds.",
+    "regression": "The score is the share of {} numbers an input that are right within half a standard deviation.",
+}
 
 
 def percent(value: float | None) -> str:
@@ -70,7 +77,7 @@ def score_words(victim: Victim) -> str:
             f"The data name no answers, so the model's own are right: which of {victim.dataset.classes} texts it finds "
             "nearest. Its score is 100 % by definition."
         )
-    return f"The score is the share of right answers among {victim.dataset.classes} classes."
+    return SCORES[victim.dataset.task].format(victim.dataset.classes)
 
 
 def facts(victim: Victim, about: dict[str, Any]) -> list[tuple[str, str]]:

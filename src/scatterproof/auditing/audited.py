@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from scatterproof.config.dataset import DatasetConfig
+from scatterproof.config.dataset import DatasetConfig, LabelTask
 from scatterproof.config.study import problems
 from scatterproof.config.victim import HF, VictimConfig
 from scatterproof.cutting import logits_on
@@ -56,13 +56,14 @@ def read_victim(
     length: int | None = None,
     index: Path | None = None,
     model_args: dict[str, Any] | None = None,
+    task: LabelTask | None = None,
 ) -> Victim:
     """The model that is named as `victim.model` names it, and data: `digits`, `cifar100`, or a file or folder.
 
     Raises: UserError, in one line.
     """
     config = victim_config(model, checkpoint, width, input_size, model_args)
-    about = data_config(model, data, input_size, length, index)
+    about = data_config(model, data, input_size, length, index, task)
     if config.kind == "checkpoint" and config.checkpoint is None and HfFolder.read(model).task == "retrieval":
         return _encoder(config, about)
     dataset = read_dataset(about)
@@ -90,10 +91,13 @@ def victim_config(
         raise AuditError("; ".join(problems(error, ""))) from None
 
 
-def data_config(model: str, data: str, size: int, length: int | None, index: Path | None) -> DatasetConfig:
-    """A study's `dataset` of these data, by their name. Raises: AuditError."""
+def data_config(
+    model: str, data: str, size: int, length: int | None, index: Path | None, task: LabelTask | None = None
+) -> DatasetConfig:
+    """A study's `dataset` of these data, by their name. task: of arrays. Raises: AuditError."""
     try:
-        return DatasetConfig.model_validate(_data(model, data, size, length, index))
+        about = _data(model, data, size, length, index)
+        return DatasetConfig.model_validate(about | ({"task": task} if task else {}))
     except ValidationError as error:
         raise AuditError("; ".join(problems(error, ""))) from None
 
@@ -132,8 +136,8 @@ def _network(config: VictimConfig, dataset: Dataset) -> nn.Module:
     if not isinstance(logits, torch.Tensor) or list(logits.shape) != [len(images), dataset.classes]:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise AuditError(
-            f"MODEL '{config.model}' answers {what}, expected [{len(images)}, {dataset.classes}]: one logit for each "
-            "class of the data"
+            f"MODEL '{config.model}' answers {what}, expected [{len(images)}, {dataset.classes}]: one output for each "
+            f"{'class' if dataset.task == 'classification' else 'column of the labels'}"
         )
     return model
 

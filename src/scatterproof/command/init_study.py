@@ -77,7 +77,7 @@ def init_study(asked: argparse.Namespace) -> int:
     if asked.out.exists():
         raise AuditError(f"--out '{asked.out}': is there already, expected a new file")
     config = victim_config(asked.model, asked.checkpoint, asked.width, asked.input_size, asked.model_args, trained=True)
-    data = data_config(asked.model, asked.data, asked.input_size, asked.length, asked.index)
+    data = data_config(asked.model, asked.data, asked.input_size, asked.length, asked.index, asked.task)
     if config.model.startswith(HF) and data.index is not None:
         config = config.model_copy(update={"model_args": config.model_args | {"index": data.index}})
     text = _study(config, data, asked.layer, asked.out)

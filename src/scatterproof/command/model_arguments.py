@@ -34,6 +34,9 @@ def add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", default="largest", metavar="PATH", help="to be scattered; default the largest")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="of a text at most; default 64")
     parser.add_argument("--index", type=Path, metavar="FILE", help="texts, one a line, that a .tsv's targets are of")
+    parser.add_argument(
+        "--task", choices=["classification", "multilabel", "regression"], help="of arrays; default classification"
+    )
     parser.add_argument("--out", type=Path, default=Path("study.yaml"), metavar="FILE", help="default %(default)s")
     parser.epilog = "The file is new: one that is there is not replaced."
 

@@ -1,7 +1,7 @@
 """Where a study's inputs come from, images or others. Imports no torch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -9,6 +9,8 @@ from scatterproof.config.base import Strict
 from scatterproof.running.files import file_stamp
 
 InputKind = Literal["images", "features", "tokens"]
+LabelTask = Literal["classification", "multilabel", "regression"]
+TextTask = Literal["classification", "language", "retrieval"]
 OF_A_PATH = ("npz", "arrays", "folder", "text")  # kinds that read `path`
 OPTIONAL = ("inputs", "tokenizer", "length", "task", "index")  # keys of some kinds alone
 
@@ -42,10 +44,12 @@ class DatasetConfig(Strict):
     length: int | None = Field(
         None, ge=2, description="`text` only: tokens that the network reads of a text at most; default 64"
     )
-    task: Literal["classification", "language", "retrieval"] | None = Field(
+    task: Literal["classification", "language", "retrieval", "multilabel", "regression"] | None = Field(
         None,
-        description="`text` only: a text's target is its class; or, without targets, the token that follows; or the "
-        "text of `index` that belongs to it. Default `retrieval` with an index, else by whether there are targets",
+        description="`text`: a text's target is its class; or, without targets, the token that follows (`language`); "
+        "or the text of `index` that belongs to it (`retrieval`). Default `retrieval` with an index, else by whether "
+        "there are targets. `arrays`: labels are classes, the default; or `[N, K]` of 0 and 1, each of which holds or "
+        "not (`multilabel`); or numbers `[N]` or `[N, K]` (`regression`)",
     )
     index: str | None = Field(
         None,
@@ -72,9 +76,13 @@ class DatasetConfig(Strict):
             raise ValueError("dataset.image_size is required for kind 'folder'")
         if self.inputs is not None and self.kind != "arrays":
             raise ValueError(f"dataset.inputs '{self.inputs}': kind '{self.kind}' has images, expected kind 'arrays'")
-        for key in ("tokenizer", "length", "task", "index"):
+        for key in ("tokenizer", "length", "index"):
             if getattr(self, key) is not None and self.kind != "text":
                 raise ValueError(f"dataset.{key} '{getattr(self, key)}': kind '{self.kind}', expected kind 'text'")
+        tasks = {"text": get_args(TextTask), "arrays": get_args(LabelTask)}.get(self.kind, ())
+        if self.task is not None and self.task not in tasks:
+            expected = f"one of {', '.join(tasks)}" if tasks else "kind 'text' or 'arrays'"
+            raise ValueError(f"dataset.task '{self.task}': kind '{self.kind}', expected {expected}")
         if self.kind == "text" and self.tokenizer is None:
             raise ValueError("dataset.tokenizer is required for kind 'text': a folder that save_pretrained wrote")
         if self.task == "retrieval" and self.index is None:
@@ -86,6 +94,11 @@ class DatasetConfig(Strict):
         """What a rule is handed of a study of images stays what it was before there were other inputs."""
         keys: dict[str, Any] = handler(self)
         return {key: value for key, value in keys.items() if key not in OPTIONAL or value is not None}
+
+    @property
+    def label_task(self) -> LabelTask:
+        """What the labels of arrays are."""
+        return self.task if self.task in ("multilabel", "regression") else "classification"
 
     def stamp(self) -> str:
         """What shows that a file which the dataset is read from has changed."""

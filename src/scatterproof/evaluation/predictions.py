@@ -1,4 +1,4 @@
-"""The classes that networks predict on images: many networks in one pass over the images, each distinct one once."""
+"""What networks answer to images: many networks in one pass over the images, each distinct one once."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,6 +9,7 @@ import torch
 
 from scatterproof.evaluation.head import Features, Head, Images
 from scatterproof.running.seeds import torch_generator
+from scatterproof.victims.tasks import Task, answers
 
 SAMPLE = 2000  # test images, of more, on which all but the last of an attack's steps are scored
 
@@ -26,23 +27,24 @@ class Candidate(NamedTuple):
 
 
 class Predictions:
-    """Classes predicted on images, kept by what the networks are, so that equal ones are run once."""
+    """Answers of a task (`victims.tasks`), classes by default, to images, kept by what the networks are, so that equal
+    ones are run once."""
 
-    def __init__(self, images: Images) -> None:
-        self.images = images
-        self._classes: dict[str, torch.Tensor] = {}
+    def __init__(self, images: Images, task: Task = "classification") -> None:
+        self.images, self._task = images, task
+        self._answers: dict[str, torch.Tensor] = {}
 
     def of(self, candidate: Candidate, count: int) -> torch.Tensor:
-        """int64 [count]: on the first so many images, which must be all, or the `first` of them."""
+        """[count, ...]: on the first so many images, which must be all, or the `first` of them."""
         self.add([(candidate, count)])
-        return self._classes[candidate.key][:count]
+        return self._answers[candidate.key][:count]
 
     def add(self, wanted: Iterable[tuple[Candidate, int]]) -> None:
         """Have those of many candidates ready, each on so many images: one pass over them for each head."""
         most: dict[str, tuple[Candidate, int]] = {}
         for candidate, count in wanted:
             known = most.get(candidate.key)
-            if count > len(self._seen(candidate)) and (known is None or count > known[1]):
+            if count > self._seen(candidate) and (known is None or count > known[1]):
                 most[candidate.key] = candidate, count
         by_head = sorted(most.values(), key=lambda each: id(each[0].head))
         for _, group in groupby(by_head, key=lambda each: id(each[0].head)):
@@ -52,15 +54,17 @@ class Predictions:
         """Run candidates of one head: parts of the images outside, candidates inside."""
         head = group[0][0].head
         for begin, end in self.images.parts(len(self.images)) if head is None else head.parts():
-            due = [each for each, count in group if len(self._seen(each)) <= begin < count]
+            due = [each for each, count in group if self._seen(each) <= begin < count]
             if due:
                 part = (self.images.at(begin, end),) if head is None else head.at(begin, end)
                 for each in due:
-                    classes = [logits.argmax(1).cpu() for logits in each.logits(part)]
-                    self._classes[each.key] = torch.cat([self._seen(each), *classes])
+                    said = [answers(logits, self._task).cpu() for logits in each.logits(part)]
+                    before = [self._answers[each.key]] if each.key in self._answers else []
+                    self._answers[each.key] = torch.cat([*before, *said])
 
-    def _seen(self, candidate: Candidate) -> torch.Tensor:
-        return self._classes.get(candidate.key, torch.empty(0, dtype=torch.int64))
+    def _seen(self, candidate: Candidate) -> int:
+        """On how many images its answers are known."""
+        return len(self._answers.get(candidate.key, ()))
 
 
 def in_fixed_order(pixels: torch.Tensor) -> Images:

@@ -1,10 +1,12 @@
-"""What placements are scored against: labels, and logits that were asked for beforehand."""
+"""What placements are scored against: labels of any task, and logits that were asked for beforehand."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+
+from scatterproof.victims.tasks import Task, agreement, answers, loss, spread, task_of
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Scores:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of each image [placements, images]: the loss, and whether the class is the label's, and that of the given logits;
-    None where there is nothing to tell it by."""
+    """Of each image [placements, images]: the loss, how right the answer is by the label, and how far it is that of the
+    given logits; None where there is nothing to tell it by."""
 
     losses: torch.Tensor
     right: torch.Tensor | None
@@ -53,35 +55,46 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Targets:
-    """labels int64 [images], logits [images, classes]; either may be missing, not both."""
+    """labels [images, ...] as their task has them (`victims.tasks`), logits [images, classes]; either may be missing,
+    not both. Where there are no labels the task is classification. scale: the spread of all labels, of regression."""
 
     labels: torch.Tensor | None
     logits: torch.Tensor | None
+    scale: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels is None and self.logits is None:
             raise ValueError("placements are scored against labels or logits, and there are neither")
+        if self.labels is not None and self.scale is None:
+            object.__setattr__(self, "scale", spread(self.labels))
+
+    @property
+    def task(self) -> Task:
+        """Of the network."""
+        return "classification" if self.labels is None else task_of(self.labels)
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of each image: logits [images * n, classes] in image-minor order -> [images * n]."""
+        """The task's loss of each image: logits [images * n, classes] in image-minor order -> [images * n]."""
         if self.labels is not None:
-            return F.cross_entropy(logits, self.labels.repeat(len(logits) // len(self.labels)), reduction="none")
+            times = len(logits) // len(self.labels)
+            return loss(logits, self.labels.repeat(times, *[1] * (self.labels.ndim - 1)), "none")
         assert self.logits is not None
         soft = self.logits.float().softmax(1).repeat(len(logits) // len(self.logits), 1)
         return F.cross_entropy(logits, soft, reduction="none")
 
     def of(self, begin: int, end: int) -> "Targets":
         """Those of some of the images."""
-        return Targets(*(None if each is None else each[begin:end] for each in (self.labels, self.logits)))
+        labels, logits = (None if each is None else each[begin:end] for each in (self.labels, self.logits))
+        return Targets(labels, logits, self.scale)
 
     def outcomes(self, logits: torch.Tensor) -> Outcomes:
         """Of logits [placements, images, classes], image by image."""
         logits = logits.float()
-        losses = self.loss(logits.flatten(0, 1)).view(logits.shape[:2])
-        predicted = logits.argmax(2)
-        right = None if self.labels is None else predicted == self.labels
-        agrees = None if self.logits is None else predicted == self.logits.argmax(1)
-        return Outcomes(losses, right, agrees)
+        of_each = self.loss(logits.flatten(0, 1)).view(logits.shape[:2])
+        said = answers(logits, self.task)
+        right = None if self.labels is None else agreement(said, self.labels, self.scale)
+        others = None if self.logits is None else answers(self.logits.float(), self.task)
+        return Outcomes(of_each, right, None if others is None else agreement(said, others, self.scale))
 
     def score(self, logits: torch.Tensor) -> Scores:
         """Scores of logits [placements, images, classes]."""

@@ -24,13 +24,15 @@ from scatterproof.evaluation.scattered_layers import ScatteredLayers
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import build_model, load_weights
+from scatterproof.victims.tasks import agreement, spread
 
 UNBELIEVED = 0.01  # of every belief so much is spread over all positions: no bits are infinite
 CEILING = "whitebox"
 
 
 class Worth(NamedTuple):
-    """Of a network on so many test images: its accuracy, its agreement with the victim, and the victim's accuracy."""
+    """Of a network on so many test images: its accuracy, or the task's score, its agreement with the victim, and the
+    victim's accuracy."""
 
     accuracy: float
     agreement: float
@@ -67,7 +69,11 @@ class Judge:
     @cached_property
     def predictions(self) -> Predictions:
         """Of every network that this judge, and those made of it, have scored."""
-        return Predictions(in_fixed_order(self.dataset.test.images))
+        return Predictions(in_fixed_order(self.dataset.test.images), self.dataset.task)
+
+    @cached_property
+    def _spread(self) -> torch.Tensor | None:
+        return spread(self.dataset.test.labels)
 
     @cached_property
     def layers(self) -> ScatteredLayers:
@@ -167,9 +173,11 @@ class Judge:
 
     def _worth(self, candidate: Candidate, last: bool = True) -> Worth:
         count = self._count(last)
-        own, classes = (self.predictions.of(each, count) for each in (self._own, candidate))
+        own, said = (self.predictions.of(each, count) for each in (self._own, candidate))
         labels = self.predictions.images.pick(self.dataset.test.labels, 0, count)
-        return Worth(_share(classes == labels), _share(classes == own), _share(own == labels), count)
+        pairs = ((said, labels), (said, own), (own, labels))
+        accuracy, agrees, own_accuracy = (float(agreement(*pair, self._spread).mean()) for pair in pairs)
+        return Worth(accuracy, agrees, own_accuracy, count)
 
     def row(self, step: Step) -> dict[str, Any]:
         """Of `tables/attacks.csv`, but for what all rows of a puzzle have in common."""
@@ -231,10 +239,6 @@ def copied(reached: Copy, puzzle: Puzzle) -> nn.Module:
 def _zeros(puzzle: Puzzle) -> dict[str, torch.Tensor]:
     """The scattered weights, as they are without the blocks."""
     return {f"{name}.weight": torch.zeros(grid.outputs, grid.inputs) for name, grid in puzzle.layout.grids.items()}
-
-
-def _share(hit: torch.Tensor) -> float:
-    return float(hit.double().mean())
 
 
 NOT_PLACED = dict.fromkeys(("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"), None)

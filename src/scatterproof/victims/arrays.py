@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from scatterproof.config.dataset import InputKind
+from scatterproof.config.dataset import InputKind, LabelTask
 from scatterproof.victims.download import DatasetError
 from scatterproof.victims.filetype import NPZ, SAFETENSORS, file_type
 from scatterproof.victims.forms.array_names import ARRAYS, ArrayNames, array_names
+from scatterproof.victims.forms.labels import check_columns, to_many_labels, to_numbers
 from scatterproof.victims.forms.pixels import check_one_scale, to_labels, to_pixels
 from scatterproof.victims.forms.values import one_kind, to_features, to_tokens
 from scatterproof.victims.inputs import NOUNS, input_kind
@@ -23,11 +24,16 @@ FORMS: Mapping[InputKind, Callable[[str, NDArray[Any]], tuple[NDArray[Any], list
     "features": to_features,
     "tokens": to_tokens,
 }
+LABELS: Mapping[LabelTask, Callable[[str, NDArray[Any]], tuple[NDArray[Any], list[str]]]] = {
+    "classification": to_labels,
+    "multilabel": to_many_labels,
+    "regression": to_numbers,
+}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs and their labels, int64 [N].
+    """Inputs and their labels: int64 [N] classes, bool [N, K] labels that hold or not, or float32 [N, K] numbers.
 
     `images` holds inputs of any kind, which its type tells (`inputs.input_kind`): images uint8 [N,C,H,W], features
     float32 [N, ...], or token ids int64 [N,T].
@@ -48,27 +54,37 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     return _splits(path, *_arrays(path, (NPZ,)), "images")
 
 
-def read_arrays(path: Path, kind: InputKind | None) -> tuple[Split, Split]:
-    """The same of inputs of this kind, None: inferred from the arrays' types, in an .npz or .safetensors.
+def read_arrays(path: Path, kind: InputKind | None, task: LabelTask = "classification") -> tuple[Split, Split]:
+    """The same of inputs of this kind, None: inferred from the arrays' types, in an .npz or .safetensors, with labels
+    for this task.
 
     Raises: DatasetError.
     """
     names, arrays = _arrays(path, (NPZ, SAFETENSORS))
     if kind is None:
         kind = one_kind(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
-    return _splits(path, names, arrays, kind)
+    return _splits(path, names, arrays, kind, task)
 
 
-def _splits(path: Path, names: ArrayNames, arrays: dict[str, NDArray[Any]], kind: InputKind) -> tuple[Split, Split]:
+def _splits(
+    path: Path,
+    names: ArrayNames,
+    arrays: dict[str, NDArray[Any]],
+    kind: InputKind,
+    task: LabelTask = "classification",
+) -> tuple[Split, Split]:
     if kind == "images":
         check_one_scale(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
-    train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"], kind)
-    test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"], kind)
+    train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"], kind, task)
+    test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"], kind, task)
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [list(split.images.shape[1:]) for split in (test, train)]
         what = "images of [C,H,W]" if kind == "images" else f"{kind} of"
         raise DatasetError(f"{path}: {names.x_test} has {what} {shapes[0]}, expected {shapes[1]} as in {names.x_train}")
-    _check_labels(path, names, train, test)
+    if task == "classification":
+        _check_labels(path, names, train, test)
+    else:
+        check_columns(path, names, train.labels, test.labels)
     check_images(train, test, f"{path}: {names.x_train}", f"{path}: {names.x_test}")
     if said := names.words + words + others:
         print(f"{path}: {'; '.join(said)}")
@@ -112,7 +128,13 @@ def _from_safetensors(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
 
 
 def to_split(
-    path: Path, x: str, images: NDArray[Any], y: str, labels: NDArray[Any], kind: InputKind = "images"
+    path: Path,
+    x: str,
+    images: NDArray[Any],
+    y: str,
+    labels: NDArray[Any],
+    kind: InputKind = "images",
+    task: LabelTask = "classification",
 ) -> tuple[Split, list[str]]:
     """Check one pair of arrays, whose names are `x` and `y`, and bring it to a split of this kind.
 
@@ -121,7 +143,7 @@ def to_split(
     if kind != "images" and images.size == 0:
         raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one input")
     values, done = FORMS[kind](f"{path}: {x}", images)
-    classes, also = to_labels(f"{path}: {y}", labels)
+    classes, also = LABELS[task](f"{path}: {y}", labels)
     if images.size == 0:
         raise DatasetError(f"{path}: {x} {list(images.shape)} is empty, expected at least one image")
     if len(values) != len(classes):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -22,6 +23,7 @@ from scatterproof.victims.arrays import Split, read_arrays, read_npz, to_split
 from scatterproof.victims.download import DatasetError, download_cifar100, is_complete
 from scatterproof.victims.images import read_folder
 from scatterproof.victims.inputs import input_kind
+from scatterproof.victims.tasks import Task, chance, is_task, outputs_of, task_of
 
 __all__ = ["Dataset", "DatasetError", "Split", "load_dataset", "read_dataset", "save_dataset", "to_input"]
 
@@ -59,8 +61,13 @@ class Dataset:
 
     @property
     def chance(self) -> float:
-        """The accuracy of guessing: share of the most frequent class in the test split."""
-        return int(self.test.labels.bincount().max()) / len(self.test)
+        """The best score, on the test split, of one and the same answer: of classes, the most frequent one's share."""
+        return chance(self.test.labels)
+
+    @property
+    def task(self) -> Task:
+        """What the network's answers are for."""
+        return task_of(self.test.labels)
 
 
 class _Raw(NamedTuple):
@@ -87,7 +94,7 @@ def read_dataset(config: DatasetConfig) -> Dataset:
         raise DatasetError(f"dataset.pirate {pirate}: expected fewer than the {len(raw.train)} training images")
     first, rest = _divide(raw.train, pirate, rng)
     mean, std = _statistics(rest.images) if input_kind(rest.images) == "images" else ((), ())
-    classes = raw.classes or int(raw.train.labels.max()) + 1
+    classes = raw.classes or outputs_of(raw.train.labels)
     return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
 
 
@@ -108,7 +115,9 @@ def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
     if config.kind == "npz":
         return _Raw(path.stem, *read_npz(path), _sha256(path))
     if config.kind == "arrays":
-        return _Raw(path.stem, *read_arrays(path, config.inputs), _sha256(path))
+        task = config.label_task
+        meant = "" if task == "classification" else f", labels for {task}"
+        return _Raw(path.stem, *read_arrays(path, config.inputs, task), _sha256(path) + meant)
     if config.kind == "text":
         from scatterproof.victims.hf.labelled_text import read_text
 
@@ -123,14 +132,20 @@ def _divide(split: Split, size: int, rng: np.random.Generator) -> tuple[Split, S
     """A random stratified part of `size` images, and the rest; both in random order."""
     labels = split.labels.numpy()
     shuffled = rng.permutation(len(labels))
+    if labels.ndim > 1:
+        return _parts(split, shuffled[:size], shuffled[size:])
     by_class = np.argsort(labels[shuffled], kind="stable")
     counts = np.bincount(labels)
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     place = np.empty(len(labels))  # of each image within its class, 0..1: any prefix by it has every class's share
     place[by_class] = (np.arange(len(labels)) - starts + 0.5) / np.repeat(counts, counts)
     order = shuffled[np.argsort(place, kind="stable")]
-    first, rest = (torch.from_numpy(rng.permutation(part)) for part in (order[:size], order[size:]))
-    return Split(split.images[first], split.labels[first]), Split(split.images[rest], split.labels[rest])
+    return _parts(split, *(rng.permutation(part) for part in (order[:size], order[size:])))
+
+
+def _parts(split: Split, *orders: NDArray[np.int64]) -> tuple[Split, Split]:
+    first, rest = (Split(split.images[order], split.labels[order]) for order in map(torch.from_numpy, orders))
+    return first, rest
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -198,11 +213,10 @@ def load_dataset(path: Path | str) -> Dataset:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: expected a dataset that Scatterproof saved ({error!r})") from None
     for name, split in splits.items():
-        labelled = (split.labels.dtype, split.labels.ndim) == (torch.int64, 1)
-        if not labelled or not _is_input(split.images, len(split), len(dataset.mean)):
+        if not is_task(split.labels) or not _is_input(split.images, len(split), len(dataset.mean)):
             raise DatasetError(
                 f"{path}: {name}: expected uint8 images [N,C,H,W], float32 features [N,...] or int64 tokens [N,T], and "
-                "int64 labels [N]"
+                "int64 labels [N], bool [N,K] or float32 [N,K]"
             )
     return dataset
 

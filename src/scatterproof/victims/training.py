@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from scatterproof.config.victim import INITIALISATION, TrainConfig, VictimConfig
@@ -24,6 +23,7 @@ from scatterproof.victims.augment import augment
 from scatterproof.victims.data import Dataset, Split, to_input
 from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import build_model, find_layer, load_base, read_victim
+from scatterproof.victims.tasks import agreement, answers, loss, spread
 
 
 class DivergenceError(UserError):
@@ -103,14 +103,14 @@ def train_victim(
     for epoch in progress:
         started = time.perf_counter()
         try:
-            loss = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch, key)
+            mean = _train_epoch(model, optimizer, schedule, config, dataset, device, seed, epoch, key)
         except DivergenceError:
             checkpoint.unlink(missing_ok=True)  # of a recipe that is about to be changed
             raise
         minutes = (time.perf_counter() - started) / 60 + (curve[-1].minutes if curve else 0.0)
         accuracy, _ = measure(model, dataset, dataset.test, config.input_size, device)
-        curve.append(Epoch(epoch + 1, minutes, loss, accuracy))
-        progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+        curve.append(Epoch(epoch + 1, minutes, mean, accuracy))
+        progress.set_postfix(loss=f"{mean:.3f}", accuracy=f"{accuracy:.3f}")
         _save(checkpoint, identity, model, optimizer, schedule, curve)
     return Trained(model.eval(), curve, curve[-1].minutes, before)
 
@@ -142,15 +142,16 @@ def _resident(dataset: Dataset, device: torch.device) -> Dataset:
 def measure(
     model: nn.Module, dataset: Dataset, split: Split, size: int, device: torch.device, chunk: int = 500
 ) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a model on a split, in fp32."""
+    """Accuracy, or the task's score, and mean loss of a model on a split, in fp32."""
     model.eval()
-    right, loss = 0, 0.0
+    right, total, scale = 0.0, 0.0, spread(split.labels)
+    scale = None if scale is None else scale.to(device)
     with torch.inference_mode():
         for images, labels in _chunks(split, chunk, device):
             logits = model(to_input(images, size, dataset.mean, dataset.std)).float()
-            right += int((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    return right / len(split.labels), loss / len(split.labels)
+            right += float(agreement(answers(logits, dataset.task), labels, scale).sum())
+            total += float(loss(logits, labels, "sum"))
+    return right / len(split.labels), total / len(split.labels)
 
 
 def _chunks(split: Split, chunk: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -189,12 +190,12 @@ def _train_epoch(
         inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             logits = model(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        lost = loss(logits.float(), labels, "mean", recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        lost.backward()
         optimizer.step()
         schedule.step()
-        total += loss.detach() * len(batch)
+        total += lost.detach() * len(batch)
     mean = float(total) / len(order)
     if not torch.isfinite(total) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise DivergenceError(f"training diverged in epoch {epoch + 1} (loss {mean}): lower {key}.lr, now {recipe.lr}")
