@@ -64,9 +64,13 @@ def read_victim(
     """
     config = victim_config(model, checkpoint, width, input_size, model_args)
     about = data_config(model, data, input_size, length, index, task)
-    if config.kind == "checkpoint" and config.checkpoint is None and HfFolder.read(model).task == "retrieval":
+    folder = HfFolder.read(model) if config.kind == "checkpoint" and config.checkpoint is None else None
+    if folder is not None and folder.task == "retrieval":
         return _encoder(config, about)
     dataset = read_dataset(about)
+    scaled = folder.normalisation if folder is not None else None
+    if scaled is not None and len(scaled[0]) == len(dataset.mean):
+        dataset = replace(dataset, mean=scaled[0], std=scaled[1])
     network = _network(config, dataset)
     return Victim(config, _few(dataset), network, True)
 

@@ -17,6 +17,7 @@ from scatterproof.config.victim import BUILT_IN, HF, VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.evaluation.readers import reading_weights
 from scatterproof.evaluation.split import following_layer, split_at
+from scatterproof.victims.hf.folder import HfFolder
 from scatterproof.victims.models import answer, build_model, dense_layers, load_checkpoint, nearest
 
 COLUMNS = ("layer", "outputs", "inputs", "parameter_share", "flop_share", "kind", "inputs_seen", "outputs_read_by")
@@ -60,7 +61,7 @@ def show_layers(
         writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
         return 0
     shape = list(images.shape[1:])
-    what = f"a text of {shape[0]} tokens" if images.ndim == 2 else f"an image of {input_size} x {input_size}"
+    what = f"a text of {shape[0]} tokens" if images.ndim == 2 else f"an image of {shape[-1]} x {shape[-1]}"
     print(f"{model}: {parameters:,} parameters, {flops:,} FLOPs for {what}\n")
     print(aligned([HEAD, *map(_cells, rows)]))
     return 0
@@ -84,13 +85,13 @@ def _config(model: str, width: float, input_size: int, model_args: dict[str, Any
 def _network(config: VictimConfig, classes: int, checkpoint: Path | None) -> tuple[nn.Module, torch.Tensor]:
     """The network in eval mode and an image for it; a VGG without its memory where no weights are read."""
     size = (1, 3, config.input_size, config.input_size)
+    if config.model.startswith(HF):
+        folder = HfFolder.read(config.model, weights=False)
+        classes = folder.classes or classes
+        config = config.model_copy(update={"input_size": folder.image_size or config.input_size})
     if checkpoint is None and config.model in BUILT_IN:
         with torch.device("meta"):
             return build_model(config, classes).eval(), torch.zeros(size)
-    if config.model.startswith(HF):
-        from scatterproof.victims.hf.folder import HfFolder
-
-        classes = HfFolder.read(config.model, weights=False).classes or classes
     model = build_model(config, classes)
     if checkpoint is not None:
         load_checkpoint(model, str(checkpoint), "--checkpoint")
@@ -143,6 +144,7 @@ def _calls(
         return see
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    model.requires_grad_(False)  # the counter follows weights that are passed on, but for these
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into it
     try:

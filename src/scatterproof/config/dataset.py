@@ -1,7 +1,7 @@
 """Where a study's inputs come from, images or others. Imports no torch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -12,7 +12,7 @@ InputKind = Literal["images", "features", "tokens"]
 LabelTask = Literal["classification", "multilabel", "regression"]
 TextTask = Literal["classification", "language", "retrieval"]
 OF_A_PATH = ("npz", "arrays", "folder", "text")  # kinds that read `path`
-OPTIONAL = ("inputs", "tokenizer", "length", "task", "index")  # keys of some kinds alone
+OPTIONAL = ("inputs", "tokenizer", "length", "task", "index", "mean", "std")  # keys of some kinds alone
 
 
 class DatasetConfig(Strict):
@@ -55,6 +55,14 @@ class DatasetConfig(Strict):
         None,
         description="`text` only: the file of texts, one a line, that targets are of: `victim.model_args.index`",
     )
+    mean: list[float] | None = Field(
+        None,
+        description="of images: what is subtracted from each channel, on the scale 0 to 1, as a network of your own "
+        "was trained; default the training images' mean. Goes with `std`",
+    )
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="of images: what each channel is divided by then; default their standard deviation"
+    )
     root: str = Field("data", description="folder that downloads go to and are read from")
     url: str | None = Field(None, description="mirror of the CIFAR-100 archive; its checksum stays torchvision's")
     image_size: int | None = Field(
@@ -85,6 +93,8 @@ class DatasetConfig(Strict):
             raise ValueError(f"dataset.task '{self.task}': kind '{self.kind}', expected {expected}")
         if self.kind == "text" and self.tokenizer is None:
             raise ValueError("dataset.tokenizer is required for kind 'text': a folder that save_pretrained wrote")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"dataset.mean {self.mean}, dataset.std {self.std}: expected both, one of each a channel")
         if self.task == "retrieval" and self.index is None:
             raise ValueError("dataset.index is required for task 'retrieval': a file of texts, one a line")
         return self

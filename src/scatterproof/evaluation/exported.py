@@ -5,7 +5,7 @@ these are token ids. Its dense layers and layer norms are made calls of its own 
 cut at them; a size that an operation needs is read from that operation's own input, so that each part stands alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,17 +55,16 @@ def _export(model: nn.Module, example: torch.Tensor) -> tuple[fx.Graph, dict[str
     """Of an eval-mode network: its graph, and the constants that it reads by names of its own."""
     sizes = {0: torch.export.Dim("number", min=1, max=LONGEST)}
     if example.ndim == 2 and example.dtype == torch.int64:
-        sizes[1] = torch.export.Dim("length", min=1, max=int(model.longest))  # type: ignore[arg-type]
+        most = max(2, int(model.longest) - 1)  # type: ignore[arg-type]  # some treat their longest text apart
+        sizes[1] = torch.export.Dim("length", min=1, max=most)
     was = [each.training for each in model.modules()]
     with torch.no_grad():
         program = torch.export.export(model.eval(), (example,), dynamic_shapes=(sizes,), strict=False)
         graph = program.module(check_guards=False).graph
     for module, training in zip(model.modules(), was, strict=True):
         module.training = training
-    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    own = set(dict(model.named_parameters(remove_duplicate=False))) | set(dict(model.named_buffers()))
-    constants = {name: program.constants[name] for name in names - own}
     plain = _plain(graph)
+    constants = _constants(plain, model, program.constants)
     _with_modules(plain, model)
     _with_own_sizes(plain)
     for node in reversed(list(plain.nodes)):
@@ -73,6 +72,17 @@ def _export(model: nn.Module, example: torch.Tensor) -> tuple[fx.Graph, dict[str
             plain.erase_node(node)
     plain.lint()
     return plain, constants
+
+
+def _constants(graph: fx.Graph, model: nn.Module, known: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a graph reads that is none of the network's own tensors, by names that a network can have."""
+    own = set(dict(model.named_parameters(remove_duplicate=False))) | set(dict(model.named_buffers()))
+    constants = {}
+    for node in graph.nodes:
+        if node.op == "get_attr" and str(node.target) not in own:
+            value, name = known[str(node.target)], str(node.target).replace(".", "_")
+            constants[name], node.target = value, name
+    return constants
 
 
 def _plain(graph: fx.Graph) -> fx.Graph:

@@ -93,7 +93,7 @@ def read_dataset(config: DatasetConfig) -> Dataset:
     if pirate >= len(raw.train):
         raise DatasetError(f"dataset.pirate {pirate}: expected fewer than the {len(raw.train)} training images")
     first, rest = _divide(raw.train, pirate, rng)
-    mean, std = _statistics(rest.images) if input_kind(rest.images) == "images" else ((), ())
+    mean, std = _normalisation(rest.images, config)
     classes = raw.classes or outputs_of(raw.train.labels)
     return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
 
@@ -146,6 +146,21 @@ def _divide(split: Split, size: int, rng: np.random.Generator) -> tuple[Split, S
 def _parts(split: Split, *orders: NDArray[np.int64]) -> tuple[Split, Split]:
     first, rest = (Split(split.images[order], split.labels[order]) for order in map(torch.from_numpy, orders))
     return first, rest
+
+
+def _normalisation(images: torch.Tensor, config: DatasetConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: the study's, or those of these images; empty for other inputs.
+
+    Raises: DatasetError.
+    """
+    pixels = input_kind(images) == "images"
+    if config.mean is None or config.std is None:
+        return _statistics(images) if pixels else ((), ())
+    channels = images.shape[1] if pixels else 0
+    if len(config.mean) != channels:
+        what = f"images have {channels} channels" if pixels else "the inputs are no images"
+        raise DatasetError(f"dataset.mean {config.mean}: {what}, expected {channels or 'no'} numbers")
+    return tuple(config.mean), tuple(config.std)
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -9,12 +9,14 @@ from typing import Any, Literal
 from scatterproof.config.victim import HF
 from scatterproof.victims.checkpoints import ModelError
 
-Task = Literal["classification", "language", "retrieval"]
+Task = Literal["classification", "language", "retrieval", "images"]
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSES = ("ForSequenceClassification",)
-_ENCODER = ("Model",)
+_ENCODER = ("Model", "ForMaskedLM", "ForPreTraining")  # of the last two the body alone
+_IMAGES = ("ForImageClassification",)
+ENCODER_ALONE = "EncoderModel"
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,49 @@ class HfFolder:
 
     @property
     def task(self) -> Task:
-        """What the network answers: classes, the next token, or the nearest of an index's texts.
+        """What the network answers: classes of texts, the next token, the nearest of an index's texts, or classes of
+        images.
 
         Raises: ModelError where it is none of these.
         """
-        named = self.settings.get("architectures") or ["Model"]
+        named = [self.architecture or "Model"]
         tasks: tuple[tuple[tuple[str, ...], Task], ...] = (
-            (_CLASSES, "classification"), (_CAUSAL, "language"), (_ENCODER, "retrieval"),
+            (_CLASSES, "classification"), (_CAUSAL, "language"), (_IMAGES, "images"), (_ENCODER, "retrieval"),
         )  # fmt: skip
         for ends, task in tasks:
             if named[0].endswith(ends):
                 return task
         raise ModelError(
             f"victim.model '{HF}{self.path}': {named[0]} is not supported, expected one that ends in "
-            f"{', '.join((*_CLASSES, *_CAUSAL, *_ENCODER))}"
+            f"{', '.join((*_CLASSES, *_CAUSAL, *_IMAGES, *_ENCODER))}"
         )
 
     @property
     def classes(self) -> int | None:
         """Of a classifier, how many; None of other networks."""
-        return len(self.settings.get("id2label") or (0, 1)) if self.task == "classification" else None
+        return len(self.settings.get("id2label") or (0, 1)) if self.task in ("classification", "images") else None
+
+    @property
+    def architecture(self) -> str | None:
+        """The name of its class."""
+        named = self.settings.get("architectures")
+        return str(named[0]) if named else None
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the images that a classifier of images takes; None of other networks, or where any fits."""
+        size = self.settings.get("image_size") if self.task == "images" else None
+        return size if isinstance(size, int) else None
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel of the images that it learned from; None if unknown."""
+        try:
+            about = json.loads((self.path / "preprocessor_config.json").read_text())
+            mean, std = (tuple(map(float, about[key])) for key in ("image_mean", "image_std"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return (mean, std) if len(mean) == len(std) else None
 
     @property
     def pooling(self) -> Literal["mean", "cls"]:

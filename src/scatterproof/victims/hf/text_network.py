@@ -1,4 +1,4 @@
-"""Networks of transformers as the rest of the project takes them: token ids in, one logit per class out."""
+"""Networks of transformers as the rest of the project takes them: token ids or images in, one logit per class out."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from scatterproof.config.victim import VictimConfig
 from scatterproof.victims.checkpoints import ModelError
-from scatterproof.victims.hf.folder import HfFolder, Task
+from scatterproof.victims.hf.folder import ENCODER_ALONE, HfFolder, Task
 from scatterproof.victims.vision import allow_torchvision
 
 SHARPNESS = 20.0  # of a cosine as a logit: sentence-transformers' own scale in training
@@ -55,6 +55,24 @@ class Classifier(TextNetwork):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.run(ids).logits
+        return logits
+
+
+class ImageClassifier(TextNetwork):
+    """Logits [N, classes] of images [N, 3, size, size]."""
+
+    real = None  # type: ignore[assignment]  # no part of an image is padding
+
+    def __init__(self, size: int, *about: Any) -> None:
+        super().__init__(*about)
+        self.size = size
+
+    def example(self) -> torch.Tensor:
+        """Images to trace the network on."""
+        return torch.zeros(EXAMPLE[0], 3, self.size, self.size, device=next(self.parameters()).device)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(pixel_values=images).logits
         return logits
 
 
@@ -116,8 +134,17 @@ def hf_network(config: VictimConfig, classes: int, weights: bool = False) -> Tex
             "classification": transformers.AutoModelForSequenceClassification,
             "language": transformers.AutoModelForCausalLM,
             "retrieval": transformers.AutoModel,
+            "images": transformers.AutoModelForImageClassification,
         }[task]
-        if task == "classification" and settings.num_labels != classes:
+        named = folder.architecture or ""
+        if named.endswith(ENCODER_ALONE) and hasattr(transformers, named):
+            kind = getattr(transformers, named)
+        elif task == "retrieval" and settings.is_encoder_decoder:
+            raise ModelError(
+                f"victim.model '{config.model}': {named} is an encoder and a decoder, expected an encoder alone, whose "
+                f"name ends in {ENCODER_ALONE}"
+            )
+        if task in ("classification", "images") and settings.num_labels != classes:
             raise ModelError(
                 f"victim.model '{config.model}' answers {settings.num_labels} classes, expected the dataset's {classes}"
             )
@@ -126,18 +153,25 @@ def hf_network(config: VictimConfig, classes: int, weights: bool = False) -> Tex
                 str(folder.path), config=settings, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         else:
-            body = kind.from_config(settings)  # type: ignore[no-untyped-call]
+            body = (kind._from_config if hasattr(kind, "_from_config") else kind.from_config)(settings)
     body = body.float()
     _with_linears(body)
-    return _wrapped(body, folder, task, settings, classes).eval()
+    if folder.image_size not in (None, config.input_size):
+        raise ModelError(
+            f"victim.input_size {config.input_size}: victim.model '{config.model}' takes images of {folder.image_size} "
+            f"pixels a side, expected {folder.image_size}"
+        )
+    return _wrapped(body, folder, task, settings, classes, config.input_size).eval()
 
 
-def _wrapped(body: nn.Module, folder: HfFolder, task: Task, settings: Any, classes: int) -> TextNetwork:
+def _wrapped(body: nn.Module, folder: HfFolder, task: Task, settings: Any, classes: int, size: int) -> TextNetwork:
     longest = int(getattr(settings, "max_position_embeddings", None) or 2**15)
     if settings.model_type in ("roberta", "xlm-roberta", "camembert"):
         longest -= 2  # their positions begin behind the padding's
     architecture = f"{type(body).__name__} {classes} {folder.pooling} {settings.to_json_string()}"
-    about = (body, settings.pad_token_id, architecture, longest)
+    about = (body, getattr(settings, "pad_token_id", None), architecture, longest)
+    if task == "images":
+        return ImageClassifier(size, *about)
     if task == "classification":
         return Classifier(*about)
     if task == "language":
