@@ -29,13 +29,11 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(8.6, 3.8), layout="constrained")
     for number, projection in enumerate(projections):
         for offset, (size, colour) in enumerate(COLOURS.items()):
-            mine = placed.query("projection == @projection and block == @size")["placed"]
+            mine, old = (rows[(rows["projection"] == projection) & (rows["block"] == size)] for rows in (placed, plain))
             at = number + 0.25 * (offset - 1)
-            axes.plot([at] * len(mine), 100 * mine, "o", color=colour, markersize=5, alpha=0.7)
-            old = plain.query("projection == @projection and block == @size")["placed"]
-            axes.plot([at + 0.08] * len(old), 100 * old, "x", color=colour, markersize=5)
-            axes.hlines(100 * placed.query("projection == @projection and block == @size")["chance"].mean(),
-                        at - 0.1, at + 0.1, color="0.6", linewidth=1)  # fmt: skip
+            axes.plot([at] * len(mine), 100 * mine["placed"], "o", color=colour, markersize=5, alpha=0.7)
+            axes.plot([at + 0.08] * len(old), 100 * old["placed"], "x", color=colour, markersize=5)
+            axes.hlines(100 * mine["chance"].mean(), at - 0.1, at + 0.1, color="0.6", linewidth=1)
     for size, colour in COLOURS.items():
         axes.plot([], [], "o", color=colour, label=f"blocks of {size} x {size}")
     axes.plot([], [], "x", color="0.3", label="without norms, partners, writers")
