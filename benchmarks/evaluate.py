@@ -40,7 +40,7 @@ IMAGES, CLASSES, BLOCK, POPULATION, SWAPS, ROUNDS = 100, 100, 256, 100, 256, 5
 # By precision: in fp32 the products that no way around is known for allow 8 and 110
 POPULATION_RATIO = {"bf16": 20.0, "tf32": 20.0, "fp32": 5.0}
 SWAP_RATIO = {"bf16": 200.0, "tf32": 200.0, "fp32": 60.0}
-FIRST_ORDER_SECONDS, PEAK_GIB = 5.0, 12.0
+FIRST_ORDER_TIMES, PEAK_GIB = 5.0, 12.0  # evaluations the naive way, for all exchanges
 
 
 def main() -> int:
@@ -120,10 +120,11 @@ def report(name: str, evaluator: PlacementEvaluator, seconds: dict[str, float], 
         show(f"{name}.{key}.ratio", seconds["naive"] / seconds[key], f"x naive (target {target:g})")
         if "naive_bf16" in seconds:
             show(f"{name}.{key}.ratio_bf16", seconds["naive_bf16"] / seconds[key], "x naive_bf16")
-    show(f"{name}.first_order", seconds["first_order"], f"s (target {FIRST_ORDER_SECONDS:g})")
+    first = seconds["first_order"] / seconds["naive"]
+    show(f"{name}.first_order.ratio", first, f"naive evaluations' time (target at most {FIRST_ORDER_TIMES:g})")
     show(f"{name}.peak_memory", peak, f"GiB (target {PEAK_GIB:g})")
     missed = [f"{name}.{key}.ratio" for key, target in ratios.items() if seconds["naive"] / seconds[key] < target]
-    missed += [f"{name}.first_order"] if seconds["first_order"] >= FIRST_ORDER_SECONDS else []
+    missed += [f"{name}.first_order.ratio"] if first > FIRST_ORDER_TIMES else []
     return missed + ([f"{name}.peak_memory"] if peak >= PEAK_GIB else [])
 
 

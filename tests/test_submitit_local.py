@@ -52,7 +52,8 @@ def start(
     command += ["--executor", "submitit", "--submitit-cluster", "local", "--seconds-between-status-checks", "1", *args]
     pairs = [f"{key}={value}" for key, value in ({"cells": cells} | config).items()]
     with (folder / "log.txt").open("a") as log:
-        environment = os.environ | {"PYTHONPATH": str(folder)}
+        found = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": found}
         return subprocess.Popen(
             [*command, "--config", *pairs],
             cwd=folder,
@@ -222,3 +223,50 @@ def test_a_second_controller_is_refused_by_name(tmp_path: Path) -> None:
     assert status == 1
     assert f"the controller with process id {process.pid} on {os.uname().nodename} is at work here" in log
     assert process.wait(60) == 0
+
+
+ODD = """
+VALUES = ["plain", "it's", 'say"hi"', "a,b", "back\\\\slash", "'quoted'", "k=v", "two words", "a:b,c=d", "100%"]
+rule all:
+    input: [f"out/{value}.txt" for value in VALUES], [f"again/{value}.txt" for value in VALUES]
+    localrule: True
+rule make:
+    output: temp("out/{v}.txt")
+    run:
+        with open(output[0], "w") as file:
+            file.write(wildcards.v)
+rule read:
+    input: "out/{v}.txt"
+    output: "again/{v}.txt"
+    shell: "cat {input:q} > {output:q}"
+"""
+
+
+def test_wildcards_reach_a_job_as_they_are(tmp_path: Path) -> None:
+    """Quotes, commas, backslashes: in targets, in files that are waited for, in ones that are deleted."""
+    snakefile = ODD.replace('input: [f"out/{value}.txt" for value in VALUES], ', "input: ")
+    status, log = run(tmp_path, "", "--submitit-pack", "5", snakefile=snakefile)
+    assert status == 0, log
+    files = [path for path in (tmp_path / "again").iterdir() if path.is_file()]
+    assert len(files) == 10
+    assert all(path.read_text() == path.name.removesuffix(".txt") for path in files)
+    assert not list((tmp_path / "out").glob("*.txt"))
+
+
+def test_wildcards_that_a_precommand_would_change_are_refused_by_name(tmp_path: Path) -> None:
+    snakefile = ODD.replace("VALUES = [", "VALUES = ['a,b'] or [")
+    status, log = run(tmp_path, "", "--precommand", "true", snakefile=snakefile)
+    assert status == 1
+    assert "rule make with wildcards {'v': 'a,b'}: a comma" in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_jobs_start_where_snakemake_was_started(tmp_path: Path, absolute: bool) -> None:
+    """`workdir:` beside a configuration that lies where Snakemake was started."""
+    where = tmp_path / "elsewhere" if absolute else Path("elsewhere")
+    (tmp_path / "own.yaml").write_text(f"where: {where}\ncells: 2\n")
+    snakefile = 'configfile: "own.yaml"\nworkdir: config["where"]\n' + CELLS
+    status, log = run(tmp_path, "pwd > {output}", snakefile=snakefile)
+    assert status == 0, log
+    texts = [path.read_text().strip() for path in (tmp_path / "elsewhere/out").iterdir()]
+    assert texts == 4 * [str((tmp_path / "elsewhere").resolve())]

@@ -20,7 +20,7 @@ from snakemake_executor_plugin_submitit.cell_rows import describe, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
-from snakemake_executor_plugin_submitit.job_command import program, wait_for
+from snakemake_executor_plugin_submitit.job_command import program, wait_for, with_own_words
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher, earlier_rows
@@ -112,7 +112,9 @@ class Executor(ReportingExecutor):
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         """Without the controller's temporary folder, which queued jobs would wait for in vain once it has ended."""
         waiting = wait_for(list(job.get_wait_for_files()), self.base / "waits")
-        return f"{RealExecutor.get_job_args(self, job, **kwargs)} {waiting}"
+        own = RealExecutor.get_job_args(self, job, **kwargs)
+        temporary = list(self.workflow.dag.get_unneeded_temp_files(job))
+        return f"{with_own_words(own, job.get_target_spec(), temporary)} {waiting}"
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """One job; see run_jobs."""
@@ -149,7 +151,11 @@ class Executor(ReportingExecutor):
     def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
         factory = self.workflow.spawned_job_args_factory
         precommand = factory.precommand(executor_common_settings=self.common_settings)
-        return program(self.format_job_exec(job), self.envvars(), precommand) | {"inputs": inputs_of(job)[:MOST_INPUTS]}
+        inputs = {"inputs": inputs_of(job)[:MOST_INPUTS]}
+        # A job reads `workdir:` and relative configfiles from where Snakemake was started, as the controller did
+        start = self.workflow.workdir_init
+        started = {} if start == str(Path.cwd()) else {"cwd": start}
+        return program(self.format_job_exec(job), self.envvars(), precommand) | inputs | started
 
     def _submit(self, tasks: list[list[Ready]]) -> None:
         jobs = [one.job for cells in tasks for one in cells]

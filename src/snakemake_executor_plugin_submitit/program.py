@@ -35,10 +35,13 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        if "cwd" in cell:
+            os.chdir(cell["cwd"])
         if "snakemake" not in cell:
             os.execvp(cell["argv"][0], cell["argv"])
         _time_bodies(work)
         _leave_unconfirmed()
+        _read_odd_targets()
         if cell.get("preload"):
             fork_scripts()
         snakemake.cli.main(cell["snakemake"])
@@ -67,6 +70,16 @@ def _leave_unconfirmed() -> None:
         self._clear_cache()
 
     PersistenceBase.finished = finished
+
+
+def _read_odd_targets() -> None:
+    """Have Snakemake read targets whose wildcards it could not hand on itself."""
+    from snakemake import cli
+
+    from snakemake_executor_plugin_submitit.job_command import read_targets  # it imports what a task's start does not
+
+    own = cli.parse_target_jobs_cli_args
+    cli.parse_target_jobs_cli_args = lambda arguments: read_targets(arguments, own)
 
 
 def _time_bodies(work: Path) -> None:
