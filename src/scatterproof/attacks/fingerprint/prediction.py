@@ -33,10 +33,23 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class _Smooth:
-    """A filter on the left, `whole` [outputs, outputs]; at [rows, height, height]: its blocks on the diagonal."""
+    """A filter on the left [outputs, outputs], the product of factors; at [rows, height, height]: its blocks on the
+    diagonal."""
 
-    whole: torch.Tensor
+    factors: tuple[torch.Tensor, ...]
     at: torch.Tensor
+
+    @classmethod
+    def of(cls, factors: tuple[torch.Tensor, ...], rows: int, height: int) -> "_Smooth":
+        if len(factors) == 1:
+            return cls(factors, _diagonal(factors[0], rows, height))
+        left = _sliced(factors[0], rows, height)
+        return cls(factors, torch.bmm(left, left.transpose(1, 2)))
+
+    def __matmul__(self, values: torch.Tensor) -> torch.Tensor:
+        for factor in reversed(self.factors):
+            values = factor @ values
+        return values
 
 
 @dataclass(frozen=True)
@@ -78,15 +91,22 @@ class Spectrum:
         return (self.values + width).rsqrt().to(self.projected.dtype)[:, None] * self.projected
 
 
-def smooths(following: torch.Tensor, widths: Sequence[float]) -> Iterator[torch.Tensor]:
-    """Filters on the left [outputs, outputs]: G (G + a)^-1, G the Gram matrix of the weights [m, outputs] that follow;
-    the widths are shares of its largest eigenvalue."""
-    gram = (following.T @ following).double()
+def smooths(following: torch.Tensor, widths: Sequence[float]) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Filters on the left [outputs, outputs]: G (G + a)^-1, G = F' F of the weights F [m, outputs] that follow; the
+    widths are shares of its largest eigenvalue. Each is whole, or Y' and Y [m, outputs] where fewer weights follow
+    than there are outputs: F' (F F' + a)^-1 F is the same, and costs m^2 in place of outputs^2.
+    """
+    few = len(following) < following.shape[1]
+    gram = (following @ following.T if few else following.T @ following).double()
     largest = float(torch.linalg.eigvalsh(gram)[-1]) if len(gram) <= 512 else _largest(gram)
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for width in widths:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + width * largest * identity))
-        yield (identity - width * largest * inverse).float()
+        lower = torch.linalg.cholesky(gram + width * largest * identity)
+        if few:
+            factor = torch.linalg.solve_triangular(lower, following.double(), upper=False).float()
+            yield factor.T, factor
+        else:
+            yield ((identity - width * largest * torch.cholesky_inverse(lower)).float(),)
 
 
 class Filters:
@@ -99,7 +119,7 @@ class Filters:
         following = around.writing if around.following is None else around.following
         if following is not None:
             for smooth in smooths(following, output_widths):
-                self._smooths.append(_Smooth(smooth, _diagonal(smooth, self._grid.rows, self._grid.height)))
+                self._smooths.append(_Smooth.of(smooth, self._grid.rows, self._grid.height))
 
     def predict(self, expected: torch.Tensor) -> Prediction:
         """The prediction of each position from the others, by the filters that explain most."""
@@ -145,7 +165,7 @@ class Filters:
         """By each of these filters on the left the filtered layer at the positions, less what the expected block there
         contributes itself."""
         grid = self._grid
-        through = [side.through if smooth is None else smooth.whole @ side.through for smooth in smooths]
+        through = [side.through if smooth is None else smooth @ side.through for smooth in smooths]
         lefts = [_sliced(each, grid.rows, grid.height) for each in through]  # [rows, height, n]
         filtered = [expected.new_empty(len(positions), expected.shape[1]) for _ in smooths]
         square = None if 2 * side.at.shape[2] < grid.width else torch.bmm(side.at, side.at.transpose(1, 2))

@@ -8,6 +8,7 @@ is; the filters are those of attacks/fingerprint/prediction.py.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class _Filters:
         self._smooth: list[torch.Tensor] = []
         if around.following is not None:
             following = F.pad(around.following, (0, grid.rows * grid.height - grid.outputs))
-            self._smooth += smooths(following, OUTPUT_WIDTHS)
+            self._smooth += [reduce(torch.matmul, factors) for factors in smooths(following, OUTPUT_WIDTHS)]
 
     def columns(self, weight: torch.Tensor) -> Iterator[torch.Tensor]:
         """Each column as the others predict it, through the inputs' covariance, smoothed over rows or not."""
