@@ -56,10 +56,10 @@ def test_scores_run_from_nothing_right_to_all_right(task: str, seed: int) -> Non
     assert agreement(answers(outputs, task), labels, scale).min() == 1
     wrong = {"classification": outputs.roll(1, 1), "multilabel": -outputs, "regression": outputs + 10}[task]
     assert agreement(answers(wrong, task), labels, scale).max() == 0
-    assert loss(outputs, labels) < loss(wrong, labels)
-    each = loss(wrong, labels, "none")
-    torch.testing.assert_close(loss(wrong, labels), each.mean())
-    torch.testing.assert_close(loss(wrong, labels, "sum"), each.sum())
+    assert loss(outputs, labels, task) < loss(wrong, labels, task)
+    each = loss(wrong, labels, task, "none")
+    torch.testing.assert_close(loss(wrong, labels, task), each.mean())
+    torch.testing.assert_close(loss(wrong, labels, task, "sum"), each.sum())
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -119,9 +119,11 @@ def test_more_seeds_of_the_same_effect_never_turn_a_decided_verdict_round(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(0.4, 0.9), min_size=len(FORMS), max_size=len(FORMS)), st.floats(0.3, 0.95))
 def test_a_form_more_only_weakens_bounded(values: list[float], more: float) -> None:
+    """Where the attack beat every form the ceiling was invalid, and one form more may mend that."""
     forms = dict(zip(FORMS, values, strict=True))
     before, after = Case(told=forms).verdict(), Case(told=forms | {"another": more}).verdict()
-    assert after != BOUNDED or before == BOUNDED
+    assert after != BOUNDED or before in (BOUNDED, INVALID)
+    assert before != INVALID or max(values) < 0.5
 
 
 @settings(max_examples=100, deadline=None)

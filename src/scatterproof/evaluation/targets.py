@@ -77,7 +77,7 @@ class Targets:
         """The task's loss of each image: logits [images * n, classes] in image-minor order -> [images * n]."""
         if self.labels is not None:
             times = len(logits) // len(self.labels)
-            return loss(logits, self.labels.repeat(times, *[1] * (self.labels.ndim - 1)), "none")
+            return loss(logits, self.labels.repeat(times, *[1] * (self.labels.ndim - 1)), self.task, "none")
         assert self.logits is not None
         soft = self.logits.float().softmax(1).repeat(len(logits) // len(self.logits), 1)
         return F.cross_entropy(logits, soft, reduction="none")

@@ -41,12 +41,12 @@ def outputs_of(labels: torch.Tensor) -> int:
 def loss(
     outputs: torch.Tensor,
     labels: torch.Tensor,
+    task: Task,
     reduction: Literal["none", "mean", "sum"] = "mean",
     smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy, with this label smoothing; or binary cross-entropy or squared error, the mean over an input's
-    labels. Of each input [N], or reduced over the inputs."""
-    task = task_of(labels)
+    labels. Of each input [N], or reduced over the inputs. labels: of a class also chances [N, classes]."""
     if task == "classification":
         return F.cross_entropy(outputs, labels, reduction=reduction, label_smoothing=smoothing)
     if task == "multilabel":

@@ -150,7 +150,7 @@ def measure(
         for images, labels in _chunks(split, chunk, device):
             logits = model(to_input(images, size, dataset.mean, dataset.std)).float()
             right += float(agreement(answers(logits, dataset.task), labels, scale).sum())
-            total += float(loss(logits, labels, "sum"))
+            total += float(loss(logits, labels, dataset.task, "sum"))
     return right / len(split.labels), total / len(split.labels)
 
 
@@ -190,7 +190,7 @@ def _train_epoch(
         inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             logits = model(inputs)
-        lost = loss(logits.float(), labels, "mean", recipe.label_smoothing)
+        lost = loss(logits.float(), labels, dataset.task, smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         lost.backward()
         optimizer.step()
