@@ -2,13 +2,14 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import small
-from scatterproof.attacks.base import Machine, Run
+from scatterproof.attacks.base import Machine, Placed, Run
 from scatterproof.attacks.search.base import Progress
 from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.running.files import write_json
@@ -26,8 +27,11 @@ class Slow(Genetic):
 
     def step(self, search: Progress) -> None:
         super().step(search)
-        self.last = [*search.state["fitness"].tolist(), *search.state["fillings"].flatten().tolist()]
         time.sleep(self.seconds * GENERATION / BUDGET)
+
+    def _generations(self, search: Progress, checkpoint: Path | None) -> Iterator[Placed]:
+        yield from super()._generations(search, checkpoint)  # none are left where the last one was stopped after
+        self.last = [*search.state["fitness"].tolist(), *search.state["fillings"].flatten().tolist()]
 
 
 def main() -> None:

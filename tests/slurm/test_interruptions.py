@@ -93,7 +93,7 @@ def test_requeued_by_hand(tmp_path: Path, undisturbed: str) -> None:
 
 
 def test_a_time_limit_is_saved_before_and_goes_on(tmp_path: Path, undisturbed: str) -> None:
-    sweep = search(tmp_path, seconds=45, runtime=1)
+    sweep = search(tmp_path, seconds=60, runtime=1)  # longer than the limit: it can't end before
     process = sweep.start()
     states = finish(sweep, process, undisturbed)
     assert states[-1] == "COMPLETED"
