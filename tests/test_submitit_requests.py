@@ -205,9 +205,10 @@ def test_submissions_hold_every_cell_once_and_ask_for_one_thing_each(
 
 def test_a_command_is_run_as_words_and_only_a_precommand_by_a_shell() -> None:
     command = "/bin/python -m snakemake --target-jobs 'cell:i=a b;$(touch x)' --cores 1"
-    plain = program(command, {"A": "1"}, "")
+    plain = program(command, {"A": "1"}, "", "--cores 1")
     assert plain == {"snakemake": ["--target-jobs", "cell:i=a b;$(touch x)", "--cores", "1"], "env": {"A": "1"}}
-    prepared = program(command, {}, "module load cuda")
+    assert program(command, {"A": "1"}, "", "absent") == plain
+    prepared = program(command, {}, "module load cuda", "--cores 1")
     assert prepared["argv"][:4] == ["bash", "-c", 'module load cuda && exec "$@"', "bash"]
     assert prepared["argv"][4:] == ["/bin/python", "-m", "snakemake", *plain["snakemake"]]
 

@@ -14,6 +14,7 @@ import pytest
 
 from snakemake_executor_plugin_submitit.fencing import Start, fence, grant, last_start, revoke, run_file, seconds_held
 from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
+from snakemake_executor_plugin_submitit.task_file import NAME, read_task, write_tasks
 
 # A program that counts: on SIGUSR2 or SIGTERM it saves where it is and ends, and it goes on from there.
 COUNTING = """
@@ -38,7 +39,8 @@ def write_task(folder: Path, *programs: list[str], **settings: Any) -> None:
     cells = [
         {"name": f"c{n}", "log": str(folder / f"c{n}.log"), "env": {}, "argv": argv} for n, argv in enumerate(programs)
     ]
-    write_json(folder / "0.json", {"cells": cells} | settings)
+    (folder / NAME).unlink(missing_ok=True)
+    write_tasks(folder, [{"cells": cells} | settings])
 
 
 def start(folder: Path, **env: str) -> "subprocess.Popen[str]":
@@ -258,3 +260,12 @@ def test_a_start_that_was_granted_the_limit_has_it_again(tmp_path: Path) -> None
     process.send_signal(signal.SIGUSR2)
     assert process.wait(10) == 144, "what is left is enough for another start"
     assert not (tmp_path / "0.0.json").exists()
+
+
+def test_a_task_reads_its_own_line_of_a_submission_that_is_written_once(tmp_path: Path) -> None:
+    tasks = [{"cells": [{"name": "é" * number}], "gpus": number} for number in range(5)]
+    write_tasks(tmp_path, tasks)
+    write_tasks(tmp_path, [{"cells": []}])  # tried again
+    assert [read_task(tmp_path, number) for number in range(5)] == tasks
+    with pytest.raises(IndexError):
+        read_task(tmp_path, 5)

@@ -20,7 +20,7 @@ from snakemake_executor_plugin_submitit.cell_rows import describe, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
-from snakemake_executor_plugin_submitit.job_command import program, wait_for, with_own_words
+from snakemake_executor_plugin_submitit.job_command import program, share_arguments, wait_for, with_own_words
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher, earlier_rows
@@ -72,6 +72,7 @@ class Executor(ReportingExecutor):
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.resubmissions = Resubmissions(self.journal, self.logger, 1 + int(self.settings.max_requeues or 0))
         self.signatures = Signatures(self.workflow)
+        share_arguments(self.workflow.spawned_job_args_factory)
         self.reattacher = Reattacher(
             earlier_rows(self.submitter, self.logger), self.journal, self.watch, self.logger, self.signatures
         )
@@ -151,11 +152,13 @@ class Executor(ReportingExecutor):
     def _program(self, job: JobExecutorInterface) -> dict[str, Any]:
         factory = self.workflow.spawned_job_args_factory
         precommand = factory.precommand(executor_common_settings=self.common_settings)
+        shared = factory.general_args(executor_common_settings=self.common_settings)
         inputs = {"inputs": inputs_of(job)[:MOST_INPUTS]}
         # A job reads `workdir:` and relative configfiles from where Snakemake was started, as the controller did
         start = self.workflow.workdir_init
         started = {} if start == str(Path.cwd()) else {"cwd": start}
-        return program(self.format_job_exec(job), self.envvars(), precommand) | inputs | started
+        command = program(self.format_job_exec(job), self.envvars(), precommand, shared)
+        return command | inputs | started
 
     def _submit(self, tasks: list[list[Ready]]) -> None:
         jobs = [one.job for cells in tasks for one in cells]

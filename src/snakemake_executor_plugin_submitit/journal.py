@@ -129,11 +129,12 @@ class Journal:
         """Write down what the cluster called a submission and each of its tasks."""
         with self.transaction() as db:
             db.execute("UPDATE submissions SET job_id = ?, submitted = ? WHERE name = ?", (job_id, time.time(), name))
-            for task, task_id in task_ids.items():
-                db.execute(
-                    "UPDATE cells SET job_id = ?, state = 'PENDING' WHERE submission = ? AND task = ? AND settled = 0",
-                    (task_id, name, task),
-                )
+            open_cells = "SELECT id, task FROM cells WHERE submission = ? AND settled = 0"
+            taken = [row for row in db.execute(open_cells, (name,)).fetchall() if row["task"] in task_ids]
+            db.executemany(
+                "UPDATE cells SET job_id = ?, state = 'PENDING' WHERE id = ?",
+                [(task_ids[row["task"]], row["id"]) for row in taken],
+            )
             rows = db.execute("SELECT id, job_id FROM cells WHERE submission = ?", (name,)).fetchall()
             _note(db, [(row["id"], "PENDING", f"job {row['job_id']}") for row in rows])
 

@@ -1,7 +1,7 @@
 """submitit's executors, with a task's file in its place before the cluster is asked.
 
 submitit moves each pickle to the name of its job after sbatch has returned; a controller killed in between leaves tasks
-that find nothing to run. Here a task is found by its array index in a folder of its own submission, as JSON.
+that find nothing to run. Here a task is found by its array index in the file of its own submission, as JSON.
 """
 
 import os
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,15 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.requests import Request
-from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.task import REQUEUED_LOCALLY, Task
+from snakemake_executor_plugin_submitit.task_file import write_tasks
 
 FOREVER_S = 10 * 365 * 86400
 CONTROLLER = (
     "import sys; from pathlib import Path; from submitit.local.local import Controller;"
     "Controller(Path(sys.argv[1])).run(max_retry=int(sys.argv[2]))"
 )
+WRITTEN = ["cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s", "capped", "overrun_s"]
 LAUNCHER = [sys.executable, "-u", "-m", "snakemake_executor_plugin_submitit.task"]
 
 
@@ -113,13 +113,7 @@ def unique_name(rule: str) -> str:
 
 
 def _write_tasks(delayed: Sequence[DelayedSubmission]) -> list[Task]:
-    """Every task's file, before anything is submitted; unchanged where a submission is tried again."""
+    """The tasks' file, before anything is submitted."""
     tasks: list[Any] = [one.function for one in delayed]
-    for task in tasks:
-        fields = {"cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s"}
-        fields |= {"capped", "overrun_s"}
-        content = {key: value for key, value in asdict(task).items() if key in fields}
-        path = task.folder / f"{task.index}.json"
-        if not path.exists():
-            write_json(path, content, durable=False)  # thousands; lost only with the whole host
+    write_tasks(tasks[0].folder, [{name: getattr(task, name) for name in WRITTEN} for task in tasks])
     return tasks

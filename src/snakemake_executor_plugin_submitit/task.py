@@ -2,8 +2,8 @@
 
     python -m snakemake_executor_plugin_submitit.task FOLDER [INDEX]
 
-Imports the standard library and psutil alone: a task should be at work in a tenth of a second. `FOLDER/INDEX.json` says
-what to run; `INDEX.CELL.json` says how a cell ended. It is written once, whole, and is the first thing that the
+Imports the standard library and psutil alone: a task should be at work in a tenth of a second. `FOLDER/tasks.jsonl`
+says what to run; `INDEX.CELL.json` says how a cell ended. It is written once, whole, and is the first thing that the
 controller asks.
 
 A program that wants to be continued after a time limit or a preemption catches SIGUSR2 (or SIGTERM), saves what it has
@@ -11,13 +11,13 @@ and ends with a failure in the time that is left; its task then requeues itself.
 SIGUSR2 is ignored from birth on.
 """
 
-import json
 import os
 import signal
 import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.own_job import job_id, node, on_slurm, requeue
 from snakemake_executor_plugin_submitit.program import spawn
 from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
+from snakemake_executor_plugin_submitit.task_file import read_task
 from snakemake_executor_plugin_submitit.time_limit import TimeLimit
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
@@ -66,14 +67,20 @@ class Task:
     code: int = 1  # exit status of the last child
     cell_started: float = field(default_factory=time.time)
 
-    def __post_init__(self) -> None:
-        self.start = Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
-        self.limit = TimeLimit(self.start, self.limit_s, self.capped, self.overrun_s)
+    @cached_property
+    def start(self) -> Start:
+        """This process's start of the task; a controller, which submits thousands, makes none."""
+        return Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
+
+    @cached_property
+    def limit(self) -> TimeLimit:
+        """How long that start may hold what the task asked for."""
+        return TimeLimit(self.start, self.limit_s, self.capped, self.overrun_s)
 
     @classmethod
     def load(cls, folder: Path, index: int) -> "Task":
         """Read what the controller wrote."""
-        return cls(folder=folder, index=index, **json.loads((folder / f"{index}.json").read_text()))
+        return cls(folder=folder, index=index, **read_task(folder, index))
 
     def __call__(self) -> int:
         """Run every cell that has not succeeded yet; the exit status of the task."""

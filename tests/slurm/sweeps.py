@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from snakemake_executor_plugin_submitit.task_file import read_task
+
 CLUSTER = Path(__file__).with_name("cluster")
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 BASE = [
@@ -86,13 +88,11 @@ class Sweep:
 
     def completed(self) -> Counter[str]:
         """How often each cell has completed, by what each task was to run."""
-        import json
-
         count: Counter[str] = Counter()
         for job, name, state, _ in self.attempts():
             if state == "COMPLETED":
                 folder = self.folder / ".submitit" / "jobs" / name
-                task = json.loads((folder / f"{job.split('_')[1]}.json").read_text())
+                task = read_task(folder, int(job.split("_")[1]))
                 count.update(cell["name"] for cell in task["cells"])
         return count
 
