@@ -319,6 +319,16 @@ def test_the_fingerprint_places_next_to_no_block_of_an_untrained_layer(kind: str
     assert sum(accuracies) / 3 < 0.1
 
 
+def test_a_network_that_cannot_read_what_a_mask_hides_is_refused() -> None:
+    data = dataset("tokens")
+    ids = data.victim.images.clone()
+    ids[3, -2:] = -1
+    hiding = replace(data, victim=replace(data.victim, images=ids))
+    study = STUDY | {"victim": MODELS["tokens"].model_dump() | {"train": {"epochs": 2}}}
+    with pytest.raises(UserError, match="the token ids that it hides are -1, which the network must read"):
+        check_study(Study.model_validate(study), hiding)
+
+
 @each_kind
 def test_a_checkpoint_of_ones_own_is_read(kind: str, folder: Path, tmp_path: Path) -> None:
     save_file(victim(kind, folder).state_dict(), tmp_path / "own.safetensors")

@@ -154,6 +154,8 @@ def _check_victim(
             model = read_victim(config, seed, dataset.classes, images, _what(dataset))
     else:
         model = _built(config, dataset)
+    if tokens:
+        _check_hidden(model, config, dataset)
     if config.base not in (None, INITIALISATION):
         for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
             load_base(build_model(config, dataset.classes), path)
@@ -180,6 +182,21 @@ def _check_victim(
         "layers": {name: list(shape) for name, shape in shapes.items()},
         "grids": grids,
     }
+
+
+def _check_hidden(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:
+    """The network reads -1 where the data's mask hides a token."""
+    hiding = [split.images[(split.images < 0).any(1)] for split in (dataset.test, dataset.victim, dataset.pirate)]
+    images = torch.cat(hiding)[:2]
+    if not len(images):
+        return
+    try:
+        answer(model.eval(), config, images, _what(dataset))
+    except UserError as error:
+        raise CheckError(
+            f"victim.model '{config.model}': {_file(dataset)} has a mask, and the token ids that it hides are -1, "
+            f"which the network must read: expected hf:FOLDER of an encoder or classifier, or no mask ({error})"
+        ) from None
 
 
 def _check_output(model: nn.Module, config: VictimConfig, dataset: Dataset) -> None:

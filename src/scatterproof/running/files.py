@@ -52,6 +52,9 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+DATASET_MARKS = ("dataset_dict.json", "state.json")  # of a folder of the library datasets: with splits, and without
+
+
 def _sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -120,8 +123,13 @@ def check_writable(folder: Path | str, free_bytes: int) -> None:
 
 
 def file_stamp(path: str | None) -> str:
-    """Size and time of change of a file, empty where there is none: a cheap sign that it is another."""
+    """Size and time of change of a file, empty where there is none: a cheap sign that it is another.
+
+    Of a folder that the library datasets wrote, those of each of its files.
+    """
     if path is None or not Path(path).exists():
         return ""
+    if any((Path(path) / mark).is_file() for mark in DATASET_MARKS):
+        return " ".join(file_stamp(str(one)) for one in sorted(Path(path).rglob("*")) if one.is_file())
     status = Path(path).stat()
     return f"{status.st_size} {status.st_mtime_ns}"

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from scatterproof.config.dataset import InputKind, LabelTask
 from scatterproof.victims.download import DatasetError
 from scatterproof.victims.filetype import NPZ, SAFETENSORS, file_type
-from scatterproof.victims.forms.array_names import ARRAYS, ArrayNames, array_names
+from scatterproof.victims.forms.array_names import ArrayNames, array_names
 from scatterproof.victims.forms.labels import check_columns, to_many_labels, to_numbers
 from scatterproof.victims.forms.pixels import check_one_scale, to_labels, to_pixels
-from scatterproof.victims.forms.values import one_kind, to_features, to_tokens
+from scatterproof.victims.forms.values import check_segments, hide, one_kind, to_features, to_tokens
 from scatterproof.victims.inputs import NOUNS, input_kind
 
 FORMS: Mapping[InputKind, Callable[[str, NDArray[Any]], tuple[NDArray[Any], list[str]]]] = {
@@ -36,7 +36,7 @@ class Split:
     """Inputs and their labels: int64 [N] classes, bool [N, K] labels that hold or not, or float32 [N, K] numbers.
 
     `images` holds inputs of any kind, which its type tells (`inputs.input_kind`): images uint8 [N,C,H,W], features
-    float32 [N, ...], or token ids int64 [N,T].
+    float32 [N, ...], or token ids int64 [N,T], -1 where a mask hides them.
     """
 
     images: torch.Tensor
@@ -56,11 +56,11 @@ def read_npz(path: Path) -> tuple[Split, Split]:
 
 def read_arrays(path: Path, kind: InputKind | None, task: LabelTask = "classification") -> tuple[Split, Split]:
     """The same of inputs of this kind, None: inferred from the arrays' types, in an .npz or .safetensors, with labels
-    for this task.
+    for this task. A folder of the library datasets holds its columns as such arrays.
 
     Raises: DatasetError.
     """
-    names, arrays = _arrays(path, (NPZ, SAFETENSORS))
+    names, arrays = _from_folder(path) if path.is_dir() else _arrays(path, (NPZ, SAFETENSORS))
     if kind is None:
         kind = one_kind(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
     return _splits(path, names, arrays, kind, task)
@@ -77,6 +77,10 @@ def _splits(
         check_one_scale(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
     train, words = to_split(path, names.x_train, arrays["x_train"], names.y_train, arrays["y_train"], kind, task)
     test, others = to_split(path, names.x_test, arrays["x_test"], names.y_test, arrays["y_test"], kind, task)
+    if names.beside:
+        train, also = _with_beside(path, names, arrays, train, "train")
+        test, more = _with_beside(path, names, arrays, test, "test")
+        others += also + more
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [list(split.images.shape[1:]) for split in (test, train)]
         what = "images of [C,H,W]" if kind == "images" else f"{kind} of"
@@ -89,6 +93,24 @@ def _splits(
     if said := names.words + words + others:
         print(f"{path}: {'; '.join(said)}")
     return train, test
+
+
+def _with_beside(
+    path: Path, names: ArrayNames, arrays: dict[str, NDArray[Any]], split: Split, part: str
+) -> tuple[Split, list[str]]:
+    """A split of token ids with what stands beside them, and what was done, in words. Raises: DatasetError."""
+    if input_kind(split.images) != "tokens":
+        name = next(iter(names.beside.values()))
+        raise DatasetError(f"{path}: {name} stands beside {input_kind(split.images)}, expected token ids [N, T]")
+    said, ids = [], split.images.numpy()
+    if f"segments_{part}" in names.beside:
+        name = names.beside[f"segments_{part}"]
+        said += [f"{name}: {word}" for word in check_segments(f"{path}: {name}", arrays[f"segments_{part}"])]
+    if f"mask_{part}" in names.beside:
+        name = names.beside[f"mask_{part}"]
+        ids, words = hide(f"{path}: {name}", ids, arrays[f"mask_{part}"])
+        said += [f"{name}: {word}" for word in words]
+    return Split(torch.from_numpy(ids), split.labels), said
 
 
 def _arrays(path: Path, types: Sequence[str]) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
@@ -111,16 +133,29 @@ def _arrays(path: Path, types: Sequence[str]) -> tuple[ArrayNames, dict[str, NDA
         raise DatasetError(f"{path}: not {wanted} of plain arrays, or damaged ({line})") from None
 
 
+def _from_folder(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    from scatterproof.victims.hf.dataset_folder import folder_arrays, is_dataset_folder
+
+    if not is_dataset_folder(path):
+        raise DatasetError(
+            f"{path}: is a folder, expected an .npz, a .safetensors, or a folder that save_to_disk of datasets wrote; "
+            "image folders are of kind 'folder'"
+        )
+    columns = folder_arrays(path)
+    names = array_names(path, list(columns))
+    return names, {role: columns[name] for role, name in names.by_role.items()}
+
+
 def _from_npz(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
     with np.load(path, allow_pickle=False) as file:
         names = array_names(path, file.files)
-        return names, {role: file[getattr(names, role)] for role in ARRAYS}
+        return names, {role: file[name] for role, name in names.by_role.items()}
 
 
 def _from_safetensors(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
     with safe_open(path, "pt") as file:
         names = array_names(path, list(file.keys()))
-        tensors = {role: file.get_tensor(getattr(names, role)) for role in ARRAYS}
+        tensors = {role: file.get_tensor(name) for role, name in names.by_role.items()}
     unknown = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)  # to numpy; float32 holds each of their values
     return names, {
         role: (value.float() if value.dtype in unknown else value).numpy() for role, value in tensors.items()

@@ -175,8 +175,17 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"{path} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
+    """A file, or a folder by the names and content of its files. Raises: DatasetError."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for one in sorted(each for each in path.rglob("*") if each.is_file()):
+            digest.update(f"{one.relative_to(path)}\0".encode() + hashlib.sha256(one.read_bytes()).digest())
+        return f"{path} (sha256 of names and files {digest.hexdigest()})"
+    try:
+        with path.open("rb") as file:
+            return f"{path} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
+    except OSError as error:
+        raise DatasetError(f"dataset.path '{path}': {error.strerror or error}") from None
 
 
 def _read_digits(rng: np.random.Generator) -> _Raw:

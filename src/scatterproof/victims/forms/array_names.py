@@ -3,17 +3,23 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 from scatterproof.victims.download import DatasetError
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+BESIDE = ("mask", "segments")  # of token ids: which are there at all, and of which of two texts each is
 _KINDS = {
-    "x": ("x", "xs", "images", "image", "imgs", "img", "data", "inputs"),
+    "x": (
+        "x", "xs", "images", "image", "imgs", "img", "data", "inputs", "features", "inputids", "tokens", "ids",
+        "pixelvalues",
+    ),
     "y": ("y", "ys", "labels", "label", "targets", "target"),
-}
+    "mask": ("attentionmask", "mask", "masks"),
+    "segments": ("tokentypeids", "segmentids"),
+}  # fmt: skip
 _PARTS = {
     "train": ("train", "training", "tr"),
     "test": ("test", "testing", "te"),
@@ -35,13 +41,19 @@ _USUAL = _usual_names()
 
 @dataclass(frozen=True)
 class ArrayNames:
-    """Under which name each of the four arrays stands, and what else was in the file."""
+    """Under which name each of the four arrays stands, those beside token ids by role, and what else was there."""
 
     x_train: str
     y_train: str
     x_test: str
     y_test: str
+    beside: Mapping[str, str] = field(default_factory=dict)
     surplus: tuple[str, ...] = ()
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """Each array that is read, by what it is."""
+        return {role: getattr(self, role) for role in ARRAYS} | dict(self.beside)
 
     @property
     def words(self) -> list[str]:
@@ -61,7 +73,7 @@ def array_names(path: Path, present: Sequence[str]) -> ArrayNames:
         if role is not None:
             by_role.setdefault(role, []).append(name)
     if "x_test" not in by_role and "y_test" not in by_role:
-        by_role |= {f"{kind}_test": by_role[f"{kind}_val"] for kind in "xy" if f"{kind}_val" in by_role}
+        by_role |= {f"{kind}_test": by_role[f"{kind}_val"] for kind in _KINDS if f"{kind}_val" in by_role}
     missing = [role for role in ARRAYS if role not in by_role]
     if missing:
         shown = ", ".join(present) or "none"
@@ -70,7 +82,22 @@ def array_names(path: Path, present: Sequence[str]) -> ArrayNames:
             + _nearest(missing, [name for name in present if [name] not in by_role.values()])
         )
     names = {role: _only(path, role, by_role[role]) for role in ARRAYS}
-    return ArrayNames(**names, surplus=tuple(name for name in present if name not in names.values()))
+    beside = _beside(path, by_role)
+    used = {*names.values(), *beside.values()}
+    return ArrayNames(**names, beside=beside, surplus=tuple(name for name in present if name not in used))
+
+
+def _beside(path: Path, by_role: Mapping[str, list[str]]) -> dict[str, str]:
+    """The arrays beside token ids, each in both splits. Raises: DatasetError where one split lacks one."""
+    names: dict[str, str] = {}
+    for kind in BESIDE:
+        train, test = f"{kind}_train", f"{kind}_test"
+        there = [role for role in (train, test) if role in by_role]
+        if len(there) == 1:
+            name = by_role[there[0]][0]
+            raise DatasetError(f"{path}: {name} is there for one split alone, expected one for training and test each")
+        names |= {role: _only(path, role, by_role[role]) for role in there}
+    return names
 
 
 def _only(path: Path, role: str, names: list[str]) -> str:

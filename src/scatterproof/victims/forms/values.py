@@ -57,5 +57,27 @@ def to_tokens(where: str, values: NDArray[Any]) -> tuple[NDArray[np.int64], list
     return values.astype(np.int64), [] if values.dtype == np.int64 else [f"{values.dtype} as int64"]
 
 
+def hide(where: str, ids: NDArray[np.int64], mask: NDArray[Any]) -> tuple[NDArray[np.int64], list[str]]:
+    """Token ids with -1 where a mask of 0 and 1 hides them, and what was done, in words. Raises: DatasetError."""
+    if mask.shape != ids.shape:
+        raise DatasetError(f"{where} is {list(mask.shape)}, expected {list(ids.shape)} as the token ids")
+    shown = mask.astype(bool)
+    if mask.dtype.kind not in "iufb" or not (mask == shown).all():
+        raise DatasetError(f"{where} is {mask.dtype}, expected 0 (hidden) and 1 alone")
+    empty = np.flatnonzero(~shown.any(1))
+    if len(empty):
+        raise DatasetError(f"{where} hides every token of row {empty[0]}, expected some that are there")
+    hidden = int((~shown).sum())
+    return np.where(shown, ids, -1), [f"{hidden} of {ids.size} token ids hidden, which are -1 then"] if hidden else []
+
+
+def check_segments(where: str, segments: NDArray[Any]) -> list[str]:
+    """What was done with the segments of token ids, in words: they are left out. Raises: DatasetError where they say
+    something."""
+    if segments.any():
+        raise DatasetError(f"{where} has {segments.max()}, expected 0 alone: inputs of two texts are not read yet")
+    return ["all 0, left out"]
+
+
 def _kind_error(where: str, values: NDArray[Any], expected: str) -> DatasetError:
     return DatasetError(f"{where} is {values.dtype} {list(values.shape)}, expected {expected}")

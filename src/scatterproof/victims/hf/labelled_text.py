@@ -42,19 +42,33 @@ def read_text(config: DatasetConfig, rng: np.random.Generator, source: str) -> T
         raise DatasetError(f"dataset.path '{path}': has no targets, expected TEXT, a tab and a target in every line")
     names = sorted(set(lines.targets)) if task == "classification" else _index(config)
     ids, labels = tokenizer.sentences(lines.texts, length), torch.from_numpy(_numbered(path, lines.targets, names))
-    order = torch.from_numpy(rng.permutation(len(labels)))
-    count = min(MOST_TEST, int(OF_TEST * len(labels)))
-    test, train = order[:count], order[count:]
+    test, train = _split(len(labels), lines.for_test, rng)
     return Text(Split(ids[train], labels[train]), Split(ids[test], labels[test]), source, len(names))
+
+
+def _split(texts: int, for_test: int | None, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the texts for the test and for training. for_test: see Lines."""
+    order = torch.from_numpy(rng.permutation(texts))
+    count = min(MOST_TEST, int(OF_TEST * texts) if for_test is None else for_test)
+    if for_test is None:
+        return order[:count], order[count:]
+    last = order >= texts - for_test
+    return order[last][:count], order[~last]
 
 
 def _windows(config: DatasetConfig, lines: Lines, tokenizer: Tokenizer, length: int, source: str) -> Text:
     """Windows of so many tokens and the one that follows: the last fifth of the text for the test, none shared."""
     if lines.targets is not None:
         raise DatasetError(f"dataset.path '{config.path}': has targets, expected lines of text alone for 'language'")
-    windows = tokenizer.windows(lines.texts, length + 1, max(1, length // STRIDES))
-    cut = int((1 - OF_TEST) * len(windows))
-    train, test = windows[: max(0, cut - STRIDES)], windows[cut:][:MOST_TEST]
+    stride = max(1, length // STRIDES)
+    if lines.for_test is None:
+        windows = tokenizer.windows(lines.texts, length + 1, stride)
+        cut = int((1 - OF_TEST) * len(windows))
+        train, test = windows[: max(0, cut - STRIDES)], windows[cut:][:MOST_TEST]
+    else:
+        parts = lines.texts[: -lines.for_test], lines.texts[-lines.for_test :]
+        train, test = (tokenizer.windows(part, length + 1, stride) for part in parts)
+        windows, test = torch.cat([train, test]), test[:MOST_TEST]
     if not len(train) or not len(test):
         raise DatasetError(f"dataset.path '{config.path}': is too short for windows of {length} tokens, expected more")
     splits = [Split(each[:, :-1].contiguous(), each[:, -1].contiguous()) for each in (train, test)]

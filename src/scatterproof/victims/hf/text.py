@@ -9,6 +9,7 @@ import torch
 
 from scatterproof.config.victim import HF
 from scatterproof.victims.download import DatasetError
+from scatterproof.victims.hf.dataset_folder import folder_texts, is_dataset_folder
 from scatterproof.victims.hf.folder import HfFolder
 from scatterproof.victims.vision import allow_torchvision
 
@@ -17,15 +18,24 @@ LEAST_LINES = 20
 
 @dataclass(frozen=True)
 class Lines:
-    """Texts of a file, one a line, and what stands behind a tab in each, or None where no line has a tab."""
+    """Texts of a file, one a line, and what stands behind a tab in each, or None where no line has a tab.
+
+    for_test: so many of the texts, the last ones, are for the test; None where nothing says so.
+    """
 
     texts: list[str]
     targets: list[str] | None
+    for_test: int | None = None
 
 
 def read_lines(path: Path, key: str = "dataset.path") -> Lines:
-    """Raises: DatasetError where the file is missing, no UTF-8 text, too short, or only some lines have a tab."""
+    """Of a file, or of a folder of the library datasets.
+
+    Raises: DatasetError where the file is missing, no UTF-8 text, too short, or only some lines have a tab.
+    """
     where = f"{key} '{path}'"
+    if is_dataset_folder(path):
+        return Lines(*folder_texts(path))
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -19,7 +19,7 @@ EXAMPLE = (3, 7)  # token ids that the network is traced on
 
 
 class TextNetwork(nn.Module):
-    """A network that reads token ids int64 [N, T], those that are `padding` hidden from its attention.
+    """A network that reads token ids int64 [N, T], those that are `padding` or -1 hidden from its attention.
 
     architecture: names its operations; longest: tokens that it reads at most. Its layers have the paths that they have
     in the body.
@@ -42,12 +42,13 @@ class TextNetwork(nn.Module):
         return ids if self.padding != 1 else ids * 2
 
     def real(self, ids: torch.Tensor) -> torch.Tensor:
-        """Which token ids [N, T] are no padding."""
-        return torch.ones_like(ids, dtype=torch.bool) if self.padding is None else ids != self.padding
+        """Which token ids [N, T] are there: no padding, and none that the data's mask hides."""
+        return ids >= 0 if self.padding is None else (ids >= 0) & (ids != self.padding)
 
     def run(self, ids: torch.Tensor) -> Any:
         """What the body answers."""
-        return self.body(input_ids=ids, attention_mask=self.real(ids).long())
+        real = self.real(ids)
+        return self.body(input_ids=ids.masked_fill(ids < 0, self.padding or 0), attention_mask=real.long())
 
 
 class Classifier(TextNetwork):
