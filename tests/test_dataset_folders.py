@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import transformers_folders
+from scatterproof.auditing.audited import data_config, read_victim
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.victim import VictimConfig
+from scatterproof.errors import UserError
 from scatterproof.victims.data import Dataset, DatasetError, read_dataset
 from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import build_model
@@ -133,6 +135,23 @@ def test_a_folder_of_another_kind_and_a_damaged_one_are_refused(tmp_path: Path) 
     next((path / "train").glob("*.arrow")).write_bytes(b"damaged")
     with pytest.raises(DatasetError, match=r"datasets can't load it, or it is damaged"):
         read(path)
+
+
+def test_an_audit_reads_texts_for_a_folder_of_transformers_and_arrays_else(tmp_path: Path) -> None:
+    texts, arrays = (
+        saved(of(rows, train=60), tmp_path / "texts"),
+        saved(of(numbers, train=60, test=30), tmp_path / "own"),
+    )
+    kinds = [
+        data_config(model, str(path), 32, None, None).kind
+        for model, path in (("hf:x", texts), ("hf:x", arrays), ("own:net", arrays), ("own:net", texts))
+    ]
+    assert kinds == ["text", "arrays", "arrays", "arrays"]
+    encoder = f"hf:{transformers_folders.write_folder(tmp_path / 'bert', 'bert')}"
+    with pytest.raises(UserError, match="is a sentence encoder, expected text"):
+        read_victim(encoder, str(arrays))
+    victim = read_victim(encoder, str(texts), length=16)
+    assert victim.labelled and victim.dataset.classes == 3
 
 
 def test_a_changed_folder_is_another(tmp_path: Path) -> None:

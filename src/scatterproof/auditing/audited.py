@@ -18,6 +18,7 @@ from scatterproof.errors import UserError
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.arrays import Split
 from scatterproof.victims.data import Dataset, read_dataset
+from scatterproof.victims.hf.dataset_folder import has_texts, is_dataset_folder
 from scatterproof.victims.hf.folder import HfFolder
 from scatterproof.victims.models import answer, build_model, find_layers, largest_layer
 
@@ -110,13 +111,14 @@ def _data(model: str, data: str, size: int, length: int | None, index: Path | No
     path = Path(data)
     if data in BUILT_IN:
         return {"kind": data}
-    if path.is_dir():
+    tabular = is_dataset_folder(path)
+    if path.is_dir() and not tabular:
         return {"kind": "folder", "path": data, "image_size": size}
-    if not path.is_file():
+    if not path.exists():
         raise AuditError(f"--data '{data}': no such file or folder, expected one, or {' or '.join(BUILT_IN)}")
-    if path.suffix in ARRAYS:
+    if path.suffix in ARRAYS or (tabular and not (model.startswith(HF) and has_texts(path))):
         return {"kind": "arrays", "path": data}
-    if path.suffix not in TEXT:
+    if path.suffix not in TEXT and not tabular:
         raise AuditError(f"--data '{data}': expected a name that ends in {', '.join((*ARRAYS, *TEXT))}, or a folder")
     if not model.startswith(HF):
         raise AuditError(f"--data '{data}': text is for a model hf:FOLDER, expected arrays for '{model}'")
@@ -164,7 +166,10 @@ def _encoder(config: VictimConfig, about: DatasetConfig) -> Victim:
     from scatterproof.victims.hf.text_network import SentenceEncoder, hf_network
     from scatterproof.victims.hf.weights import make_index
 
-    assert about.path is not None and about.tokenizer is not None
+    if about.path is None or about.tokenizer is None:
+        raise AuditError(
+            f"--data '{about.path or about.kind}': MODEL '{config.model}' is a sentence encoder, expected text"
+        )
     lines, tokenizer = read_lines(Path(about.path)), Tokenizer(about.tokenizer)
     order = np.random.default_rng(about.split_seed).permutation(len(lines.texts))
     texts = [lines.texts[at] for at in order]

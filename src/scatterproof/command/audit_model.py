@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help="text (.txt, .tsv), arrays (.npz, .safetensors), a folder of images, digits or cifar100",
+        help="text (.txt, .tsv), arrays (.npz, .safetensors), a folder of images or of the library datasets, "
+        "digits or cifar100",
     )
     parser.add_argument("--blocks", type=int, default=128, metavar="SIDE", help="side of a block; default %(default)s")
     parser.add_argument(

@@ -28,7 +28,8 @@ def add_init_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help="text (.tsv, or .txt for a language model), arrays (.npz, .safetensors), a folder of images, digits or "
+        help="text (.tsv, or .txt for a language model), arrays (.npz, .safetensors), "
+        "a folder of images or of the library datasets, digits or "
         "cifar100",
     )
     parser.add_argument("--layer", default="largest", metavar="PATH", help="to be scattered; default the largest")

@@ -22,13 +22,16 @@ class DatasetConfig(Strict):
         "digits",
         description="`digits`: scikit-learn's handwritten digits, no network; `cifar100`: torchvision's download, or "
         "`<root>/cifar100.npz` if that file exists; `npz`: images in arrays x_train, y_train, x_test, "
-        "y_test; `arrays`: images, features or token ids under the same names, in an .npz or .safetensors; "
+        "y_test; `arrays`: images, features or token ids under the same names, in an .npz, "
+        ".safetensors or folder of the library datasets; "
         "`folder`: `<path>/train/<class>/*` and `<path>/test/<class>/*`; `text`: one text a line, a target behind a "
         "tab. `docs/own-model.md` says which files are read",
     )
     path: str | None = Field(
         None,
-        description="the file of arrays or text, or the image folder; required for the kinds that read one",
+        description="the file of arrays or text, the image folder, or one that `save_to_disk` of the library datasets "
+        "wrote; "
+        "required for the kinds that read one",
     )
     inputs: InputKind | None = Field(
         None,

@@ -55,6 +55,12 @@ def folder_texts(path: Path) -> tuple[list[str], list[str] | None, int | None]:
     return texts, targets, len(parts[-1]) if len(parts) > 1 else None
 
 
+def has_texts(path: Path) -> bool:
+    """Whether a column holds texts, by its name. Raises: DatasetError."""
+    rows = next(iter(_splits(path).values()), None)
+    return any(name.lower() in TEXTS for name in (_load(path) if rows is None else rows).column_names)
+
+
 def _load(path: Path) -> Any:
     try:
         import datasets  # type: ignore[import-untyped,unused-ignore]
