@@ -15,8 +15,9 @@ from scatterproof.attacks.base import AttackError, Copy, Machine, Placed, Run, S
 from scatterproof.attacks.fingerprint import attack as fingerprint
 from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, best_assignment
 from scatterproof.attacks.fingerprint.attack import Fingerprint
-from scatterproof.attacks.fingerprint.context import find_surroundings, made_up_images
+from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, made_up_images
 from scatterproof.attacks.fingerprint.evidence import group_evidence, unit_evidence
+from scatterproof.attacks.fingerprint.gauge import is_rescaled
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.settings.base import Needs
@@ -68,6 +69,32 @@ def test_random_weights_give_nothing_away() -> None:
     chance = 1 / puzzle.layout.positions
     bound = (right + 1.92 + 1.96 * (right + 0.96) ** 0.5) / total  # Wilson's, for a rare event
     assert bound < CHANCE_BOUND * chance
+
+
+def rescaled(around: Surroundings, blocks: torch.Tensor, places: torch.Tensor, seed: int) -> Any:
+    """The same layer with each neuron scaled by a factor from a tenth to ten, its reader inversely."""
+    factors = torch.exp(
+        (torch.rand(around.grid.outputs, generator=torch.Generator().manual_seed(seed)) * 2 - 1) * 2.303
+    )
+    assert around.following is not None and around.bias is not None
+    changed = replace(around, following=around.following / factors, bias=around.bias * factors)
+    by_row = factors.view(around.grid.rows, around.grid.height)
+    return changed, blocks * by_row[places // around.grid.columns][:, :, None]
+
+
+@pytest.mark.parametrize(("leak", "least", "most"), [(3.0, 0.97, 1.0), (0.0, 0.0, 0.03)])
+def test_neurons_of_secret_sizes_give_up_as_much(leak: float, least: float, most: float) -> None:
+    """And random ones nothing."""
+    shares = []
+    for seed in range(5):
+        puzzle, answer = planted(seed, leak)
+        around = find_surroundings(puzzle, "3", HERE.machine.device)
+        assert around.homogeneous and not is_rescaled(around)
+        changed, blocks = rescaled(around, puzzle.blocks, answer.placement.positions, seed)
+        assert is_rescaled(changed)
+        *_, last = Fingerprint().placements(blocks, puzzle.shapes, changed)
+        shares.append(placed(last, puzzle, answer)["position_accuracy"])
+    assert least <= sum(shares) / 5 <= most
 
 
 def right(attack: Fingerprint, puzzle: Puzzle, answer: Answer) -> float:

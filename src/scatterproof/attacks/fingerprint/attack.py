@@ -33,6 +33,7 @@ import torch
 from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import DENSE
 from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, in_order
+from scatterproof.attacks.fingerprint.gauge import is_rescaled, with_even_neurons, with_even_readers, with_even_rows
 from scatterproof.attacks.fingerprint.heap import Heap, heap_of
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
@@ -106,7 +107,7 @@ class Fingerprint(Attack[FingerprintSettings]):
                     continue
                 known = {other: weight for other, weight in weights.items() if other != name}
                 around = find_surroundings(puzzle, name, device, known)
-                (placed,) = once.placements(blocks[mine], shapes[mine], around, dense=0)
+                *_, placed = once.placements(blocks[mine], shapes[mine], around, dense=0)
                 weights[name] = _put_together(blocks[mine], placed.placement.to(device), around)
                 rows, kept = mine.cpu(), placed.beliefs.shape[1]
                 placement[rows] = placed.placement + first
@@ -150,6 +151,9 @@ class Fingerprint(Attack[FingerprintSettings]):
         extra_evidence: what else is known of each block's column [held, columns] and row [held, rows], log-likelihoods.
         With more blocks times positions than `dense` only what could count is made a placement: that takes long.
         """
+        if prior_weight is None and is_rescaled(around):
+            yield from self._of_any_size(blocks, shapes, around, dense, extra_evidence)
+            return
         field = self.field(blocks, shapes, around, prior_weight, extra_evidence)
         often = len(blocks) * around.grid.count <= dense
         for iterate in field.rounds(self.settings.rounds):
@@ -160,6 +164,21 @@ class Fingerprint(Attack[FingerprintSettings]):
             yield from self._again(field, iterate, extra_evidence)
         elif not often:
             yield field.placed(iterate)
+
+    def _of_any_size(
+        self,
+        blocks: torch.Tensor,
+        shapes: torch.Tensor,
+        around: Surroundings,
+        dense: int,
+        extra_evidence: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> Iterator[Placed]:
+        """The same where neurons have secret sizes: first by what no size changes, then at those of the rows found."""
+        even = with_even_readers(around)
+        for placed in self.placements(with_even_neurons(blocks), shapes, even, None, dense, extra_evidence):
+            yield placed
+        sized = with_even_rows(blocks, placed.placement, even)
+        yield from self.placements(sized, shapes, even, None, dense, extra_evidence)
 
     def _again(
         self, field: MeanField, iterate: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None

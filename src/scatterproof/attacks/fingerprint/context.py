@@ -10,7 +10,7 @@ from scatterproof.attacks.base import AttackError
 from scatterproof.blocks import BlockGrid
 from scatterproof.config.dataset import InputKind
 from scatterproof.evaluation.readers import reading_weights
-from scatterproof.evaluation.split import split_at
+from scatterproof.evaluation.split import is_homogeneous, split_at
 from scatterproof.evaluation.streams import Partner, Streams
 from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
@@ -34,7 +34,7 @@ class Surroundings:
     read the layer's outputs, or None where none does; bias [outputs]: the layer's own, None where it has none. Without
     both nothing tells the rows apart. writing [m, outputs]: the transposed weights of other layers that write to the
     same residual stream, None where none does; partner: what the layer's neurons do besides, where it is known; normed:
-    whether the network has norms over features.
+    whether the network has norms over features; homogeneous: whether a neuron may be scaled and its reader inversely.
     """
 
     grid: BlockGrid
@@ -44,6 +44,7 @@ class Surroundings:
     writing: torch.Tensor | None = None
     partner: Partner | None = None
     normed: bool = False
+    homogeneous: bool = False
 
 
 def find_surroundings(
@@ -62,15 +63,16 @@ def find_surroundings(
     if not len(images):
         images = made_up_images(puzzle)
         print(f"no inputs: {MADE_UP} made up, {_MADE_OF[input_kind(images)]}")
-    layer, streams = layers[name], Streams(model)
+    layer, streams, tail = layers[name], Streams(model), split_at(model, [name]).tail
     return Surroundings(
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
-        following=_following(model, name),
+        following=_following(tail),
         bias=None if layer.bias is None else layer.bias.detach(),
         writing=_writing(streams, layers, name),
         partner=streams.partner(name),
         normed=any(type(module).__name__.endswith(("LayerNorm", "RMSNorm")) for module in model.modules()),
+        homogeneous=is_homogeneous(tail),
     )
 
 
@@ -81,9 +83,9 @@ def _writing(streams: Streams, layers: Mapping[str, nn.Linear], name: str) -> to
     return torch.cat(known) if known else None
 
 
-def _following(model: nn.Module, name: str) -> torch.Tensor | None:
+def _following(tail: nn.Module) -> torch.Tensor | None:
     """The weights that read the layer's outputs, but for those that are not known: all zero."""
-    weights = reading_weights(split_at(model, [name]).tail)
+    weights = reading_weights(tail)
     if weights is None:
         return None
     known = weights[weights.any(1)]
