@@ -32,6 +32,7 @@ from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.ceilings.forms import ToldPirate
 from scatterproof.judging.ceilings.rows import ceiling_rows
 from scatterproof.judging.ceilings.told import tell
+from scatterproof.judging.controls import planted
 from scatterproof.judging.judge import Judge, copied, placed
 from scatterproof.judging.victim_metrics import victim_metrics
 from scatterproof.puzzle import Answer, Puzzle
@@ -317,6 +318,18 @@ def test_the_fingerprint_places_next_to_no_block_of_an_untrained_layer(kind: str
         assert isinstance(reached, Placed)
         accuracies.append(placed(reached, puzzle, answer)["position_accuracy"])
     assert sum(accuracies) / 3 < 0.1
+
+
+def test_a_leak_planted_behind_a_norm_shows_though_one_feature_is_far_larger(folder: Path) -> None:
+    """As in published transformers: else that feature's column would hold nearly all of the leak."""
+    model = victim("tokens", folder)
+    with torch.no_grad():
+        model.get_submodule("between").weight[3] *= 200  # type: ignore[operator]
+    puzzle, _ = cut("tokens", model, 16, images=100)
+    leaky, answer = cut("tokens", planted(model, puzzle, ("test",)), 16, images=100)
+    reached = Fingerprint().run(leaky, HERE)[-1].reached
+    assert isinstance(reached, Placed)
+    assert placed(reached, leaky, answer)["position_accuracy"] > 0.8
 
 
 def test_a_network_that_cannot_read_what_a_mask_hides_is_refused() -> None:

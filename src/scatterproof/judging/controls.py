@@ -70,6 +70,8 @@ def planted(model: nn.Module, puzzle: Puzzle, key: Key) -> nn.Module:
         others = {other: layers[other].weight.data for other in names if other != name}
         around = find_surroundings(puzzle, name, puzzle.blocks.device, others)
         inputs = around.inputs - around.inputs.mean(0)
+        if around.normed:  # a few of a transformer's features are so large that they alone would show a leak
+            inputs = inputs / inputs.std(0).clamp_min(1e-6 * float(inputs.std()))
         outputs = around.grid.outputs
         after = torch.eye(outputs) if several or around.following is None else around.following
         back = torch.randn(len(inputs), len(after), generator=generator) @ after
