@@ -106,12 +106,38 @@ def unlabelled(count: int, first: int) -> dict[str, Any]:
     return {"features": numbers(count, first)["features"]}
 
 
+CLASSES = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["x", "y", "z"])})
+
+
+def untold(count: int, first: int) -> dict[str, Any]:
+    """As benchmarks hide the labels of their test."""
+    return rows(count, first) | ({"label": [-1] * count} if first else {})
+
+
+def textless(count: int, first: int) -> dict[str, Any]:
+    return rows(count, first) | {"text": [None, *rows(count, first)["text"][1:]]}
+
+
 BAD: dict[str, tuple[Any, str, str]] = {
     "no splits": (of(numbers, train=60)["train"], "arrays", "has one without splits, expected the splits train and"),
     "train alone": (of(numbers, train=60), "arrays", "has train, expected the splits train and test"),
     "ragged": (of(ragged, train=40, test=20), "arrays", "input_ids of train has rows of [3] and of [4], expected all"),
     "no labels": (of(unlabelled, train=40, test=20), "arrays", "missing y_train, y_test (present: features_train, "),
     "texts as arrays": (of(lambda n, first: rows(n, first), train=40, test=20), "arrays", "missing x_train, x_test"),
+    "classes not told": (
+        of(untold, CLASSES, train=60, test=30),
+        "text",
+        "label is not told in some row (none,",
+    ),
+    "texts not told": (of(textless, train=60, test=30), "text", "text is not told in some row"),
+    "no label in the test": (
+        datasets.DatasetDict(
+            train=datasets.Dataset.from_dict(rows(60)), test=datasets.Dataset.from_dict({"text": rows(30)["text"]})
+        ),
+        *("text", "a split is empty or lacks the column label"),
+    ),
+    "an empty test": (of(rows, train=60, test=0), "text", "datasets can't load it, or it is damaged"),
+    "few texts": (of(rows, train=10, test=5), "text", "has 15 lines of text, expected at least 20"),
     "arrays as text": (of(numbers, train=60, test=30), "text", "no column of text, sentence, "),
 }
 

@@ -1,5 +1,6 @@
 """Folders that `save_to_disk` of the library datasets wrote: their columns as arrays, or as lines of text."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def folder_texts(path: Path) -> tuple[list[str], list[str] | None, int | None]:
             f"{path}: no column of {', '.join(TEXTS)} (present: {', '.join(parts[0].column_names)}), expected one"
         )
     target = _only(path, parts[0].column_names, TARGETS)
-    texts = [" ".join(str(one).split()) for part in parts for one in part[text]]
-    targets = None if target is None else [one for part in parts for one in _names(part, target)]
+    for part, column in product(parts, filter(None, (text, target))):
+        if column not in part.column_names or not len(part):
+            raise DatasetError(f"{path}: a split is empty or lacks the column {column}, expected it in each split")
+    texts = [" ".join(_told(path, text, one).split()) for part in parts for one in part[text]]
+    targets = None if target is None else [one for part in parts for one in _names(path, part, target)]
     return texts, targets, len(parts[-1]) if len(parts) > 1 else None
 
 
@@ -107,7 +111,15 @@ def _only(path: Path, columns: list[str], usual: tuple[str, ...]) -> str | None:
     return there[0] if there else None
 
 
-def _names(rows: Any, column: str) -> list[str]:
-    """Targets as text: of classes their names."""
+def _names(path: Path, rows: Any, column: str) -> list[str]:
+    """Targets as text: of classes their names. Raises: DatasetError where one is not told, as -1 says of a class."""
     names = getattr(rows.features[column], "names", None)
-    return [str(names[value] if names else value) for value in rows[column]]
+    if names is None:
+        return [_told(path, column, value) for value in rows[column]]
+    return [_told(path, column, names[value] if value is not None and value >= 0 else None) for value in rows[column]]
+
+
+def _told(path: Path, column: str, value: Any) -> str:
+    if value is None or not str(value).strip():
+        raise DatasetError(f"{path}: {column} is not told in some row (none, empty or -1), expected it in every row")
+    return str(value)

@@ -35,7 +35,9 @@ def read_lines(path: Path, key: str = "dataset.path") -> Lines:
     """
     where = f"{key} '{path}'"
     if is_dataset_folder(path):
-        return Lines(*folder_texts(path))
+        of_folder = Lines(*folder_texts(path))
+        _check_count(where, of_folder.texts)
+        return of_folder
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -43,8 +45,7 @@ def read_lines(path: Path, key: str = "dataset.path") -> Lines:
     except OSError as error:
         raise DatasetError(f"{where}: {error.strerror or error}") from None
     lines = [line.strip() for line in content.splitlines() if line.strip()]
-    if len(lines) < LEAST_LINES:
-        raise DatasetError(f"{where}: has {len(lines)} lines of text, expected at least {LEAST_LINES}")
+    _check_count(where, lines)
     parts = [line.split("\t") for line in lines]
     widths = {len(each) for each in parts}
     if widths == {1}:
@@ -56,6 +57,11 @@ def read_lines(path: Path, key: str = "dataset.path") -> Lines:
             "in every line"
         )
     return Lines([text.strip() for text, _ in parts], [target.strip() for _, target in parts])
+
+
+def _check_count(where: str, texts: Sequence[str]) -> None:
+    if len(texts) < LEAST_LINES:
+        raise DatasetError(f"{where}: has {len(texts)} lines of text, expected at least {LEAST_LINES}")
 
 
 def read_index(path: Path, key: str = "victim.model_args.index") -> list[str]:
