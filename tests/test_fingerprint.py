@@ -17,8 +17,8 @@ from scatterproof.attacks.fingerprint.assignment import Candidates, beliefs, bes
 from scatterproof.attacks.fingerprint.attack import Fingerprint
 from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, made_up_images
 from scatterproof.attacks.fingerprint.evidence import group_evidence, unit_evidence
-from scatterproof.attacks.fingerprint.gauge import is_rescaled
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
+from scatterproof.attacks.fingerprint.neuron_sizes import is_rescaled
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.settings.base import Needs
 from scatterproof.config.settings.blocks import FingerprintSettings

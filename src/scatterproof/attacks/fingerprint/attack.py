@@ -33,10 +33,15 @@ import torch
 from scatterproof.attacks.base import KEPT_CANDIDATES, Attack, Placed, Run
 from scatterproof.attacks.fingerprint.assignment import DENSE
 from scatterproof.attacks.fingerprint.context import Surroundings, find_surroundings, in_order
-from scatterproof.attacks.fingerprint.gauge import is_rescaled, with_even_neurons, with_even_readers, with_even_rows
 from scatterproof.attacks.fingerprint.heap import Heap, heap_of
 from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
+from scatterproof.attacks.fingerprint.neuron_sizes import (
+    is_rescaled,
+    with_even_neurons,
+    with_even_readers,
+    with_even_rows,
+)
 from scatterproof.attacks.fingerprint.prediction import Filters
 from scatterproof.blocks import Layout, invert, lines_of
 from scatterproof.config.settings.base import Known

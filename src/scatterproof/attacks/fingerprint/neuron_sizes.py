@@ -12,7 +12,8 @@ import torch
 
 from scatterproof.attacks.fingerprint.context import Surroundings
 
-SPREAD = 0.3  # of the logarithms of the readers' sizes, beyond that of random weights: trained layers stay below
+SPREAD = 1.0  # of the logarithms of readers' sizes, beyond random weights': trained VGGs on CIFAR-100 reach 0.87
+QUARTILES = 1.349  # between those of a normal distribution, in standard deviations
 
 
 def is_rescaled(around: Surroundings) -> bool:
@@ -22,7 +23,10 @@ def is_rescaled(around: Surroundings) -> bool:
     sizes = around.following.norm(dim=0)
     sizes = sizes[sizes > 0]
     random = (2 * len(around.following)) ** -0.5
-    return len(sizes) > 1 and float(sizes.log().std()) > SPREAD + random
+    if len(sizes) < 2:
+        return False
+    low, high = sizes.log().quantile(sizes.new_tensor([0.25, 0.75])).tolist()  # a few dead neurons move a deviation
+    return float(high - low) > QUARTILES * (SPREAD + random)
 
 
 def with_even_readers(around: Surroundings) -> Surroundings:
