@@ -26,7 +26,7 @@ def is_rescaled(around: Surroundings) -> bool:
     if len(sizes) < 2:
         return False
     low, high = sizes.log().quantile(sizes.new_tensor([0.25, 0.75])).tolist()  # a few dead neurons move a deviation
-    return float(high - low) > QUARTILES * (SPREAD + random)
+    return bool(high - low > QUARTILES * (SPREAD + random))
 
 
 def with_even_readers(around: Surroundings) -> Surroundings:
