@@ -1,5 +1,6 @@
 """Small victims of features and of token ids, data that they learn, and a file of each."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,11 @@ def dataset(kind: str) -> Dataset:
     )
 
 
-@cache
 def victim(kind: str, folder: Path) -> nn.Module:
-    """Trained as a study trains it."""
+    """Trained as a study trains it; a copy, so that no test can change another's."""
+    return deepcopy(_victim(kind, folder))
+
+
+@cache
+def _victim(kind: str, folder: Path) -> nn.Module:
     return train_victim(MODELS[kind], 0, dataset(kind), torch.device("cpu"), 1, folder / f"{kind}.pt").model
