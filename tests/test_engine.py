@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from scatterproof.blocks import Placement, invert, placements_of
+from scatterproof.blocks import BlockGrid, Placement, invert, placements_of
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.evaluation.moves import CurrentPlacement, PlainPlacement, moved
+from scatterproof.evaluation.products import Products
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.models import dense_layers
 from small import dataset, network, puzzle, vgg
@@ -71,6 +72,33 @@ def test_population_logits_are_the_networks(
     logits = torch.cat(list(scorer.engine.logits(invert(placements, found.layout.positions))))
     expected = torch.stack([by_the_network(model, found, placement) for placement in placements])
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+
+
+@given(
+    sides=st.tuples(st.integers(1, 300), st.integers(1, 400)),
+    images=st.integers(1, 5),
+    held=st.floats(0.1, 1.0),
+    seed=st.integers(0, 2**31),
+)
+@PROPERTY
+def test_large_blocks_are_summed_column_by_column(sides: tuple[int, int], images: int, held: float, seed: int) -> None:
+    """Placements that share blocks of a column, and ones with empty places."""
+    torch.manual_seed(seed)
+    grid = BlockGrid(*sides, 96, 112)
+    weight, inputs = torch.randn(sides), torch.randn(images, sides[1])
+    kept = torch.randperm(grid.count)[: max(1, int(held * grid.count))]
+    made = Products(grid, grid.cut(weight)[kept], inputs, 1, torch.float32, 0)
+    assert made.by_column
+    block_at = torch.full((5, grid.count), -1)
+    block_at[:, kept] = torch.arange(len(kept))
+    outputs = made.outputs(block_at).transpose(1, 2).flatten(2)[..., : sides[0]]
+    lines = torch.cat([grid.cut(weight)[kept], torch.zeros(1, 96, 112)]).flatten(0, 1)
+    expected = inputs @ grid.assemble(lines, block_at[0].where(block_at[0] >= 0, len(kept))).T
+    torch.testing.assert_close(outputs, expected.expand(5, -1, -1), rtol=0, atol=1e-3)
+    block_at[1:, kept] = block_at[1:, kept].gather(1, torch.rand(4, len(kept)).argsort(1))
+    outputs = made.outputs(block_at)
+    for one, alone in zip(block_at, outputs, strict=True):
+        torch.testing.assert_close(made.outputs(one[None])[0], alone, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("side", "size", "share"), CASES)

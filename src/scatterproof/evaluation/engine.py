@@ -96,10 +96,13 @@ class Engine:
 
     def logits(self, block_at: torch.Tensor) -> Iterator[torch.Tensor]:
         """Logits [placements, images, classes], a batch at a time."""
-        for part in block_at.split(self.placements_at_once):
+        for together in block_at.split(self.placements_together):
             with self.matmuls(), torch.no_grad():
-                logits = self._through(self._fast_tail, self.output(part))
-            yield logits
+                output = self.output(together)
+            for part in output.split(self.placements_at_once):
+                with self.matmuls(), torch.no_grad():
+                    logits = self._through(self._fast_tail, part)
+                yield logits
 
     def score(self, block_at: torch.Tensor) -> Scores:
         """Scores of each placement."""
@@ -136,8 +139,15 @@ class Engine:
         return losses.detach(), gradient * factors[..., None, None]
 
     @property
+    def placements_together(self) -> int:
+        """Placements whose outputs are made together: more where they share products."""
+        if not self.products.by_column:
+            return self.placements_at_once
+        return max(1, self._moves_bytes // self.products.bytes_per_placement())
+
+    @property
     def placements_at_once(self) -> int:
-        """Placements of a batch."""
+        """Placements that go through the layers after the scattered one together."""
         return max(1, self._batch_bytes // self.products.bytes_per_placement())
 
     def moves_at_once(self, positions: int) -> int:

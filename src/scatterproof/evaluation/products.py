@@ -11,6 +11,10 @@ from scatterproof.blocks import UNPLACED, BlockGrid
 
 # What a machine does while it reads one byte, roughly: only used to choose between reading products and making them.
 FLOPS_PER_BYTE = 10
+# Blocks of this many inputs and outputs are multiplied one by one at nearly the full rate
+LARGE_BLOCK = 96
+# Of the products that are held at a time where a placement's are summed column by column
+AT_ONCE_BYTES = 8 * 2**20
 
 
 class Products:
@@ -50,6 +54,12 @@ class Products:
         return self._cache is not None
 
     @property
+    def by_column(self) -> bool:
+        """Whether products are made anew for each batch, each once, and summed column by column."""
+        large = min(self.spans, self.grid.height) >= LARGE_BLOCK
+        return self._cache is None and self._fold_back is None and large
+
+    @property
     def spans(self) -> int:
         """Channels that a block spans at most, folded: its inputs where nothing is copied."""
         return self._folded.shape[2]
@@ -62,7 +72,27 @@ class Products:
             index = held + torch.arange(self.grid.columns, device=held.device) * (self.held + 1)
             summed = F.embedding_bag(index, self._cache, mode="sum")
             return summed.view(count, self.grid.rows, self.images, self.grid.height)
+        if self.by_column:
+            return self._summed_by_column(held).view(count, self.grid.rows, self.images, self.grid.height)
         return self._made(self._folded[self._phase, held].flatten(1, 2))
+
+    def _summed_by_column(self, held: torch.Tensor) -> torch.Tensor:
+        """Outputs [lines, images, height] of blocks held[line, column]; a product that lines share is made once.
+
+        No weight is put together, and what is added lies in the processor's cache. Sums are in fp32.
+        """
+        height, dtype = self.grid.height, self._folded.dtype
+        outputs = torch.zeros(len(held), self.images, height, device=held.device)
+        at_once = max(1, AT_ONCE_BYTES // (4 * height * max(self.images, self.spans)))
+        for column, inputs in enumerate(self._slices):
+            blocks = self._folded[self._phase[column]]
+            distinct, which = held[:, column].unique(return_inverse=True)
+            ends = which.bincount().cumsum(0)[at_once - 1 : -1 : at_once]
+            lines = which.argsort(stable=True).tensor_split(ends.cpu())
+            for kept, reading in zip(distinct.split(at_once), lines, strict=True):
+                products = (inputs @ blocks[kept]).float()
+                outputs.index_add_(0, reading, products[which[reading] - which[reading[0]]])
+        return outputs.to(dtype)
 
     def mixed(self, shares: torch.Tensor) -> torch.Tensor:
         """The same where position p holds the blocks mixed by `shares[:, :, p]`, [mixtures, held, positions]."""
@@ -114,6 +144,8 @@ class Products:
     def bytes_per_placement(self) -> int:
         """Largest temporary that `outputs` makes for one placement, in bytes."""
         outputs = self.grid.rows * self.images * self.grid.height
+        if self.by_column:
+            return 4 * outputs
         weights = 0 if self.cached else self.grid.count * self.spans * self.grid.height
         return self._folded.element_size() * max(outputs, weights)
 
