@@ -98,10 +98,19 @@ def measure(size: int, name: str, arguments: argparse.Namespace) -> list[str]:
     seconds_of = {key: statistics.median(values) for key, values in taken.items()}
     seconds_of["population"] /= POPULATION
     seconds_of["swaps"] /= SWAPS
-    return report(name, evaluator, seconds_of, peak_gib(device))
+    return report(name, evaluator, seconds_of, peak_gib(device), distinct_share(placements, evaluator))
 
 
-def report(name: str, evaluator: PlacementEvaluator, seconds: dict[str, float], peak: float) -> list[str]:
+def distinct_share(placements: torch.Tensor, evaluator: PlacementEvaluator) -> float:
+    """Products of a block and a column that no earlier placement has, of all."""
+    grid = evaluator.engine.products.grid
+    pairs = placements.argsort(1) * grid.columns + torch.arange(grid.count, device=placements.device) % grid.columns
+    return pairs.unique().numel() / pairs.numel()
+
+
+def report(
+    name: str, evaluator: PlacementEvaluator, seconds: dict[str, float], peak: float, distinct: float
+) -> list[str]:
     """Print what was measured; the targets missed."""
     for key in ("naive", "naive_bf16", "population", "swaps", "first_order"):
         if key in seconds:
@@ -109,7 +118,7 @@ def report(name: str, evaluator: PlacementEvaluator, seconds: dict[str, float], 
     rate, bandwidth = MATMUL_FLOPS / seconds["matmul"], READ_BYTES / seconds["read"]
     show(f"{name}.matmul_rate", rate / 1e9, "GFLOP/s")
     show(f"{name}.bandwidth", bandwidth / 1e9, "GB/s")
-    for key, (flops, read_bytes) in least_work(evaluator).items():
+    for key, (flops, read_bytes) in least_work(evaluator, distinct).items():
         bound = max(flops / rate, read_bytes / bandwidth)
         show(f"{name}.{key}.share_of_matmul_rate", flops / seconds[key] / rate, "of the rate")
         show(f"{name}.{key}.share_of_bandwidth", read_bytes / seconds[key] / bandwidth, "of the bandwidth")
@@ -128,14 +137,18 @@ def report(name: str, evaluator: PlacementEvaluator, seconds: dict[str, float], 
     return missed + ([f"{name}.peak_memory"] if peak >= PEAK_GIB else [])
 
 
-def least_work(evaluator: PlacementEvaluator) -> dict[str, tuple[float, float]]:
-    """FLOPs and bytes that each placement, exchange, and the pass over all exchanges cannot do without."""
+def least_work(evaluator: PlacementEvaluator, distinct: float) -> dict[str, tuple[float, float]]:
+    """FLOPs and bytes that each placement, exchange, and the pass over all exchanges cannot do without.
+
+    distinct: the share of a population's products that have to be made, as equal ones are made once.
+    """
     products = evaluator.engine.products
     grid, item = products.grid, 4 if evaluator.engine.precision != "bf16" else 2
     tail = [(4096, 4096), (4096, CLASSES)]
     dense = sum(2.0 * IMAGES * inputs * outputs for inputs, outputs in tail)
     folded = grid.inputs / evaluator.copies
     layer = 0.0 if products.cached else 2.0 * IMAGES * folded * grid.outputs
+    layer *= distinct if products.by_column else 1.0
     read_layer = item * grid.count * grid.height * (IMAGES if products.cached else products.spans)
     swap = 2.0 * IMAGES * (2 * grid.height * 4096 + 4096 * CLASSES)
     first = 2.0 * grid.count**2 * grid.height * products.spans
