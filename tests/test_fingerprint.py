@@ -22,6 +22,9 @@ from scatterproof.attacks.fingerprint.neuron_sizes import is_rescaled
 from scatterproof.attacks.store import load_found, save_found
 from scatterproof.config.settings.base import Needs
 from scatterproof.config.settings.blocks import FingerprintSettings
+from scatterproof.config.threat import ThreatModel
+from scatterproof.cutting import make_puzzle
+from scatterproof.defences.network import protect_network
 from scatterproof.judging.judge import placed
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.victims.models import dense_layers
@@ -71,11 +74,10 @@ def test_random_weights_give_nothing_away() -> None:
     assert bound < CHANCE_BOUND * chance
 
 
-def rescaled(around: Surroundings, blocks: torch.Tensor, places: torch.Tensor, seed: int) -> Any:
-    """The same layer with each neuron scaled by a factor from a tenth to ten, its reader inversely."""
-    factors = torch.exp(
-        (torch.rand(around.grid.outputs, generator=torch.Generator().manual_seed(seed)) * 2 - 1) * 2.303
-    )
+def rescaled(around: Surroundings, blocks: torch.Tensor, places: torch.Tensor, seed: int, factor: float) -> Any:
+    """The same layer with each neuron scaled by up to this factor, up or down, its reader inversely."""
+    drawn = torch.rand(around.grid.outputs, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    factors = factor**drawn
     assert around.following is not None and around.bias is not None
     changed = replace(around, following=around.following / factors, bias=around.bias * factors)
     by_row = factors.view(around.grid.rows, around.grid.height)
@@ -83,18 +85,30 @@ def rescaled(around: Surroundings, blocks: torch.Tensor, places: torch.Tensor, s
 
 
 @pytest.mark.parametrize(("leak", "least", "most"), [(3.0, 0.97, 1.0), (0.0, 0.0, 0.03)])
-def test_neurons_of_secret_sizes_give_up_as_much(leak: float, least: float, most: float) -> None:
-    """And random ones nothing."""
+@pytest.mark.parametrize("factor", [1.3, 2.0, 10.0])
+def test_neurons_of_secret_sizes_give_up_as_much(leak: float, least: float, most: float, factor: float) -> None:
+    """And random ones nothing; the readers tell of large factors, and of smaller ones what is explained."""
     shares = []
     for seed in range(5):
         puzzle, answer = planted(seed, leak)
         around = find_surroundings(puzzle, "3", HERE.machine.device)
         assert around.homogeneous and not is_rescaled(around)
-        changed, blocks = rescaled(around, puzzle.blocks, answer.placement.positions, seed)
-        assert is_rescaled(changed)
+        changed, blocks = rescaled(around, puzzle.blocks, answer.placement.positions, seed, factor)
+        assert is_rescaled(changed) == (factor == 10)
         *_, last = Fingerprint().placements(blocks, puzzle.shapes, changed)
         shares.append(placed(last, puzzle, answer)["position_accuracy"])
     assert least <= sum(shares) / 5 <= most
+
+
+def test_a_threat_that_says_so_is_believed() -> None:
+    model, data = small.network(small.WIDE), small.dataset()
+    threat = ThreatModel(images=4, defence={"name": "rescale", "factor": 1.2})
+    layout = small.puzzle(model, small.WIDE, data)[0].layout
+    made = protect_network(model, layout, threat.defence, torch.rand(4, 3, 8, 8), (0,))
+    puzzle, _ = make_puzzle(model, small.WIDE, data, threat, 16, (0,), protected=made)
+    assert is_rescaled(find_surroundings(puzzle, "3", HERE.machine.device))
+    plain, _ = make_puzzle(model, small.WIDE, data, threat.undefended, 16, (0,))
+    assert not is_rescaled(find_surroundings(plain, "3", HERE.machine.device))
 
 
 def right(attack: Fingerprint, puzzle: Puzzle, answer: Answer) -> float:

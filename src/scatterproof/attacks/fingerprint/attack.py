@@ -38,6 +38,7 @@ from scatterproof.attacks.fingerprint.layer_sorting import layers_of
 from scatterproof.attacks.fingerprint.mean_field import MeanField, Round
 from scatterproof.attacks.fingerprint.neuron_sizes import (
     is_rescaled,
+    may_be_rescaled,
     with_even_neurons,
     with_even_readers,
     with_even_rows,
@@ -164,6 +165,11 @@ class Fingerprint(Attack[FingerprintSettings]):
         for iterate in field.rounds(self.settings.rounds):
             if often:
                 yield field.placed(iterate)
+        if prior_weight is None and may_be_rescaled(around):
+            sized = self._at_other_sizes(field, iterate, extra_evidence)
+            if sized is not None:
+                field, iterate = sized
+                yield field.placed(iterate)
         again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
         if again and self.settings.tempered_rounds and prior_weight is None and not iterate.converged:
             yield from self._again(field, iterate, extra_evidence)
@@ -184,6 +190,27 @@ class Fingerprint(Attack[FingerprintSettings]):
             yield placed
         sized = with_even_rows(blocks, placed.placement, even)
         yield from self.placements(sized, shapes, even, None, dense, extra_evidence)
+
+    def _at_other_sizes(
+        self, field: MeanField, iterate: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[MeanField, Round] | None:
+        """Rounds in which neurons have secret sizes, where that explains a larger share than little; None elsewhere.
+
+        Factors below those that readers betray hide places all the same.
+        """
+        best, explained = None, field.explained(field.placed(iterate).placement) / field.energy
+        if explained > ENOUGH:
+            return None
+        even = with_even_readers(field.around)
+        blocks = with_even_neurons(field.blocks)
+        for _ in range(2):
+            sized = self.field(blocks, field.shapes, even, extra_evidence=extra_evidence)
+            *_, ended = sized.rounds(self.settings.rounds)
+            placement = sized.placed(ended).placement
+            if (share := sized.explained(placement) / sized.energy) > explained:
+                best, explained = (sized, ended), share
+            blocks = with_even_rows(field.blocks, placement, even)
+        return best
 
     def _again(
         self, field: MeanField, iterate: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None

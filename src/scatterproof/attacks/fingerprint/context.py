@@ -34,7 +34,8 @@ class Surroundings:
     read the layer's outputs, or None where none does; bias [outputs]: the layer's own, None where it has none. Without
     both nothing tells the rows apart. writing [m, outputs]: the transposed weights of other layers that write to the
     same residual stream, None where none does; partner: what the layer's neurons do besides, where it is known; normed:
-    whether the network has norms over features; homogeneous: whether a neuron may be scaled and its reader inversely.
+    whether the network has norms over features; homogeneous: whether a neuron may be scaled and its reader inversely;
+    rescaled: whether the threat says that neurons were.
     """
 
     grid: BlockGrid
@@ -45,6 +46,7 @@ class Surroundings:
     partner: Partner | None = None
     normed: bool = False
     homogeneous: bool = False
+    rescaled: bool = False
 
 
 def find_surroundings(
@@ -64,6 +66,7 @@ def find_surroundings(
         images = made_up_images(puzzle)
         print(f"no inputs: {MADE_UP} made up, {_MADE_OF[input_kind(images)]}")
     layer, streams, tail = layers[name], Streams(model), split_at(model, [name]).tail
+    defence = puzzle.threat.defence
     return Surroundings(
         grid=puzzle.layout.grids[name],
         inputs=_layer_inputs(puzzle, model, layer, images.to(device)),
@@ -73,6 +76,7 @@ def find_surroundings(
         partner=streams.partner(name),
         normed=any(type(module).__name__.endswith(("LayerNorm", "RMSNorm")) for module in model.modules()),
         homogeneous=is_homogeneous(tail),
+        rescaled=defence.name == "rescale" and defence.parameters["factor"] > 1,
     )
 
 

@@ -16,10 +16,18 @@ SPREAD = 1.0  # of the logarithms of readers' sizes, beyond random weights': tra
 QUARTILES = 1.349  # between those of a normal distribution, in standard deviations
 
 
+def may_be_rescaled(around: Surroundings) -> bool:
+    """Whether neurons may be of any size, and a reader tells of it."""
+    return around.homogeneous and around.following is not None
+
+
 def is_rescaled(around: Surroundings) -> bool:
-    """Whether the sizes of the layer's neurons were changed, by its readers' sizes, which change inversely."""
+    """Whether the sizes of the layer's neurons were changed: the threat says so, or their readers' sizes, which change
+    inversely, differ by much."""
     if not around.homogeneous or around.following is None:
         return False
+    if around.rescaled:
+        return True
     sizes = around.following.norm(dim=0)
     sizes = sizes[sizes > 0]
     random = (2 * len(around.following)) ** -0.5
@@ -30,11 +38,15 @@ def is_rescaled(around: Surroundings) -> bool:
 
 
 def with_even_readers(around: Surroundings) -> Surroundings:
-    """The same network with each neuron scaled so that its readers have the size one; biases go with the neurons."""
+    """The same network with each neuron scaled so that its readers have the size one; biases go with the neurons.
+
+    No other sizes are looked for then: it counts as one that lets no scales through.
+    """
     assert around.following is not None
     sizes = around.following.norm(dim=0)
     following = around.following / sizes.clamp_min(1e-30)
-    return replace(around, following=following, bias=None if around.bias is None else around.bias * sizes)
+    bias = None if around.bias is None else around.bias * sizes
+    return replace(around, following=following, bias=bias, homogeneous=False)
 
 
 def with_even_neurons(blocks: torch.Tensor) -> torch.Tensor:
