@@ -35,7 +35,8 @@ def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
         figure=inline_svg(figure, "audit"),
         layers=_table(audit.estimates),
         verdicts=None if audit.verdicts is None else _verdicts(audit.verdicts),
-        notes=[f"{each.layer}: {each.note}" for each in audit.estimates if each.note],
+        notes=[f"Not tried: {each.layer}: {each.note}" for each in audit.estimates if each.note]
+        + [f"No verdict: {layer}: {why}" for layer, why in audit.unjudged.items()],
         facts=facts(victim, about),
     )
     write_text(audit.page, page)

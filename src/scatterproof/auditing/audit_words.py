@@ -46,7 +46,8 @@ def answer(victim: Victim, estimates: Sequence[LayerEstimate], verdicts: pd.Data
     if verdicts is not None:
         counts = verdicts["verdict"].value_counts()
         each = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        return f"Verdict for this model, by layer: {each}."
+        without = len(tried) - len(verdicts)
+        return f"Verdict for this model, by layer: {each}{f', no verdict: {without}' if without else ''}."
     known = f"{inputs} unlabelled inputs" if inputs else "no input at all"
     back = [each for each in tried if _comes_back(each)]
     if back:
