@@ -83,11 +83,13 @@ def audit(
     machine = _machine(device, threads)
     victim = read_victim(model, data, **of_victim)
     if len(victim.dataset.test) < NO_TEST:
-        raise AuditError(f"--data '{data}': leaves {len(victim.dataset.test)} inputs for the test, expected {NO_TEST}")
+        raise AuditError(
+            f"--data '{data}': leaves {len(victim.dataset.test)} {victim.noun} for the test, expected {NO_TEST}"
+        )
     names = chosen_layers(victim, layers)
     victim.model.to(machine.device)
     steps = 1 if together else len(names)
-    shown(f"{model}: {len(names)} layer{'s' if len(names) > 1 else ''}, blocks of {blocks}, {inputs} inputs")
+    shown(f"{model}: {len(names)} layer{'s' if len(names) > 1 else ''}, blocks of {blocks}, {inputs} {victim.noun}")
     by_layer = []
     for each in tqdm(
         estimates(victim, names, blocks, inputs, machine, seed, together), total=steps, unit="layer", file=sys.stderr
