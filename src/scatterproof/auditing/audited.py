@@ -74,6 +74,7 @@ def read_victim(
     if folder is not None and folder.task == "retrieval":
         return _encoder(config, about)
     dataset = read_dataset(about)
+    config = with_named(config, dataset)
     scaled = folder.normalisation if folder is not None else None
     if scaled is not None and len(scaled[0]) == len(dataset.mean):
         dataset = replace(dataset, mean=scaled[0], std=scaled[1])
@@ -98,6 +99,16 @@ def victim_config(
     given |= {"kind": "checkpoint" if checkpoint is not None or model.startswith(HF) else "train"}
     try:
         return VictimConfig.model_validate({**given, "checkpoint": str(checkpoint) if checkpoint else None})
+    except ValidationError as error:
+        raise AuditError("; ".join(problems(error, ""))) from None
+
+
+def with_named(config: VictimConfig, dataset: Dataset) -> VictimConfig:
+    """The same victim, with the several named inputs of these data. Raises: AuditError."""
+    if not dataset.named:
+        return config
+    try:
+        return VictimConfig.model_validate(config.model_dump() | {"inputs": dataset.named})
     except ValidationError as error:
         raise AuditError("; ".join(problems(error, ""))) from None
 
