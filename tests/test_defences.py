@@ -30,6 +30,9 @@ SETTINGS: list[Any] = [
     {"name": "home", "share": 0.3},
     {"name": "home", "share": 0.3, "choice": "largest"},
     {"name": "home", "share": 1.0},
+    {"name": "withhold", "directions": 3},
+    {"name": "withhold", "directions": 3, "fill": "refilled"},
+    {"name": "withhold", "directions": 0.4, "fill": "spread"},
 ]
 DATA = small.dataset()
 IMAGES = to_input(DATA.test.images, 8, DATA.mean, DATA.std)
@@ -52,7 +55,7 @@ def test_every_defence_is_tried_here() -> None:
 @given(key=st.integers(0, 2**32), size=st.sampled_from([8, 16, 33]), several=st.booleans())
 def test_the_network_answers_as_before(defence: Any, key: int, size: int, several: bool) -> None:
     model = small.network(small.WIDE, seed=key % 7)
-    names = ["1", "3", "5"] if several and defence_of(defence).name == "home" else ["3"]
+    names = ["1", "3", "5"] if several and defence_of(defence).trusted else ["3"]
     served = served_network(model, protected(model, names, defence, size, key))
     with torch.inference_mode():
         before, after = model(IMAGES), served(IMAGES)

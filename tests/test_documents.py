@@ -205,6 +205,20 @@ def test_every_block_is_run_or_says_why_not(path: Path) -> None:
         assert commands, where
 
 
+@pytest.mark.parametrize("path", pages(), ids=name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """To a file of the project, and where it names a place in a page, to a heading or an anchor there."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        file, _, heading = target.partition("#")
+        page = path.parent / file if file else path
+        assert page.exists(), target
+        if heading:
+            text = page.read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+            assert heading in anchors | set(re.findall(r'<a id="(.+?)">', text)), target
+
+
 def test_commands_of_every_kind_are_seen() -> None:
     places = [where.partition(":")[0] for wheres in CALLS.values() for where in wheres]
     assert {call.words[0] for call in CALLS} == set(CHECKS)

@@ -38,6 +38,7 @@ DEFENCES: list[Any] = [
     {"name": "home", "share": 0.3},
     {"name": "home", "share": 0.3, "choice": "largest"},
     {"name": "home", "share": 1.0},
+    {"name": "withhold", "directions": 3, "fill": "refilled"},
 ]
 DATA = small.dataset(test=5)
 IMAGES = to_input(DATA.test.images, 8, DATA.mean, DATA.std)

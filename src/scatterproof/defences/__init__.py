@@ -5,8 +5,9 @@ from scatterproof.defences.base import Defence
 from scatterproof.defences.home import Home
 from scatterproof.defences.none import Undefended
 from scatterproof.defences.rescale import Rescale
+from scatterproof.defences.withhold import Withhold
 
-DEFENCES: dict[str, type[Defence]] = {kind.name: kind for kind in (Undefended, Rescale, Home)}
+DEFENCES: dict[str, type[Defence]] = {kind.name: kind for kind in (Undefended, Rescale, Home, Withhold)}
 
 
 def make_defence(settings: DefenceSettings) -> Defence:

@@ -6,7 +6,7 @@ A defence protects one dense layer at a time and knows numpy alone, so that the 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +78,13 @@ class Work(NamedTuple):
 
 
 class Defence(ABC):
-    """A defence of the name under which its settings stand in `config.settings.defences.DEFENCES`."""
+    """A defence of the name under which its settings stand in `config.settings.defences.DEFENCES`.
+
+    keeps: what of the layer stays with the trusted party; for who has the keys, devices hold all the rest.
+    """
 
     name: ClassVar[str]
+    keeps: ClassVar[Literal["nothing", "blocks", "directions"]] = "nothing"
 
     def __init__(self, settings: Any) -> None:
         """settings: of the class of this name in `config.settings.defences`."""
@@ -89,14 +93,8 @@ class Defence(ABC):
     def check(self, layer: Layer) -> None:  # noqa: B027
         """Raises: DefenceError where the layer can't be protected so."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether devices hold all of the layer, for who has the keys: nothing of it stays with the trusted party."""
-        return True
-
-    @property
-    def rank(self) -> int | None:
-        """How many directions of the layer stay with the trusted party; None where it keeps none."""
+    def rank(self, secret: Secret) -> int | None:
+        """How many directions of the layer stay with the trusted party, as settings tell; None: it keeps none."""
         return None
 
     @abstractmethod

@@ -27,11 +27,7 @@ class Home(Defence):
     """The blocks drawn, or those of largest norm, stay."""
 
     name = "home"
-
-    @property
-    def complete(self) -> bool:
-        """The blocks that stay are no key."""
-        return False
+    keeps = "blocks"
 
     def protect(self, layer: Layer, rng: np.random.Generator) -> Protection:
         """Secret: the whole weight at share 1; else the positions that stay, and their blocks."""

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, PositiveFloat, TypeAdapter, field_validator
 
 from scatterproof.config.base import PositiveShare, Strict
 
@@ -73,11 +73,33 @@ class HomeSettings(DefenceSettings):
     )
 
 
+class WithholdSettings(DefenceSettings):
+    """The strongest singular directions stay at the trusted party."""
+
+    name: Literal["withhold"] = Field(description="the strongest singular directions stay at the trusted party")
+    directions: PositiveFloat = Field(
+        32.0,
+        description="how many; below 1: as many as cost this share of the operations that the whole layer takes",
+    )
+    fill: Literal["plain", "refilled", "spread"] = Field(
+        "plain",
+        description="what the devices hold in their place: nothing; random inputs at the next singular value; or "
+        "random inputs and outputs at values of the rest of the spectrum",
+    )
+
+    @field_validator("directions")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value > 1 and value != round(value):
+            raise ValueError("expected a whole number, or a share of the cost below 1")
+        return value
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-DEFENCES = (NoneSettings, RescaleSettings, HomeSettings)
+DEFENCES = (NoneSettings, RescaleSettings, HomeSettings, WithholdSettings)
 UNDEFENDED = NoneSettings()
 if TYPE_CHECKING:
     AnyDefence = DefenceSettings

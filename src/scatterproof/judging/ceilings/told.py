@@ -56,12 +56,14 @@ def tell(puzzle: Puzzle, answer: Answer) -> ToldLayers:
     block_at = invert(answer.placement.positions, puzzle.layout.positions)
     assembled = puzzle.layout.assemble(lines_of(puzzle.blocks), block_at)
     held = puzzle.layout.assemble(lines_of(torch.ones_like(puzzle.blocks, dtype=torch.bool)), block_at)
-    weights, missing = {}, {}
+    weights, missing, ranks = {}, {}, []
     for name, weight in assembled.items():
-        opened = defence.opened(weight.numpy(), secret_of(answer.secret, name))
+        secret = secret_of(answer.secret, name)
+        opened, rank = defence.opened(weight.numpy(), secret), defence.rank(secret)
+        ranks += [] if rank is None else [rank]
         weights[name] = torch.zeros_like(weight) if opened is None else torch.from_numpy(opened)
         missing[name] = ~held[name] | (opened is None)
-    return ToldLayers(weights, missing, defence.complete, defence.rank)
+    return ToldLayers(weights, missing, defence.keeps == "nothing", max(ranks, default=None))
 
 
 def directions(weight: torch.Tensor) -> "Directions":

@@ -53,7 +53,7 @@ class CeilingControls:
 
     def rows(self, threat: ThreatModel, forms: Sequence[Form]) -> list[dict[str, Any]]:
         """One for each form; threats whose forms are trained on the same images, on like holes, share theirs."""
-        plain, lacks_blocks = threat.undefended, threat.share < 1 or not make_defence(threat.defence).complete
+        plain, lacks_blocks = threat.undefended, threat.share < 1 or make_defence(threat.defence).keeps == "blocks"
         plain = plain.model_copy(update={"share": 1.0})
         trained = [form for form in forms if form != AS_IS]
         key = plain.name, lacks_blocks, *trained
@@ -69,7 +69,7 @@ class CeilingControls:
         """The whole layer, under the threat's defence where devices hold all of it."""
         c = self.controls
         whole = threat.model_copy(update={"share": 1.0, "activations": "none", "requests": 0})
-        whole = whole if make_defence(threat.defence).complete else whole.undefended
+        whole = whole if make_defence(threat.defence).keeps == "nothing" else whole.undefended
         puzzle, answer = c.cut(c.victim, whole.undefended)
         if whole.defended:
             images = puzzle.inputs(c.dataset.test.images[:IMAGES_OF_COPIES])
