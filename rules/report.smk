@@ -22,7 +22,7 @@ FIGURES = {
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
     **({"verdict": "What having the blocks gains over having none, threat by threat"} if VERDICTS else {}),
-    **({"retrain": "Attacks: accuracy against the number of the pirate's images"} if TAUGHT else {}),
+    **({"retrain": f"Attacks: accuracy against the number of the pirate's {STUDY.dataset.noun}"} if TAUGHT else {}),
     **({"fineness": "F: accuracy recovered against the size of the blocks"} if FINENESS else {}),
     **({"stream": "Stream: what the traffic gives away, and what hiding it costs"} if STREAMED else {}),
     "retraining": "Accuracy against minutes: attacks beside training from nothing",
@@ -82,6 +82,7 @@ rule draw_figures:
     params:
         records=f"{RESULTS}/records",
         block_size=STUDY.block_sizes[0],
+        inputs=STUDY.dataset.noun,
     message:
         "drawing the figures"
     script:

@@ -18,7 +18,7 @@ from scatterproof.config.study import Study
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.report.sections.retraining import TABLE_HEAD, sentences, table_rows
+from scatterproof.report.sections.retraining import sentences, table_head, table_rows
 from scatterproof.report.sections.talk_cost import talk_costs, talk_head, talk_rows, talk_sentences
 
 CHANCE, OWN, DEVICE = 0.1, 0.8, "cpu: x"
@@ -273,7 +273,7 @@ def test_only_an_attack_may_reach_a_level() -> None:
 
 def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     rows = table_rows(levels(searches=attack()))
-    assert len(rows) == 5 and all(len(row) == len(TABLE_HEAD) for row in rows)
+    assert len(rows) == 5 and all(len(row) == len(table_head()) for row in rows)
     name = "simulated annealing (no control) by cross-entropy on 12 labelled images"
     assert rows[0][:6] == ("victim", "16 x 16", "50 %", "", "25 %", name)
     assert rows[0][7] == "6 of 6" and rows[0][-3:] == ("0.1", "", "")

@@ -15,7 +15,7 @@ from scatterproof.report.figures import plateau as plateau_figure
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
-from scatterproof.report.sections.searches import TABLE_HEAD, aligned, final, sentences, table_rows
+from scatterproof.report.sections.searches import aligned, final, sentences, table_head, table_rows
 
 CHANCE, OWN = 0.1, 0.9
 COSTS = (10, 20, 50)
@@ -96,7 +96,7 @@ def test_rows_of_the_page_have_a_cell_for_each_head() -> None:
     table = together(searches(0.3, spread=0.02), searches(0.2, attack="reinforce", seeds=1, runs=1))
     rows = table_rows(table, 2.0)
     assert [row[4] for row in rows] == ["genetic search of 10 (no control)", "PPO (no control)"]
-    assert all(len(row) == len(TABLE_HEAD) and all(isinstance(cell, str) for cell in row) for row in rows)
+    assert all(len(row) == len(table_head()) and all(isinstance(cell, str) for cell in row) for row in rows)
     assert rows[1][7:9] == ("20.0 %", "+10.0") and rows[1][-2:] == ("0.25", "1")
     assert rows[0][5:7] == ("cross-entropy", "12") and "[" in rows[0][7]
     assert {row[-2] for row in table_rows(table, float("nan"))} == {""}

@@ -23,6 +23,7 @@ from scatterproof.victims.arrays import missing_classes
 from scatterproof.victims.data import Dataset, to_input
 from scatterproof.victims.inputs import input_kind, vocabulary
 from scatterproof.victims.models import answer, build_model, dense_layers, load_base, read_victim
+from scatterproof.victims.networks.named_inputs import check_named, parts_of
 
 
 class CheckError(UserError):
@@ -52,6 +53,7 @@ def check_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             f"expected some of each of the {dataset.classes} classes, lower it"
         )
     blind = any(0 in grid.images for grid in study.attacks.grids) or 0 in (study.fineness.images, study.stream.images)
+    _check_named(victims, dataset, blind)
     facts = [_check_victim(config, dataset, study.block_sizes, study.scatter, blind) for config in victims]
     _check_fineness(study, dataset)
     _check_defences(study, dataset)
@@ -83,6 +85,17 @@ def _check_inputs(study: Study, dataset: Dataset) -> None:
                 f"{key} '{model}' takes images, but {_file(dataset)} has {kind}: expected MODULE:FUNCTION of a network "
                 f"that takes {kind} {list(dataset.test.images.shape[1:])}"
             )
+
+
+def _check_named(victims: Sequence[VictimConfig], dataset: Dataset, blind: bool) -> None:
+    """Several named inputs are the same in the data and in the study."""
+    for config in victims:
+        check_named(config.inputs, dataset.named, _file(dataset))
+    if blind and any(part.whole for part in parts_of(dataset.named)):
+        raise CheckError(
+            f"{_file(dataset)}: has integers among several named inputs, which a pirate without any can't make up: "
+            "expected no threat with 0 images"
+        )
 
 
 def _check_task(study: Study, dataset: Dataset) -> None:

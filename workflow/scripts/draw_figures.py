@@ -10,6 +10,7 @@ from scatterproof.report.figures.plateau import draw_plateau
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
 from scatterproof.report.figures.stream import draw_stream
+from scatterproof.report.input_words import inputs_called
 from scatterproof.report.sections.attacks import draw_attacks
 from scatterproof.report.sections.controls import marked_tables
 from scatterproof.report.sections.fineness import draw_fineness
@@ -18,7 +19,7 @@ from scatterproof.report.words import names
 from scatterproof.running.job import light_job
 
 size = snakemake.params.block_size
-with light_job(snakemake, "report"):
+with light_job(snakemake, "report"), inputs_called(snakemake.params.inputs):
     tables = marked_tables({name: read_study_table(path) for name, path in snakemake.input.items()})
     svg = {Path(path).stem: Path(path) for path in snakemake.output.svg}
     figures.draw_curve(tables["curve"], svg["curve"])

@@ -23,7 +23,7 @@ LEVELS = (0.25, 0.5, 0.75, 0.9, 0.95)
 SOURCES = {
     "own": "the victim's own recipe",
     "recipe": "the cheapest recipe tried",
-    "pirate": "the pirate's images alone",
+    "pirate": "the pirate's {} alone",  # what a study's inputs are called
 }
 OVER = {"own": "over_retraining", "recipe": "over_recipe", "pirate": "over_pirate"}
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class Audit:
     """The result of an audit.
 
     estimates: one for each layer, or one for all together; verdicts: as `tables/verdict.csv`, of the full audit alone;
-    page: the HTML page; answer: the result in one sentence.
+    page: the HTML page; answer: the result in one sentence; unjudged: the layers to which the full audit could not
+    give a verdict, and why.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Audit:
     verdicts: pd.DataFrame | None
     page: Path
     answer: str
+    unjudged: dict[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -64,37 +66,41 @@ def audit(
     model: as `victim.model` names it; data: `digits`, `cifar100`, or a file or folder of inputs; layers: paths or
     patterns, the largest dense layer by default; inputs: unlabelled ones that the pirate holds; together: all layers'
     blocks in one heap; full: with controls, the told ceiling and a verdict for this model; out: a folder for the page
-    and the tables; of_victim: `checkpoint`, `width`, `input_size`, `length`, `index`, `model_args`, `task`.
+    and the tables; threads: cores to use, all by default, of which the full audit shares out one or more to each of
+    several layers at a time; of_victim: `checkpoint`, `width`, `input_size`, `length`, `index`, `model_args`, `task`.
     Raises: UserError, in one line.
     """
     if blocks < 2 or inputs < 0:
         raise AuditError(f"--blocks {blocks}, --inputs {inputs}: expected at least 2, and 0 or more")
     if full and together:
         raise AuditError("--full --together: a verdict is on one layer, expected one of the two")
+    if full and not inputs:
+        raise AuditError("--full --inputs 0: a verdict compares with pirates that have inputs, expected at least 20")
+    if threads is not None and threads < 1:
+        raise AuditError(f"--threads {threads}: expected at least 1")
     folder = Path(out)
     check_writable(folder, FREE)
     machine = _machine(device, threads)
     victim = read_victim(model, data, **of_victim)
     if len(victim.dataset.test) < NO_TEST:
-        raise AuditError(f"--data '{data}': leaves {len(victim.dataset.test)} inputs for the test, expected {NO_TEST}")
+        raise AuditError(
+            f"--data '{data}': leaves {len(victim.dataset.test)} {victim.noun} for the test, expected {NO_TEST}"
+        )
     names = chosen_layers(victim, layers)
     victim.model.to(machine.device)
     steps = 1 if together else len(names)
-    shown(f"{model}: {len(names)} layer{'s' if len(names) > 1 else ''}, blocks of {blocks}, {inputs} inputs")
+    shown(f"{model}: {len(names)} layer{'s' if len(names) > 1 else ''}, blocks of {blocks}, {inputs} {victim.noun}")
     by_layer = []
     for each in tqdm(
         estimates(victim, names, blocks, inputs, machine, seed, together), total=steps, unit="layer", file=sys.stderr
     ):
         shown(sentence(each))
         by_layer.append(each)
-    verdicts = None
+    judged: dict[str, pd.DataFrame | str] = {}
     if full:
         tried = [each.layer for each in by_layer if not each.note]
-        tables = list(full_verdicts(victim, tried, blocks, inputs, machine))
-        verdicts = pd.concat(tables, ignore_index=True) if tables else None
-    return _written(
-        folder, victim, by_layer, verdicts, {"blocks": blocks, "inputs": inputs, "data": data, "seed": seed}
-    )
+        judged = full_verdicts(victim, tried, blocks, inputs, machine, folder, shown)
+    return _written(folder, victim, by_layer, judged, {"blocks": blocks, "inputs": inputs, "data": data, "seed": seed})
 
 
 def _machine(device: str, threads: int | None) -> Machine:
@@ -110,19 +116,23 @@ def _written(
     folder: Path,
     victim: Victim,
     by_layer: list[LayerEstimate],
-    verdicts: pd.DataFrame | None,
+    judged: dict[str, pd.DataFrame | str],
     about: dict[str, Any],
 ) -> Audit:
     from scatterproof.auditing.audit_words import answer
 
+    tables = [table for table in judged.values() if not isinstance(table, str)]
+    verdicts = pd.concat(tables, ignore_index=True) if tables else None
+    unjudged = {layer: why for layer, why in judged.items() if isinstance(why, str)}
     sentence_of_all = answer(victim, by_layer, verdicts, int(about["inputs"]))
-    result = Audit(victim.name, by_layer, verdicts, folder / PAGE, sentence_of_all)
+    result = Audit(victim.name, by_layer, verdicts, folder / PAGE, sentence_of_all, unjudged)
     write_csv(folder / ESTIMATE, result.table)
     if verdicts is not None:
         write_csv(folder / VERDICT, verdicts)
     write_json(
         folder / TABLE,
-        {"model": victim.name, "answer": result.answer, **about, "layers": [_plain(each) for each in by_layer]},
+        {"model": victim.name, "answer": result.answer, **about, "layers": [_plain(each) for each in by_layer]}
+        | ({"unjudged": unjudged} if unjudged else {}),
     )
     write_page(result, victim, about)
     return result

@@ -25,7 +25,7 @@ VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in 
 
 def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
     """Write the page and its figure beside each other. Raises: WriteError."""
-    title = f"blocks of {about['blocks']}, {about['inputs']} inputs, one shuffle"
+    title = f"blocks of {about['blocks']}, {about['inputs']} {victim.noun}, one shuffle"
     figure = draw_placed(audit.estimates, title, audit.page.with_name(FIGURE))
     page = template(Path(__file__).with_name("audit.html.j2")).render(
         style=page_style(),
@@ -35,7 +35,8 @@ def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
         figure=inline_svg(figure, "audit"),
         layers=_table(audit.estimates),
         verdicts=None if audit.verdicts is None else _verdicts(audit.verdicts),
-        notes=[f"{each.layer}: {each.note}" for each in audit.estimates if each.note],
+        notes=[f"Not tried: {each.layer}: {each.note}" for each in audit.estimates if each.note]
+        + [f"No verdict: {layer}: {why}" for layer, why in audit.unjudged.items()],
         facts=facts(victim, about),
     )
     write_text(audit.page, page)

@@ -46,8 +46,9 @@ def answer(victim: Victim, estimates: Sequence[LayerEstimate], verdicts: pd.Data
     if verdicts is not None:
         counts = verdicts["verdict"].value_counts()
         each = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        return f"Verdict for this model, by layer: {each}."
-    known = f"{inputs} unlabelled inputs" if inputs else "no input at all"
+        without = len(tried) - len(verdicts)
+        return f"Verdict for this model, by layer: {each}{f', no verdict: {without}' if without else ''}."
+    known = f"{inputs} unlabelled {victim.noun}" if inputs else f"no {victim.noun} at all"
     back = [each for each in tried if _comes_back(each)]
     if back:
         worst = max(back, key=lambda each: each.placed or 0.0)
@@ -86,8 +87,8 @@ def facts(victim: Victim, about: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("model", victim.name),
         ("data", data.source),
-        ("inputs that the pirate holds", f"{about['inputs']}, unlabelled, of {len(data.pirate)}"),
-        ("inputs of the test", f"{len(data.test)}"),
+        (f"{victim.noun} that the pirate holds", f"{about['inputs']}, unlabelled, of {len(data.pirate)}"),
+        (f"{victim.noun} of the test", f"{len(data.test)}"),
         ("score of guessing", percent(data.chance)),
         ("blocks", f"{about['blocks']} x {about['blocks']} weights"),
         ("shuffle", f"drawn from seed {about['seed']}"),

@@ -20,6 +20,7 @@ from scatterproof.victims.arrays import Split
 from scatterproof.victims.data import Dataset, read_dataset
 from scatterproof.victims.hf.dataset_folder import has_texts, is_dataset_folder
 from scatterproof.victims.hf.folder import HfFolder
+from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import answer, build_model, find_layers, largest_layer
 
 BUILT_IN = ("digits", "cifar100")
@@ -35,12 +36,16 @@ class AuditError(UserError):
 
 @dataclass(frozen=True)
 class Victim:
-    """A model as it is attacked. labelled: whether the data say what is right, or the model itself does."""
+    """A model as it is attacked.
+
+    labelled: whether the data say what is right, or the model itself does; noun: what a reader calls the inputs.
+    """
 
     config: VictimConfig
     dataset: Dataset
     model: nn.Module
     labelled: bool
+    noun: str
 
     @property
     def name(self) -> str:
@@ -69,11 +74,13 @@ def read_victim(
     if folder is not None and folder.task == "retrieval":
         return _encoder(config, about)
     dataset = read_dataset(about)
+    config = with_named(config, dataset)
     scaled = folder.normalisation if folder is not None else None
     if scaled is not None and len(scaled[0]) == len(dataset.mean):
         dataset = replace(dataset, mean=scaled[0], std=scaled[1])
     network = _network(config, dataset)
-    return Victim(config, _few(dataset), network, True)
+    noun = "images" if input_kind(dataset.test.images) == "images" else about.noun
+    return Victim(config, _few(dataset), network, True, noun)
 
 
 def victim_config(
@@ -92,6 +99,16 @@ def victim_config(
     given |= {"kind": "checkpoint" if checkpoint is not None or model.startswith(HF) else "train"}
     try:
         return VictimConfig.model_validate({**given, "checkpoint": str(checkpoint) if checkpoint else None})
+    except ValidationError as error:
+        raise AuditError("; ".join(problems(error, ""))) from None
+
+
+def with_named(config: VictimConfig, dataset: Dataset) -> VictimConfig:
+    """The same victim, with the several named inputs of these data. Raises: AuditError."""
+    if not dataset.named:
+        return config
+    try:
+        return VictimConfig.model_validate(config.model_dump() | {"inputs": dataset.named})
     except ValidationError as error:
         raise AuditError("; ".join(problems(error, ""))) from None
 
@@ -202,7 +219,7 @@ def _encoder(config: VictimConfig, about: DatasetConfig) -> Victim:
     if lines.targets is None:
         own = logits_on(model, config, dataset, dataset.test.images).argmax(1)
         dataset = replace(dataset, test=Split(dataset.test.images, own))
-    return Victim(config, dataset, model, lines.targets is not None)
+    return Victim(config, dataset, model, lines.targets is not None, about.noun)
 
 
 def _of_index(targets: Sequence[str], indexed: Sequence[str]) -> torch.Tensor:

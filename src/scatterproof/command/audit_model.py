@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--inputs", type=int, default=100, metavar="N", help="unlabelled inputs of the pirate; default %(default)s"
     )
     parser.add_argument("--full", action="store_true", help="ten shuffles, controls, told ceiling, verdict")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="cores to use: --full judges so many layers at a time; default all"
+    )
     parser.add_argument("--out", type=Path, default=Path("audit"), metavar="FOLDER", help="default %(default)s")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="of a text at most; default 64")
     parser.add_argument("--index", type=Path, metavar="FILE", help="texts, one a line, that a .tsv's targets are of")
@@ -54,4 +57,4 @@ def audit_model(asked: argparse.Namespace) -> int:
         print()
         print(aligned([VERDICT_HEAD, *map(tuple, verdict_rows(result.verdicts))]))
     print(f"\n{result.answer}\nThe page: {result.page}")
-    return 0
+    return 1 if result.unjudged else 0

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from scatterproof.auditing.audited import AuditError, data_config, victim_config
+from scatterproof.auditing.audited import AuditError, data_config, victim_config, with_named
 from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.study import parse_study
 from scatterproof.config.victim import HF, VictimConfig
@@ -91,6 +91,7 @@ def init_study(asked: argparse.Namespace) -> int:
 def _study(config: VictimConfig, data: DatasetConfig, layer: str, file: Path) -> str:
     """The file's text. Raises: UserError where model, layer and data don't fit."""
     dataset = read_dataset(data) if is_on_disk(data) else None
+    config = config if dataset is None else with_named(config, dataset)
     model = _network(config, dataset)
     name, layers = find_layer(model, layer), dense_layers(model)
     sides = layers[name].weight.shape
@@ -132,7 +133,7 @@ def _network(config: VictimConfig, dataset: Dataset | None) -> nn.Module:
 
 
 def _own(config: VictimConfig) -> dict[str, Any]:
-    keys = ("kind", "model", "model_args", "checkpoint", "width", "input_size")
+    keys = ("kind", "model", "model_args", "inputs", "checkpoint", "width", "input_size")
     given = config.model_dump(exclude_defaults=True)
     return {key: given[key] for key in keys if key in given}
 

@@ -79,6 +79,13 @@ class DatasetConfig(Strict):
     )
     split_seed: int = Field(0, ge=0, description="seed of the split between victim and pirate")
 
+    @property
+    def noun(self) -> str:
+        """What a reader calls the inputs: arrays are `inputs`, unless the study says that they are images."""
+        if self.kind == "text":
+            return "texts"
+        return "inputs" if self.kind == "arrays" and self.inputs != "images" else "images"
+
     @model_validator(mode="after")
     def _kind_has_its_keys(self) -> "DatasetConfig":
         if self.kind in OF_A_PATH and self.path is None:

@@ -1,7 +1,7 @@
 """The victim: its network, where its weights come from, and how it is trained. Imports no torch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -56,6 +56,11 @@ class VictimConfig(Strict):
         description="keyword arguments of a `torchvision:` or own model; of a sentence encoder `index`, a file of "
         "texts, one a line, among which each input's nearest is looked for",
     )
+    inputs: dict[str, Annotated[str, Field(pattern=r"^(int|float)\[(\d+(,\d+)*)?\]$")]] = Field(
+        {},
+        description="of an own model whose `forward` takes several inputs by name: the type and shape of each, "
+        "such as `{ids: 'int[16]', user: 'float[3,8]'}`; the data hold them as `x_train.ids`, `x_test.ids`",
+    )
     width: float = Field(1.0, gt=0, le=4, description="width multiplier of the VGG family; 1 is torchvision's net")
     input_size: int = Field(
         32,
@@ -99,10 +104,10 @@ class VictimConfig(Strict):
         return [*map(str, sorted(files)), *([index] if isinstance(index, str) else [])]
 
     @model_serializer(mode="wrap")
-    def _without_unset_layers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a rule is handed of a study that names none stays what it was before there were any."""
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a rule is handed of a study that names no layers and inputs stays what it was before there were any."""
         keys: dict[str, Any] = handler(self)
-        return {key: value for key, value in keys.items() if key != "layers" or value is not None}
+        return {key: value for key, value in keys.items() if key not in ("layers", "inputs") or value}
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
@@ -119,6 +124,9 @@ class VictimConfig(Strict):
         if self.model not in BUILT_IN and ":" not in self.model:
             expected = f"{', '.join(BUILT_IN)}, torchvision:NAME, hf:FOLDER or MODULE:FUNCTION"
             raise ValueError(f"victim.model '{self.model}': expected {expected}")
+        own = self.model not in BUILT_IN and not self.model.startswith((HF, "torchvision:"))
+        if self.inputs and not own:
+            raise ValueError(f"victim.inputs: victim.model '{self.model}' takes one input, expected MODULE:FUNCTION")
         if self.model in VGG and self.input_size not in (28, 32, 224):
             raise ValueError(f"victim.input_size {self.input_size}: the VGG family takes 28, 32 or 224")
         if len(set(self.seeds)) != len(self.seeds):

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from scatterproof.analysis.statistics import draw_spread, shuffled_excess
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.report.figures import plateau as plateau_figure
+from scatterproof.report.input_words import inputs, inputs_called
 from scatterproof.report.sections import (
     attacks,
     controls,
@@ -43,12 +44,18 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`,
     `stream`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
-    tables, block_size = controls.marked_tables(tables), int(provenance["block_size"])
+    with inputs_called(provenance["inputs"]):
+        return _page(controls.marked_tables(tables), figures, provenance)
+
+
+def _page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], provenance: Mapping[str, Any]) -> str:
+    block_size = int(provenance["block_size"])
     excess = in_order(shuffled_excess(tables["shuffle"], tables["victim"]), block_size)
     retraining = retraining_minutes(tables["victim"])
     return template(Path(__file__).with_name("page.html.j2")).render(
         style=page_style(),
         study=provenance["study"],
+        inputs=inputs(),
         block_size=block_size,
         headline=grid_words.headline(tables, block_size),
         figures={name: inline_svg(path, name) for name, path in figures.items()},
@@ -115,8 +122,8 @@ def inline_svg(path: Path, name: str) -> Markup:
 def _search(tables: Mapping[str, pd.DataFrame], retraining: float) -> Table | None:
     if "search" not in tables:
         return None
-    caption = "What each search had reached at its last evaluation, on images that it never saw"
-    return Table(caption, searches.TABLE_HEAD, searches.table_rows(tables["search"], retraining)).shown()
+    caption = f"What each search had reached at its last evaluation, on {inputs()} that it never saw"
+    return Table(caption, searches.table_head(), searches.table_rows(tables["search"], retraining)).shown()
 
 
 def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _attacks(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     if "attacks" not in tables:
         return shown
     on_blocks = tables["attacks"][tables["attacks"]["role"] == "blocks"]
-    caption = "What each attack made of the blocks, on test images that it never saw [95 % interval over victims]"
+    caption = f"What each attack made of the blocks, on test {inputs()} that it never saw [95 % interval over victims]"
     everyone = (
         "Every attack under every threat, the best first; without the blocks: the same pirate, the layer withheld"
     )
@@ -160,7 +167,7 @@ def _against_retraining(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     )
     return {
         "retraining_words": against.sentences(tables["breakeven"]),
-        "retraining": Table(caption, against.TABLE_HEAD, against.table_rows(tables["breakeven"])).shown(),
+        "retraining": Table(caption, against.table_head(), against.table_rows(tables["breakeven"])).shown(),
         "talk_words": talk_cost.talk_sentences(talk, tables["theory"]),
         "talk": Table(
             "The talk's cost claim beside ours, in minutes of one device",

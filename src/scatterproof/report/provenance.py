@@ -35,6 +35,7 @@ def provenance(study: Study, tables: Mapping[str, pd.DataFrame], command: str, r
     return {
         "study": study.study,
         "block_size": study.block_sizes[0],
+        "inputs": study.dataset.noun,
         "assumed": study.cost,
         "config": yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "facts": {

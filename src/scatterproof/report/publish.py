@@ -10,6 +10,7 @@ from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.config.study import Study
 from scatterproof.errors import UserError
 from scatterproof.report.headline import headline
+from scatterproof.report.input_words import inputs_called
 from scatterproof.report.provenance import provenance
 from scatterproof.report.words import minutes
 from scatterproof.running.files import write_text
@@ -40,7 +41,8 @@ def publish(results: Path, target: Path, study: Study, command: str, repository:
     write_text(target / MADE, how_made(study, tables, command, repository))
     (target / HEADLINE).unlink(missing_ok=True)
     if "attacks" in tables:
-        write_text(target / HEADLINE, headline(tables))
+        with inputs_called(study.dataset.noun):
+            write_text(target / HEADLINE, headline(tables))
     return sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from scatterproof.config.settings.defences import defence_of_label
 from scatterproof.config.threat import WITH_STREAM, parts_of
+from scatterproof.report.input_words import inputs
 
-KNOWN = {"none": "unlabelled images", "labels": "labelled images", "logits": "images with the victim's logits"}
+KNOWN = {"none": "unlabelled {}", "labels": "labelled {}", "logits": "{} with the victim's logits"}
 SEEN = {"inputs": "the inputs of the layer", "both": "the layer's inputs and the next layer's"}
 
 
@@ -29,10 +30,15 @@ def defended(threat: str) -> str:
     return f", defended by {words}" if words else ""
 
 
+def known_of(known: str) -> str:
+    """`labelled images`: the inputs, and what is known of them."""
+    return KNOWN[known].format(inputs())
+
+
 def granted(images: Any, knows: Any) -> str:
     """`100 unlabelled images`, or `no images`; and the base model, where `knows` says so."""
     known, _, base = str(knows).partition("-")
-    text = f"{int(images):,} {KNOWN[known]}" if int(images) else "no images"
+    text = f"{int(images):,} {known_of(known)}" if int(images) else f"no {inputs()}"
     return f"{text} and a public base model" if base else text
 
 

@@ -1,7 +1,7 @@
 """Labelled inputs as arrays: read from an .npz or .safetensors, checked, and brought to one form."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scatterproof.victims.download import DatasetError
 from scatterproof.victims.filetype import NPZ, SAFETENSORS, file_type
 from scatterproof.victims.forms.array_names import ArrayNames, array_names
 from scatterproof.victims.forms.labels import check_columns, to_many_labels, to_numbers
+from scatterproof.victims.forms.named_arrays import NAMED, named_arrays
 from scatterproof.victims.forms.pixels import check_one_scale, to_labels, to_pixels
 from scatterproof.victims.forms.values import check_segments, hide, one_kind, to_features, to_tokens
 from scatterproof.victims.inputs import NOUNS, input_kind
@@ -54,16 +55,19 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     return _splits(path, *_arrays(path, (NPZ,)), "images")
 
 
-def read_arrays(path: Path, kind: InputKind | None, task: LabelTask = "classification") -> tuple[Split, Split]:
+def read_arrays(
+    path: Path, kind: InputKind | None, task: LabelTask = "classification"
+) -> tuple[Split, Split, dict[str, str]]:
     """The same of inputs of this kind, None: inferred from the arrays' types, in an .npz or .safetensors, with labels
-    for this task. A folder of the library datasets holds its columns as such arrays.
+    for this task; and what their rows hold of several named inputs. A folder of the library datasets holds its columns
+    as such arrays.
 
     Raises: DatasetError.
     """
     names, arrays = _from_folder(path) if path.is_dir() else _arrays(path, (NPZ, SAFETENSORS))
     if kind is None:
         kind = one_kind(path, {names.x_train: arrays["x_train"], names.x_test: arrays["x_test"]})
-    return _splits(path, names, arrays, kind, task)
+    return *_splits(path, names, arrays, kind, task), dict(names.layout)
 
 
 def _splits(
@@ -142,24 +146,39 @@ def _from_folder(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
             "image folders are of kind 'folder'"
         )
     columns = folder_arrays(path)
-    names = array_names(path, list(columns))
-    return names, {role: columns[name] for role, name in names.by_role.items()}
+    return _by_role(path, list(columns), columns.__getitem__)
 
 
 def _from_npz(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
     with np.load(path, allow_pickle=False) as file:
-        names = array_names(path, file.files)
-        return names, {role: file[name] for role, name in names.by_role.items()}
+        return _by_role(path, file.files, file.__getitem__)
 
 
 def _from_safetensors(path: Path) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
-    with safe_open(path, "pt") as file:
-        names = array_names(path, list(file.keys()))
-        tensors = {role: file.get_tensor(name) for role, name in names.by_role.items()}
     unknown = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)  # to numpy; float32 holds each of their values
-    return names, {
-        role: (value.float() if value.dtype in unknown else value).numpy() for role, value in tensors.items()
-    }
+    with safe_open(path, "pt") as file:
+
+        def read(name: str) -> NDArray[Any]:
+            value = file.get_tensor(name)
+            plain: NDArray[Any] = (value.float() if value.dtype in unknown else value).numpy()
+            return plain
+
+        return _by_role(path, list(file.keys()), read)
+
+
+def _by_role(
+    path: Path, present: Sequence[str], read: Callable[[str], NDArray[Any]]
+) -> tuple[ArrayNames, dict[str, NDArray[Any]]]:
+    """Arrays by their roles; several named inputs become one row of numbers each. Raises: DatasetError."""
+    rows, layout = named_arrays(path, present, read)
+    if not rows:
+        names = array_names(path, present)
+        return names, {role: read(name) for role, name in names.by_role.items()}
+    others = [name for name in present if not NAMED.fullmatch(name)]
+    if double := [name for name in rows if name in others]:
+        raise DatasetError(f"{path}: has {double[0]} and {double[0]}.NAME, expected one of the two")
+    names = replace(array_names(path, [*others, *rows]), layout=layout)
+    return names, {role: rows[name] if name in rows else read(name) for role, name in names.by_role.items()}
 
 
 def to_split(

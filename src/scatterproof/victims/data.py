@@ -5,7 +5,8 @@ A dataset is read once, split between victim, pirate and test, and saved as one 
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,8 @@ class Dataset:
 
     `mean` and `std` are per channel, of the victim's images scaled to 0..1 (a constant channel has std 1), and empty
     where the inputs are features or token ids;
-    `source` says what was read, with its sha256.
+    `source` says what was read, with its sha256; `named` what each row of features holds of several named inputs, as
+    `victim.inputs` does.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Dataset:
     std: tuple[float, ...]
     source: str
     split_seed: int
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def redrawn(self, draw: int) -> "Dataset":
         """The same with the pirate's images in an order of this draw's own; the first draw's is their own order."""
@@ -78,6 +81,7 @@ class _Raw(NamedTuple):
     test: Split
     source: str
     classes: int | None = None  # where labels do not name every class
+    named: Mapping[str, str] = {}
 
 
 def read_dataset(config: DatasetConfig) -> Dataset:
@@ -95,7 +99,7 @@ def read_dataset(config: DatasetConfig) -> Dataset:
     first, rest = _divide(raw.train, pirate, rng)
     mean, std = _normalisation(rest.images, config)
     classes = raw.classes or outputs_of(raw.train.labels)
-    return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed)
+    return Dataset(raw.name, classes, rest, first, raw.test, mean, std, raw.source, config.split_seed, raw.named)
 
 
 def is_on_disk(config: DatasetConfig) -> bool:
@@ -117,7 +121,8 @@ def _read_raw(config: DatasetConfig, rng: np.random.Generator) -> _Raw:
     if config.kind == "arrays":
         task = config.label_task
         meant = "" if task == "classification" else f", labels for {task}"
-        return _Raw(path.stem, *read_arrays(path, config.inputs, task), _sha256(path) + meant)
+        train, test, named = read_arrays(path, config.inputs, task)
+        return _Raw(path.stem, train, test, _sha256(path) + meant, named=named)
     if config.kind == "text":
         from scatterproof.victims.hf.labelled_text import read_text
 
@@ -220,7 +225,7 @@ def save_dataset(dataset: Dataset, path: Path | str) -> None:
         split = getattr(dataset, name)
         tensors |= {f"{name}_images": split.images.contiguous(), f"{name}_labels": split.labels.contiguous()}
     keys = ("name", "classes", "mean", "std", "source", "split_seed")
-    described = {key: getattr(dataset, key) for key in keys}
+    described = {key: getattr(dataset, key) for key in keys} | ({"named": dataset.named} if dataset.named else {})
     with atomic(path) as temporary:  # one metadata key: safetensors writes several in a random order
         save_file(tensors, temporary, metadata={"dataset": json.dumps(described)})
 

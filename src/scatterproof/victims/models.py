@@ -15,6 +15,7 @@ from torch import nn
 from scatterproof.config.victim import HF, VictimConfig
 from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
 from scatterproof.victims.networks.attention import with_projections
+from scatterproof.victims.networks.named_inputs import with_named_inputs
 from scatterproof.victims.networks.vgg import VGG16
 from scatterproof.victims.vision import allow_torchvision
 
@@ -63,7 +64,8 @@ def build_model(config: VictimConfig, classes: int) -> nn.Module:
         raise ModelError(f"victim.model '{config.model}' with {arguments} failed: {_first_line(error)}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"victim.model '{config.model}' returned {type(model).__name__}, expected an nn.Module")
-    return with_projections(model)
+    model = with_projections(model)
+    return with_named_inputs(model, config.inputs, f"victim.model '{config.model}'") if config.inputs else model
 
 
 def _own_function(config: VictimConfig) -> Any:

@@ -16,6 +16,7 @@ from scatterproof.puzzle import Puzzle
 from scatterproof.running.seeds import torch_generator
 from scatterproof.victims.inputs import input_kind, vocabulary
 from scatterproof.victims.models import dense_layers, layer_inputs
+from scatterproof.victims.networks.named_inputs import parts_of
 
 MOST_INPUTS = 2000  # rows of inputs kept: a layer that reads tokens has many for each image
 MADE_UP = 256  # inputs made up where the pirate has none
@@ -132,6 +133,8 @@ def made_up_images(puzzle: Puzzle) -> torch.Tensor:
     kind, shape = input_kind(puzzle.images), (MADE_UP, *puzzle.images.shape[1:])
     if kind == "images":
         return _noise(puzzle)
+    if any(part.whole for part in parts_of(puzzle.config.inputs)):
+        raise AttackError("integers among several named inputs can't be made up: expected a threat with images")
     generator = torch_generator(f"made up {kind}")
     if kind == "features":
         return torch.randn(shape, generator=generator)

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from scatterproof.analysis.statistics import curve
+from scatterproof.report.input_words import accuracy_label
 from scatterproof.report.words import CORRECTIONS, cut, names, share, side, victim_label
 from scatterproof.running.files import atomic
 
@@ -73,7 +74,7 @@ def draw_prune(
             here = thresholds[(thresholds["victim"] == name) & (thresholds["block_size"] == block_size)]
             here = here[here["keep"] > prune["keep"].min()]
             _mark_thresholds(axis, here, victims, name)
-            shares(axis, "accuracy on test images (%)")
+            shares(axis, accuracy_label())
         finish(axes, "share of the blocks held, places known (%)")
     return svg
 
@@ -90,7 +91,7 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
             for index, (moved, line) in enumerate(lines):
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
                 draw_line(axis, line, "keep", *style, f"{share(moved)} of them displaced")
-            shares(axis, "accuracy on test images (%)")
+            shares(axis, accuracy_label())
         finish(axes, "share of the blocks held (%)")
     return svg
 
@@ -124,7 +125,7 @@ def draw_curve(curves: pd.DataFrame, svg: Path) -> Path:
                 axis.plot(x, y, color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=label)
         axis.set_title("")
         axis.set_xlim(0, None)
-        _percent(axis, "accuracy on test images (%)")
+        _percent(axis, accuracy_label())
         finish(axes, "minutes of training, a line for each seed")
     return svg
 

@@ -13,12 +13,12 @@ from scatterproof.config.attacks import NOTHING
 from scatterproof.config.settings.base import TAUGHT
 from scatterproof.config.threat import knows_of
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
+from scatterproof.report.input_words import accuracy_label, inputs
 from scatterproof.report.sections.attacks import CASE, final
 from scatterproof.report.sections.leaderboard import REPORTED
-from scatterproof.report.threat_words import besides
+from scatterproof.report.threat_words import besides, known_of
 from scatterproof.report.words import setting, threat_cases
 
-KNOWN = {"labels": "labelled images", "logits": "images with the victim's logits"}
 KIND = ["role", "attack", "control"]
 LINES = {"withheld": "-", "blocks": "--"}
 WITH = {"withheld": "without the blocks", "blocks": "from the blocks"}
@@ -51,18 +51,18 @@ def draw_curves(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Path
             if rows["knows"].iloc[0] == "logits":
                 _draw_reported(axis, float(victims[victims["victim"] == name]["accuracy"].mean()), styles)
             axis.set_ylim(0, None)
-            axis.set_ylabel("accuracy on test images (%)")
+            axis.set_ylabel(accuracy_label())
             axis.set_xscale("log")
         if axes:
             shown = {*every["images"].astype(int), *_reported_images(every)}
             whole_numbers(list(axes.values())[-1], sorted(shown))
-        finish(axes, "images that the pirate holds")
+        finish(axes, f"{inputs()} that the pirate holds")
     return svg
 
 
 def _title(name: str, size: int, threat: str, rows: pd.DataFrame) -> str:
     where = setting(name, size, rows["keep"].iloc[0], threat)
-    return f"{where}{besides(threat)}: {KNOWN[knows_of(threat)]}"
+    return f"{where}{besides(threat)}: {known_of(knows_of(threat))}"
 
 
 def _styles(rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, whole_numbers
+from scatterproof.report.input_words import inputs
 from scatterproof.report.words import number, seeds, setting
 
 FITNESS = {"accuracy": "accuracy", "loss": "cross-entropy"}
@@ -33,7 +34,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
             f"{', '.join(f'{100 * share:.3g} %' for share in clear.index)})"
         )
         texts.append(
-            f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} images: a "
+            f"{setting(victim, size, keep)}, {FITNESS[str(fitness)]} on {number(most['images'].iloc[0])} {inputs()}: a "
             f"right exchange beats a wrong one more often than a coin would {where}; most clearly with "
             f"{100 * top:.3g} % right, {100 * means['auc'].max():.0f} times in 100.{noise} "
             f"{seeds(rows['victim_seed'].nunique())}"
@@ -60,7 +61,7 @@ def draw_plateau(table: pd.DataFrame, svg: Path) -> Path:
             axes[title].set_ylim(min(low, 45) - 2, max(high, 60) + 2)
         if counts:
             _distinct(axes[counts], means)
-        finish(axes, "images")
+        finish(axes, inputs())
     return svg
 
 
@@ -72,7 +73,7 @@ def _contrast(axis: Axes, rows: pd.DataFrame) -> None:
         share, auc, low, high = (
             100 * line[column].to_numpy(dtype=float) for column in ("correct_share", "auc", "auc_low", "auc_high")
         )
-        axis.plot(share, auc, color=colour, marker=marker, label=f"{images} images")
+        axis.plot(share, auc, color=colour, marker=marker, label=f"{images} {inputs()}")
         axis.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.set_xlim(-2, 102)
     axis.set_xlabel("blocks right already (%)")

@@ -14,6 +14,7 @@ from scatterproof.analysis.statistics import WITHIN
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.config.attacks import NEEDS
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
+from scatterproof.report.input_words import inputs
 from scatterproof.report.sections.attacks import OF_LINE
 from scatterproof.report.sections.searches import ATTACKS
 from scatterproof.report.threat_words import besides
@@ -55,7 +56,7 @@ def draw_retraining(
                 axis.axhline(100 * float(own[value].mean()), color=GREY, linestyle=style, linewidth=1.0, label=text)
             axis.set_xscale("log")
             axis.set_ylim(0, 103 * max(float(own["accuracy"].mean()), float(curves["mean"].max())))
-            axis.set_ylabel("best accuracy so far\non test images (%)")
+            axis.set_ylabel(f"best accuracy so far\non test {inputs()} (%)")
         finish(axes, "minutes of one device: training, or attack with its set-up")
     return svg
 
@@ -66,7 +67,7 @@ def _draw_trainings(axis: Axes, trainings: pd.DataFrame) -> None:
         colour, width = _STYLES[source]
         for count, (_, same) in enumerate(candidates(trainings, source).groupby("device", sort=True)):
             x, mean, low, high = _columns(envelope(same))
-            label = SOURCES[source] if count == 0 else None
+            label = SOURCES[source].format(inputs()) if count == 0 else None
             axis.plot(x, mean, color=colour, drawstyle="steps-post", linewidth=width, label=label)
             axis.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
 

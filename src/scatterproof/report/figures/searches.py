@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from scatterproof.analysis.statistics import curve, kinds
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels
+from scatterproof.report.input_words import accuracy_label, inputs
 from scatterproof.report.sections.searches import ATTACKS, FITNESS, OF_PANEL, aligned, label, searched
 
 PANEL = ["victim", "block_size", KEY, "keep", "fitness"]
@@ -27,7 +28,9 @@ def draw_search(search: pd.DataFrame, svg: Path) -> Path:
                 means = curve(line, [], "evaluations", "best_fitness")
                 _band(axis, means["evaluations"], means, factor, colour, marker, text)
             axis.set_xscale("log")
-            axis.set_ylabel("best accuracy on the\npirate's images (%)" if by_accuracy else "best minus cross-entropy")
+            axis.set_ylabel(
+                f"best accuracy on the\npirate's {inputs()} (%)" if by_accuracy else "best minus cross-entropy"
+            )
         finish(axes, "evaluations")
     return svg
 
@@ -50,7 +53,7 @@ def draw_trajectory(search: pd.DataFrame, victims: pd.DataFrame, retraining: flo
                 axis.axvline(retraining, color="black", linewidth=1.2, label="training one victim")
             axis.set_xscale("log")
             axis.set_ylim(0, None)
-            axis.set_ylabel("accuracy on test images (%)")
+            axis.set_ylabel(accuracy_label())
         finish(axes, "minutes of search, set-up included")
     return svg
 

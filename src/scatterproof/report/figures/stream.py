@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.statistics import curve
 from scatterproof.report.figures.base import COLOURS, GREY, LONG_LABEL, MARKERS, panels
+from scatterproof.report.input_words import accuracy_label
 from scatterproof.report.sections.stream import HIDDEN, most_watched, ordered, repeated, requests_text
 from scatterproof.report.words import cases, cut, of_case, share
 
@@ -150,7 +151,7 @@ def _held(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_xlabel("devices held (%)")
     axis.set_xlim(0, 103)
     axis.set_ylim(0, None)
-    axis.set_ylabel("accuracy on test images (%)")
+    axis.set_ylabel(accuracy_label())
 
 
 def _holder(row: "pd.Series[Any]", several: list[str]) -> str:

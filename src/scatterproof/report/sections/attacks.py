@@ -10,6 +10,7 @@ from scatterproof.analysis.statistics import curve
 from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
 from scatterproof.config.threat import Part
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.input_words import accuracy_label
 from scatterproof.report.table import DEFENCE
 from scatterproof.report.threat_words import KNOWN, besides, defence_words, granted, grants
 from scatterproof.report.words import (
@@ -132,7 +133,7 @@ def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Pat
                 style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
                 label = f"{marked(str(attack), str(control))}, {granted(images, knows)}"
                 draw_line(axis, line, "keep", *style, label)
-            shares(axis, "accuracy on test images (%)")
+            shares(axis, accuracy_label())
         finish(axes, "share of the blocks held, places unknown (%)")
     return svg
 

@@ -14,6 +14,7 @@ from scatterproof.analysis.statistics import bootstrap_means, crossing, curve, p
 from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
 from scatterproof.config.threat import granted_knowledge
 from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, finish, panels, reference_lines, whole_numbers
+from scatterproof.report.input_words import accuracy_label
 from scatterproof.report.table import DEFENCE, Table
 from scatterproof.report.threat_words import defence_words, defended, grants
 from scatterproof.report.words import (
@@ -208,7 +209,7 @@ def draw_fineness(fineness: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> P
             reference_lines(axes[title], victims, name)
             attack = attack_label(rows.iloc[0])
             _draw(axes[title], curve(rows, [], "block_size"), 100, *style, f"{attack}, places unknown")
-            axes[title].set_ylabel("accuracy on\ntest images (%)")
+            axes[title].set_ylabel(accuracy_label(lines=True))
             _draw(
                 axes[_BITS],
                 curve(rows, [], "block_size", "left"),

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from scatterproof.analysis.statistics import curve, half_is_chance
+from scatterproof.report.input_words import inputs
 from scatterproof.report.table import Table
 from scatterproof.report.words import (
     CORRECTIONS,
@@ -38,7 +39,7 @@ def victim_table(victims: pd.DataFrame) -> Table:
         )
         for row in _rows(victims.drop_duplicates(["victim", "victim_seed"]))
     ]
-    return Table("The victims: accuracy on test images, minutes of training", head, rows)
+    return Table(f"The victims: accuracy on test {inputs()}, minutes of training", head, rows)
 
 
 def prune_tables(prune: pd.DataFrame, block_size: int) -> dict[str, list[Table]]:

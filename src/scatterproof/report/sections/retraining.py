@@ -12,26 +12,12 @@ from scatterproof.analysis.breakeven import OVER, SOURCES, candidates
 from scatterproof.analysis.control_results import has_failed
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.config.threat import granted_knowledge
+from scatterproof.report.input_words import inputs
 from scatterproof.report.sections.attacks import OF_LINE
 from scatterproof.report.sections.searches import FITNESS, label
 from scatterproof.report.table import DEFENCE
 from scatterproof.report.threat_words import besides, defence_words, granted
 from scatterproof.report.words import cut, held, minutes, number, setting, share, side, victim_label
-
-TABLE_HEAD = (
-    *(
-        "victim",
-        "block size",
-        "blocks held",
-        DEFENCE,
-        "level",
-        "cheapest attack",
-        "its minutes",
-        "runs that reached it",
-    ),
-    *("own recipe", "cheapest recipe tried", "pirate's images alone"),
-    *("attack over own recipe", "over cheapest recipe", "over pirate's images"),
-)
 
 _WORDS = {
     "cheaper": "an attack is cheaper to {}",
@@ -148,7 +134,8 @@ def sentences(breakeven: pd.DataFrame) -> list[str]:
     for (whose, size, keep, threat, source), mine in by_curve.items():
         parts = [_part(outcome, [each for each in mine if each.outcome == outcome]) for outcome in _WORDS]
         said = "; ".join(part for part in parts if part)
-        texts.append(f"{setting(whose, size, keep, threat)}{besides(threat)}, against {SOURCES[source]}: {said}.")
+        against = SOURCES[source].format(inputs())
+        texts.append(f"{setting(whose, size, keep, threat)}{besides(threat)}, against {against}: {said}.")
     return [*texts, *left_out(breakeven)]
 
 
@@ -165,6 +152,15 @@ def _part(outcome: str, here: Sequence[Comparison]) -> str:
             f"{_name(each.training)} in {_minutes(each.training)})"
         )
     return text
+
+
+def table_head() -> tuple[str, ...]:
+    """Of `table_rows`."""
+    return (
+        *("victim", "block size", "blocks held", DEFENCE, "level", "cheapest attack", "its minutes"),
+        *("runs that reached it", "own recipe", "cheapest recipe tried", f"pirate's {inputs()} alone"),
+        *("attack over own recipe", "over cheapest recipe", f"over pirate's {inputs()}"),
+    )
 
 
 def table_rows(breakeven: pd.DataFrame) -> list[tuple[str, ...]]:

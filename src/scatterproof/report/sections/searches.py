@@ -8,6 +8,7 @@ from scatterproof.analysis.control_results import has_failed, marked
 from scatterproof.analysis.statistics import WITHIN, curve, kinds
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.config.threat import Part, granted_knowledge, parts_of
+from scatterproof.report.input_words import inputs
 from scatterproof.report.table import DEFENCE
 from scatterproof.report.threat_words import besides, defence_words, granted, sees, taps
 from scatterproof.report.words import held, number, percent, points, setting, side, victim_label
@@ -127,19 +128,18 @@ def _outcome(rows: pd.DataFrame, fitness: str, own: pd.DataFrame) -> str:
     if highest <= chance + WITHIN:
         return f"every search stays within 2 points of chance ({percent(chance)}); {_range(rows)}."
     if shown.empty:
-        return (
-            f"no search is shown to gain anything on images it never saw; {_range(rows)}; chance is {percent(chance)}."
-        )
+        unseen = f"on {inputs()} it never saw"
+        return f"no search is shown to gain anything {unseen}; {_range(rows)}; chance is {percent(chance)}."
     best = shown[~has_failed(shown["control"])].sort_values("gain", ascending=False).head(3)
     most = ", ".join(
-        f"{label(row.attack, row.population, row.control)} on {number(row.images)} images {_percent(row)}, "
+        f"{label(row.attack, row.population, row.control)} on {number(row.images)} {inputs()} {_percent(row)}, "
         f"{_gain(row)} points"
         for row in _tuples(best)
     )
     most = f", most of all {most}" if most else ""
     return (
-        f"{len(shown)} of {len(rows)} kinds of search, of {number(rows['runs'].min())} runs or more, gain on images "
-        f"they never saw{most}. The victim's accuracy is {percent(top)}, chance {percent(chance)}."
+        f"{len(shown)} of {len(rows)} kinds of search, of {number(rows['runs'].min())} runs or more, gain on "
+        f"{inputs()} they never saw{most}. The victim's accuracy is {percent(top)}, chance {percent(chance)}."
     )
 
 
@@ -200,7 +200,9 @@ def _images(row: Any) -> str:
     return "; ".join(filter(None, (images, sees(row.threat), taps(row.threat))))
 
 
-TABLE_HEAD = (
-    *("victim", "block size", "blocks held", DEFENCE, "search", "fitness", "images", "test accuracy", "gain in points"),
-    *("fitness at start", "at end", "evaluations", "minutes", "x training one victim", "runs"),
-)
+def table_head() -> tuple[str, ...]:
+    """Of `table_rows`."""
+    return (
+        *("victim", "block size", "blocks held", DEFENCE, "search", "fitness", inputs(), "test accuracy"),
+        *("gain in points", "fitness at start", "at end", "evaluations", "minutes", "x training one victim", "runs"),
+    )

@@ -8,6 +8,7 @@ import pandas as pd
 from scatterproof.analysis.control_results import marked
 from scatterproof.analysis.threat_key import KEY, with_key
 from scatterproof.cost.ledger import retraining_minutes
+from scatterproof.report.input_words import inputs
 from scatterproof.report.sections.searches import searched
 from scatterproof.report.words import minutes, number
 
@@ -48,7 +49,9 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
     """The talk's '27x' at our own costs."""
     evaluations, talk_seconds = (_talk(theory)[key]["value"] for key in ("evaluations", "seconds_per_evaluation"))
     if not costs:
-        return ["The talk's search, genetic with a population of 100 by accuracy on 100 images, was not made here."]
+        return [
+            f"The talk's search, genetic with a population of 100 by accuracy on 100 {inputs()}, was not made here."
+        ]
     parts = []
     for cost in costs:
         spent, trained = cost["seconds"] * evaluations / 60, cost["training"]
@@ -61,7 +64,7 @@ def talk_sentences(costs: list[dict[str, Any]], theory: pd.DataFrame) -> list[st
         parts.append(part)
     return [
         f"The talk's evaluation takes {number(talk_seconds)} s. Ours, of the same search (population 100, by "
-        f"accuracy on 100 images, set-up included), takes {'; '.join(parts)}. That is a cost, not what it buys: "
+        f"accuracy on 100 {inputs()}, set-up included), takes {'; '.join(parts)}. That is a cost, not what it buys: "
         "how far the search gets is said where the searches are."
     ]
 

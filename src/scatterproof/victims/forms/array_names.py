@@ -41,7 +41,10 @@ _USUAL = _usual_names()
 
 @dataclass(frozen=True)
 class ArrayNames:
-    """Under which name each of the four arrays stands, those beside token ids by role, and what else was there."""
+    """Under which name each of the four arrays stands, those beside token ids by role, and what else was there.
+
+    layout: what x_train and x_test hold of several named inputs, as `victim.inputs` says it.
+    """
 
     x_train: str
     y_train: str
@@ -49,6 +52,7 @@ class ArrayNames:
     y_test: str
     beside: Mapping[str, str] = field(default_factory=dict)
     surplus: tuple[str, ...] = ()
+    layout: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -84,7 +88,7 @@ def array_names(path: Path, present: Sequence[str]) -> ArrayNames:
     names = {role: _only(path, role, by_role[role]) for role in ARRAYS}
     beside = _beside(path, by_role)
     used = {*names.values(), *beside.values()}
-    return ArrayNames(**names, beside=beside, surplus=tuple(name for name in present if name not in used))
+    return ArrayNames(**names, beside=beside, layout={}, surplus=tuple(name for name in present if name not in used))
 
 
 def _beside(path: Path, by_role: Mapping[str, list[str]]) -> dict[str, str]:
