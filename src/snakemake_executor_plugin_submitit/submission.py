@@ -43,6 +43,7 @@ class SlurmArrays(SlurmExecutor):
         script = Path(self.folder) / "sbatch.sh"
         command = " ".join([*(shlex.quote(word) for word in LAUNCHER), shlex.quote(str(self.folder))])
         parameters = {"array_parallelism": len(tasks), **self.parameters, "time": self.minutes, "map_count": len(tasks)}
+        parameters["wckey"] = None  # else submitit's own, which sites that check such keys refuse
         cpus = parameters.get("cpus_per_task")  # None: the cluster's default, of which srun takes all
         parameters["srun_args"] = [f"--cpus-per-task={cpus}"] if cpus else []  # not taken from the job since 22.05
         script.write_text(_make_sbatch_string(command=command, folder=self.folder, **parameters))
