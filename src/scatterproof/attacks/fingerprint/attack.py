@@ -165,9 +165,8 @@ class Fingerprint(Attack[FingerprintSettings]):
         for iterate in field.rounds(self.settings.rounds):
             if often:
                 yield field.placed(iterate)
-        if prior_weight is None and may_be_rescaled(around):
-            sized = self._at_other_sizes(field, iterate, extra_evidence)
-            if sized is not None:
+        if often and prior_weight is None and may_be_rescaled(around):
+            if sized := self._at_other_sizes(field, iterate, extra_evidence):
                 field, iterate = sized
                 yield field.placed(iterate)
         again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
@@ -194,11 +193,8 @@ class Fingerprint(Attack[FingerprintSettings]):
     def _at_other_sizes(
         self, field: MeanField, iterate: Round, extra_evidence: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[MeanField, Round] | None:
-        """Rounds in which neurons have secret sizes, where that explains a larger share than little; None elsewhere.
-
-        Factors below those that readers betray hide places all the same.
-        """
-        best, explained = None, field.explained(field.placed(iterate).placement) / field.energy
+        """Rounds in which neurons have secret sizes, where that explains more than little; None elsewhere."""
+        best, explained = None, iterate.explained / field.energy
         if explained > ENOUGH:
             return None
         even = with_even_readers(field.around)
@@ -206,10 +202,9 @@ class Fingerprint(Attack[FingerprintSettings]):
         for _ in range(2):
             sized = self.field(blocks, field.shapes, even, extra_evidence=extra_evidence)
             *_, ended = sized.rounds(self.settings.rounds)
-            placement = sized.placed(ended).placement
-            if (share := sized.explained(placement) / sized.energy) > explained:
-                best, explained = (sized, ended), share
-            blocks = with_even_rows(field.blocks, placement, even)
+            if ended.explained / sized.energy > explained:
+                best, explained = (sized, ended), ended.explained / sized.energy
+            blocks = with_even_rows(field.blocks, sized.placed(ended).placement, even)
         return best
 
     def _again(

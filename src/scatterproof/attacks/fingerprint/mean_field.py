@@ -16,11 +16,15 @@ CERTAIN = 1e-3  # beliefs below it are left out of the expected layer
 
 
 class Round(NamedTuple):
-    """Candidates and beliefs [blocks, count] about them after a round; converged: the next one would change nothing."""
+    """Candidates and beliefs [blocks, count] about them after a round.
+
+    converged: the next one would change nothing; explained: the energy of the layer that the prediction explains.
+    """
 
     candidates: Candidates
     belief: torch.Tensor
     converged: bool = False
+    explained: float = 0.0
 
 
 class MeanField:
@@ -70,7 +74,7 @@ class MeanField:
             change = abs(prediction.explained - before)
             converged = change <= self._tolerance * prediction.explained
             converged = converged or likeliest.equal(_likeliest(candidates, belief))
-            yield Round(candidates, belief, converged)
+            yield Round(candidates, belief, converged, prediction.explained)
             if converged:
                 break
             before = prediction.explained
