@@ -165,10 +165,10 @@ class Fingerprint(Attack[FingerprintSettings]):
         for iterate in field.rounds(self.settings.rounds):
             if often:
                 yield field.placed(iterate)
-        if often and prior_weight is None and may_be_rescaled(around):
-            if sized := self._at_other_sizes(field, iterate, extra_evidence):
-                field, iterate = sized
-                yield field.placed(iterate)
+        sizable = often and prior_weight is None and may_be_rescaled(around)
+        if sizable and (sized := self._at_other_sizes(field, iterate, extra_evidence)):
+            field, iterate = sized
+            yield field.placed(iterate)
         again = len(blocks) == around.grid.count and len(blocks) ** 2 <= self.settings.candidates
         if again and self.settings.tempered_rounds and prior_weight is None and not iterate.converged:
             yield from self._again(field, iterate, extra_evidence)
