@@ -107,12 +107,12 @@ class Doubled(Defence):
 """,
     ),
     "src/scatterproof/config/settings/defences.py": (
-        "DEFENCES = (NoneSettings, RescaleSettings, HomeSettings)\n",
+        "DEFENCES = (NoneSettings, RescaleSettings, HomeSettings, WithholdSettings)\n",
         """class DoubledSettings(DefenceSettings):
     name: Literal["doubled"] = Field(description="twice the weights")
 
 
-DEFENCES = (NoneSettings, RescaleSettings, HomeSettings, DoubledSettings)
+DEFENCES = (NoneSettings, RescaleSettings, HomeSettings, WithholdSettings, DoubledSettings)
 """,
     ),
     "src/scatterproof/defences/__init__.py": (
