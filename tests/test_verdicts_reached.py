@@ -28,7 +28,7 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def victims(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Victims:
     trained = Victims.trained(PERCEPTRON, digits, SEEDS, tmp_path_factory.mktemp("victims"))
-    # A victim trains for a second or two, and on a busy machine an attack takes as long: its minutes are set, not taken.
+    # A victim trains for two seconds, and on a busy machine an attack takes as long: the minutes are set, not taken
     return replace(trained, minutes=[MINUTES] * SEEDS)
 
 
