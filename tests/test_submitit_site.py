@@ -50,16 +50,16 @@ def prints(site: Path, command: str, text: str) -> None:
 @pytest.mark.parametrize("answer", ["123", "123;cluster-1", "  123  "])
 def test_the_number_of_a_job_is_the_line_that_is_one(site: Path, answer: str) -> None:
     prints(site, "sbatch", f"{BANNER}\n{answer}")
-    assert slurm.sbatch("x.sh") == "123"
+    assert slurm.sbatch("x.sh", "out") == "123"
     prints(site, "sbatch", f"{answer}\n{BANNER}")
-    assert slurm.sbatch("x.sh") == "123"
+    assert slurm.sbatch("x.sh", "out") == "123"
 
 
 @pytest.mark.parametrize("answer", ["", "Submitted batch job 123", "12 3", "123\n124", "123;"])
 def test_without_such_a_line_it_is_said_and_never_tried_again(site: Path, answer: str) -> None:
     prints(site, "sbatch", f"{BANNER}\n{answer}")
     with pytest.raises(UnreadableError, match="expected one line that is the number of a job") as error:
-        slurm.sbatch("x.sh")
+        slurm.sbatch("x.sh", "out")
     assert not error.value.transient
     assert not error.value.full
 
@@ -104,7 +104,7 @@ def test_the_users_formats_change_no_call_but_reach_the_job(site: Path, monkeypa
     for command in ("squeue", "sbatch"):
         prints(site, command, "1")
     slurm.squeue()
-    slurm.sbatch("x.sh")
+    slurm.sbatch("x.sh", "out")
 
     def seen_by(command: str) -> set[str]:
         lines = (site / f"{command}.env").read_text().splitlines()
@@ -215,5 +215,5 @@ def test_other_errors_of_sbatch_are_as_before(site: Path) -> None:
     path.write_text("#!/bin/bash\necho 'sbatch: error: Unable to contact slurm controller' >&2; exit 1\n")
     path.chmod(0o755)
     with pytest.raises(SlurmError) as error:
-        slurm.sbatch("x.sh")
+        slurm.sbatch("x.sh", "out")
     assert error.value.transient

@@ -17,6 +17,7 @@ from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 class Cluster:
     """Most tasks of an array; partitions, where the cluster has them; GPUs, where it is this machine.
 
+    arrays: whether it has any.
     overrun_s: seconds that a job which died may have held its node after its last sign of life.
     """
 
@@ -24,6 +25,7 @@ class Cluster:
     partitions: list[str] | None = None
     gpus: int | None = None
     overrun_s: int = 0
+    arrays: bool = True
 
     def check(self, rule: str, request: Request) -> None:
         """Raises: WorkflowError where a rule asks for what is not there."""
@@ -56,7 +58,8 @@ def reach_cluster(settings: ExecutorSettings, logger: Any) -> Cluster:
             config = slurm.config()
             allowed = int(config.get("MaxArraySize", limit))
             overrun = sum(_seconds(config.get(key, "")) for key in ("KillWait", "SlurmdTimeout"))
-            return Cluster(min(limit, allowed), slurm.partitions(), overrun_s=overrun)
+            most = max(1, min(limit, allowed))  # MaxArraySize=0 switches arrays off
+            return Cluster(most, slurm.partitions(), overrun_s=overrun, arrays=allowed > 0)
         except slurm.SlurmError as error:
             reason = error
         if not reason.transient:

@@ -67,9 +67,11 @@ class Executor(ReportingExecutor):
         self.submitter = Submitter(
             self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
         )
+        self.submitter.arrays = self.cluster.arrays
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
+        self.watch.say = self.logger.warning
         self.resubmissions = Resubmissions(self.journal, self.logger, 1 + int(self.settings.max_requeues or 0))
         self.signatures = Signatures(self.workflow)
         share_arguments(self.workflow.spawned_job_args_factory)

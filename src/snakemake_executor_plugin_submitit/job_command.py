@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins import utils
 from snakemake_interface_executor_plugins.utils import TargetSpec, encode_target_jobs_cli_args, format_cli_arg
 
 ODD = "json:"  # before a target whose wildcards Snakemake's own way of handing them on would change
@@ -83,10 +84,12 @@ def _quoted(flag: str, values: Sequence[Any]) -> str:
 
 
 def share_arguments(factory: Any) -> None:
-    """Have Snakemake put together once what the commands of all jobs share: it is a tenth of what submitting takes.
+    """Have Snakemake put together once what the commands of all jobs share: it is a tenth of what submitting takes. And
+    have it quote as a shell reads, where it quotes as Python does: backslashes in paths would come twice.
 
     factory: the workflow's `spawned_job_args_factory`.
     """
+    utils.repr = lambda value: shlex.quote(value) if isinstance(value, str) else repr(value)
     own, known = factory.general_args, {}
 
     def general_args(executor_common_settings: Any) -> str:

@@ -11,41 +11,33 @@ from dataclasses import dataclass
 
 from snakemake_executor_plugin_submitit import sacct_lines
 from snakemake_executor_plugin_submitit.job_states import Kind, canonical, kind_of
+from snakemake_executor_plugin_submitit.sbatch_errors import Fault, fault_of
 
 TIMEOUT_S = 60.0
 CALLS: Counter[str] = Counter()  # how often each command was run
-
-TRANSIENT = (
-    *("unable to contact", "socket timed out", "connection refused", "temporarily", "zero bytes", "standby"),
-    *("connection timed out", "communication", "try again", "timed out after", "authentication", "credential"),
-    *("lost connection", "not responding", "i/o error", "connection reset", "broken pipe"),
-)
-FULL = ("maxsubmit", "submitjob", "submit limit reached")  # as many jobs as this user may have in the queue
 
 
 class SlurmError(Exception):
     """A command of SLURM that failed, with what it said."""
 
     @property
-    def transient(self) -> bool:
-        """Whether the same call may go through later."""
-        return self.full or any(text in str(self).lower() for text in TRANSIENT)
+    def fault(self) -> Fault:
+        """What it speaks of."""
+        return fault_of(str(self))
 
     @property
-    def full(self) -> bool:
-        """Whether this user has too many jobs in the queue for that one."""
-        return any(text in str(self).lower() for text in FULL)
+    def transient(self) -> bool:
+        """Whether the same call may go through later, as far as is known."""
+        return self.fault in (Fault.CLUSTER, Fault.FULL)
 
 
 class UnreadableError(SlurmError):
     """sbatch has taken a job, but its number cannot be read."""
 
     @property
-    def transient(self) -> bool:
+    def fault(self) -> Fault:
         """It never goes through: each further call would start the same jobs again."""
-        return False
-
-    full = transient
+        return Fault.REQUEST
 
 
 STATE_FIELDS = ("JobID", "State", "NodeList", "Reason", "JobName")
@@ -102,15 +94,20 @@ def call(*command: str, timeout: float = TIMEOUT_S) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def sbatch(script: str) -> str:
-    """Submit a script; the job's id. Raises: SlurmError; UnreadableError where sbatch names none."""
-    printed = call("sbatch", "--parsable", script, timeout=120)
+def sbatch(script: str, output: str) -> str:
+    """Submit a script; the job's id. output: a pattern. Raises: SlurmError; UnreadableError where sbatch names none."""
+    printed = call("sbatch", "--parsable", f"--output={output}", script, timeout=120)
     ids = _ids(printed)
     if len(ids) != 1:
         raise UnreadableError(
             f"sbatch: expected one line that is the number of a job (`123` or `123;cluster`), got {printed.strip()!r}"
         )
     return ids[0]
+
+
+def task_ids(job: str, tasks: int, arrays: bool) -> list[str]:
+    """What SLURM calls the tasks of a submission."""
+    return [f"{job}_{task}" for task in range(tasks)] if arrays else [job]
 
 
 def squeue() -> dict[str, JobState]:
@@ -155,8 +152,8 @@ def attempts(names: Iterable[str], since: float) -> dict[tuple[str, int], list[A
         printed = "\n".join(dict.fromkeys(printed.split("\n")))  # a line may come twice
         for record in sacct_lines.records(printed, ATTEMPT_FIELDS):
             _, _, index = record["JobID"].partition("_")
-            if index and record["ElapsedRaw"].isdigit():
-                known.setdefault((record["JobName"], int(index)), []).append(_attempt(record))
+            if record["ElapsedRaw"].isdigit():  # a job by itself is its submission's only task
+                known.setdefault((record["JobName"], int(index or 0)), []).append(_attempt(record))
     return known
 
 
@@ -168,16 +165,24 @@ def _attempt(record: dict[str, str]) -> Attempt:
 
 def find(name: str, since: float) -> str | None:
     """The id of the job with a unique name, if SLURM has one. Raises: SlurmError where it cannot be known."""
-    queued = _ids(call("squeue", "--me", "-h", "-t", "all", "--name", name, "-o", "%F"))
-    if queued:
-        return queued[0]
+    silent: SlurmError | None = None
+    try:
+        queued = _ids(call("squeue", "--me", "-h", "-t", "all", "--name", name, "-o", "%F"))
+        if queued:
+            return queued[0]
+    except SlurmError as error:
+        if error.transient:
+            raise
+        silent = error  # it may fail for ever: what sacct knows counts then
     if not shutil.which("sacct"):
+        if silent:
+            raise silent
         return None
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
     try:
         printed = call("sacct", "-X", "-n", "-P", "-S", start, "--name", name, "-o", "JobID")
     except SlurmError as error:
-        if error.transient:
+        if error.transient or silent:
             raise
         return None  # accounting is not in use here
     recorded = _ids("\n".join(line.split("_")[0] for line in printed.splitlines()))

@@ -1,10 +1,10 @@
 """How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
 
-import re
 import shutil
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,6 @@ from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
 MAX_RELEASES = 1
-REFUSED = re.compile(  # what srun says last where it has started nothing
-    r"srun: error: (Unable to (create step|confirm allocation|contact slurm controller)|Application launch failed"
-    r"|Task launch for \S+ failed)"
-)
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,9 @@ class Watch:
     records: dict[tuple[str, str], JobState] | None = None
     gone_since: dict[int, float] = field(default_factory=dict)
     releases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    say: Callable[[str], None] = lambda text: None
+    failing_since: float | None = None  # squeue, in a row
+    said: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
@@ -89,16 +88,36 @@ class Watch:
             return
         try:
             self.queue = slurm.squeue()
-        except SlurmError:
-            return
-        self._release_held(cells)
+        except SlurmError as error:
+            if not self._fails_for_long(error):
+                return
+        else:
+            self.failing_since = None
+            self._release_held(cells)
         gone = [cell for cell in cells if not self._queued(cell)]
         if gone and shutil.which("sacct"):
             try:
                 since = min(cell["submitted"] or cell["intended"] for cell in gone)
                 self.records = slurm.sacct((cell["job_id"].split("_")[0] for cell in gone), since)
-            except SlurmError:
-                pass  # squeue remembers for a while, and result files tell of success
+            except SlurmError as error:
+                if self.queue is None:  # else squeue remembers for a while, and result files tell of success
+                    self._say_once(f"sacct fails, too: {error}; only the jobs' own result files tell of their end")
+
+    def _fails_for_long(self, error: SlurmError) -> bool:
+        """Whether squeue has failed for so long that sacct has to do without it."""
+        now = time.monotonic()
+        self.failing_since = self.failing_since or now
+        if now - self.failing_since < self.lost_after:
+            return False
+        instead = "sacct is asked instead" if shutil.which("sacct") else "there is no sacct to ask instead"
+        self._say_once(f"squeue has failed for {self.lost_after:.0f} s: {error}; {instead}")
+        return True
+
+    def _say_once(self, text: str) -> None:
+        kind = text.partition(":")[0]
+        if kind not in self.said:
+            self.said.add(kind)
+            self.say(text)
 
     def _queued(self, cell: dict[str, Any]) -> JobState | None:
         state = (self.queue or {}).get(cell["job_id"])
@@ -117,10 +136,10 @@ class Watch:
                 slurm.release(held)
 
     def _judge(self, cell: dict[str, Any]) -> Outcome | None:
-        if self.queue is None:
-            return None  # SLURM cannot be reached: nothing is known, nothing is given up
-        queued = self._queued(cell)
         recorded = (self.records or {}).get((cell["job_id"], cell["submission"]))
+        if self.queue is None:
+            return self._judge_by_record(cell, recorded) if recorded else None  # nothing known, nothing given up
+        queued = self._queued(cell)
         if queued and queued.kind is Kind.LIVE:
             self.gone_since.pop(cell["id"], None)
             changed = (queued.state, queued.reason) != (cell["state"], cell["reason"])
@@ -135,6 +154,18 @@ class Watch:
             return self._ended(cell, last) if gone >= FILE_LATENCY_S else None
         return self._forgotten(cell, gone)
 
+    def _judge_by_record(self, cell: dict[str, Any], recorded: JobState) -> Outcome | None:
+        """By sacct alone; it comes late, so that a job it does not know may well run."""
+        if recorded.kind is Kind.LIVE:
+            self.gone_since.pop(cell["id"], None)
+            changed = recorded.state != cell["state"]
+            return Outcome(recorded.state, recorded.reason, recorded.node) if changed else None
+        now = time.monotonic()
+        gone = now - self.gone_since.setdefault(cell["id"], now)
+        # one that goes back to the queue by itself has a new record by then
+        patience = self.lost_after if recorded.kind is Kind.RETURNS else FILE_LATENCY_S
+        return self._ended(cell, recorded) if gone >= patience else None
+
     def _ended(self, cell: dict[str, Any], last: JobState) -> Outcome | None:
         state = canonical(last.state)
         why = last.reason if last.reason not in ("None", "") else meaning_of(state)
@@ -143,9 +174,6 @@ class Watch:
         begun = has_begun(folder, cell["task"], cell["cell"])
         if state in ("FAILED", "CANCELLED") and _over_memory(cell):
             state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
-        refusal = _refusal(cell) if state == "FAILED" else ""
-        if refusal:
-            return Outcome(state, refusal, last.node, True, lost=True, columns=columns)
         if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back
             return Outcome(state, why, last.node, True, lost=True, columns=columns) if silent >= STALE_S else None
         if number and not begun and state != "CANCELLED":  # another cell of its task was to blame
@@ -195,12 +223,6 @@ def _finished(result: dict[str, Any]) -> Outcome:
     state = "COMPLETED" if code == 0 else (why.split(",")[0] or "FAILED")
     why = why or (f"exit status {code}" if code else "")
     return Outcome(state, why, result["node"], True, code, lost=state == "BUDGET", columns=columns)
-
-
-def _refusal(cell: dict[str, Any]) -> str:
-    """Why SLURM did not start the job's program, where it has not: a job may begin just as slurmctld ends."""
-    lines = _output(cell).strip().splitlines()
-    return lines[-1] if lines and REFUSED.match(lines[-1]) else ""
 
 
 def _output(cell: dict[str, Any]) -> str:

@@ -16,11 +16,13 @@ from snakemake_executor_plugin_submitit.fencing import fence, revoke
 from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.sbatch_errors import Fault
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
+UNKNOWN_S = 600.0  # a failure that no one knows, and that says nothing of the request, is tried again for so long
 
 
 class FullError(Exception):
@@ -58,6 +60,7 @@ class Submitter:
     study: str | None = None  # whose budget the submissions count against
     capped: bool = False  # whether there is a budget
     overrun_s: float = 0.0
+    arrays: bool = True
     recent: list[float] = field(default_factory=list)
 
     def serve(self, study: str | None, capped: bool, overrun_s: float) -> None:
@@ -95,7 +98,7 @@ class Submitter:
         more: dict[str, Any] = {"slurm_signal_delay_s": delay}
         if self.settings.array_parallelism:
             more["slurm_array_parallelism"] = self.settings.array_parallelism
-        auto = auto_executor(str(self.settings.cluster), folder, name, request, more)
+        auto = auto_executor(str(self.settings.cluster), folder, name, request, more, self.arrays)
         submission: dict[str, Any] = {
             "name": name,
             "rule": rule,
@@ -103,7 +106,7 @@ class Submitter:
             "cluster": self.settings.cluster,
             "request": json.dumps(
                 {**request.parameters, "minutes": request.minutes, "gpus": request.gpus, "study": self.study}
-                | {"capped": self.capped}
+                | {"capped": self.capped, "arrays": self.arrays}
             ),
             "folder": str(folder),
         }
@@ -165,15 +168,17 @@ class Submitter:
                     slurm.call("scancel", "--quiet", f"--name={name}")
                 raise
             except SlurmError as error:
-                reason, hopeless, full = str(error), not error.transient, error.full
-            if hopeless or (full and tasks > 1):
+                reason, fault = str(error), error.fault
+            full, unknown = fault is Fault.FULL, fault is Fault.UNKNOWN
+            if fault is Fault.REQUEST or (full and tasks > 1):
                 self._give_up(tasks, ids, folder, reason)
                 shutil.rmtree(folder, ignore_errors=True)  # nothing can come of it
                 raise FullError(reason) if full else RejectedError(reason)
             self.say(f"{name}: not submitted yet: {reason}; trying again")
             ghost = None
+            patience = 60.0 * int(self.settings.submit_patience or 60)
             while True:
-                if self.stopping() or time.time() - first > 60 * int(self.settings.submit_patience or 60):
+                if self.stopping() or time.time() - first > (min(patience, UNKNOWN_S) if unknown else patience):
                     self._give_up(tasks, ids, folder, reason)
                     raise RejectedError(reason)
                 time.sleep(wait)
@@ -185,7 +190,7 @@ class Submitter:
                     reason = str(error)
             if ghost:
                 self.say(f"{name}: had been submitted after all, as job {ghost}")
-                return [f"{ghost}_{task}" for task in range(tasks)]
+                return slurm.task_ids(ghost, tasks, self.arrays)
 
     def _give_up(self, tasks: int, ids: Iterable[int], folder: Path, why: str) -> None:
         for task in range(tasks):
@@ -224,8 +229,9 @@ class Submitter:
                 time.sleep(1)
                 job_id = slurm.find(name, intended)
         if job_id:
-            tasks = {cell["task"] for cell in cells}
-            self.journal.submitted(name, job_id, {task: f"{job_id}_{task}" for task in tasks})
+            arrays = json.loads(cells[0]["request"]).get("arrays", True)
+            known = slurm.task_ids(job_id, 1 + max(cell["task"] for cell in cells), arrays)
+            self.journal.submitted(name, job_id, dict(enumerate(known)))
             self.say(f"{name}: found again as job {job_id}")
             return
         closed, started = [], {}

@@ -8,7 +8,7 @@ controller asks.
 
 A program that wants to be continued after a time limit or a preemption catches SIGUSR2 (or SIGTERM), saves what it has
 and ends with a failure in the time that is left; its task then requeues itself. One without a handler never notices:
-SIGUSR2 is ignored from birth on.
+SLURM sends SIGUSR2 to the task alone, which hands it to those that listen (save_signal.py).
 """
 
 import os
@@ -28,6 +28,7 @@ from snakemake_executor_plugin_submitit.fencing import HEARTBEAT_S, Start
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.own_job import job_id, node, on_slurm, requeue
 from snakemake_executor_plugin_submitit.program import spawn
+from snakemake_executor_plugin_submitit.save_signal import ask_to_save
 from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
 from snakemake_executor_plugin_submitit.task_file import read_task
 from snakemake_executor_plugin_submitit.time_limit import TimeLimit
@@ -97,7 +98,7 @@ class Task:
 
     def checkpoint(self) -> None:
         """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended."""
-        self._signal_children(signal.SIGUSR2)
+        ask_to_save()
         self._wait(self.asked_at + max(1.0, self.signal_delay_s - 3))
 
     def _slots(self) -> Any:
