@@ -3,15 +3,17 @@
 import shlex
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.utils import format_cli_arg, is_quoted
 
 from snakemake_executor_plugin_submitit.cluster import Cluster
-from snakemake_executor_plugin_submitit.job_command import program, split
+from snakemake_executor_plugin_submitit.job_command import group_limits, program, share_arguments, split
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.submission import auto_executor
@@ -227,3 +229,18 @@ def test_words_are_those_of_a_shell(command: str) -> None:
 @given(st.lists(st.text(max_size=8), max_size=6))
 def test_quoted_words_come_back(words: list[str]) -> None:
     assert split(shlex.join(words)) == words
+
+
+@given(st.lists(st.text(st.sampled_from("ab \\'\"$n%"), min_size=1, max_size=8), min_size=1, max_size=3))
+def test_what_snakemake_quotes_as_python_does_comes_back_as_it_was(values: list[str]) -> None:
+    """Paths with backslashes, as of a Snakefile or of config files."""
+    share_arguments(SimpleNamespace(general_args=None))
+    given = [value for value in values if not is_quoted(value)]
+    assert split(format_cli_arg("--configfiles", given)) == (["--configfiles", *given] if given else [])
+
+
+def test_a_groups_members_keep_to_what_the_group_has() -> None:
+    resources = {"mem_mb": 300, "gpu": 1, "db": 2, "nodes": 1, "runtime": 5, "_cores": 4, "tmpdir": "/tmp"}
+    job = SimpleNamespace(resources=resources)
+    assert group_limits(job, ["db", "_cores"]).split() == ["--resources", "db=2", "gpu=1", "mem_mb=300"]
+    assert group_limits(SimpleNamespace(resources={"mem_mb": "<TBD>"}), []) == ""

@@ -12,6 +12,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
@@ -20,7 +21,13 @@ from snakemake_executor_plugin_submitit.cell_rows import describe, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
-from snakemake_executor_plugin_submitit.job_command import program, share_arguments, wait_for, with_own_words
+from snakemake_executor_plugin_submitit.job_command import (
+    group_limits,
+    program,
+    share_arguments,
+    wait_for,
+    with_own_words,
+)
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher, earlier_rows
@@ -114,10 +121,17 @@ class Executor(ReportingExecutor):
 
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         """Without the controller's temporary folder, which queued jobs would wait for in vain once it has ended."""
-        waiting = wait_for(list(job.get_wait_for_files()), self.base / "waits")
+        shared = SharedFSUsage.INPUT_OUTPUT in self.workflow.storage_settings.shared_fs_usage
+        # what only this machine has is never there: a job fetches it from storage itself
+        waiting = wait_for(list(job.get_wait_for_files()), self.base / "waits") if shared else ""
+        limits = ""
+        if job.is_group():  # else its members run side by side on all that the node has
+            limits = group_limits(job, self.workflow.global_resources)
+            cpus = self.requests.of(job).parameters.get("cpus_per_task")
+            kwargs |= {"cores": cpus} if cpus else {}
         own = RealExecutor.get_job_args(self, job, **kwargs)
         temporary = list(self.workflow.dag.get_unneeded_temp_files(job))
-        return f"{with_own_words(own, job.get_target_spec(), temporary)} {waiting}"
+        return f"{with_own_words(own, job.get_target_spec(), temporary)} {limits} {waiting}"
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """One job; see run_jobs."""

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,14 @@ def read_targets(arguments: Sequence[str] | None, own: Any) -> Any:
 
 def _quoted(flag: str, values: Sequence[Any]) -> str:
     return " ".join([flag, *(shlex.quote(str(value)) for value in values)])
+
+
+def group_limits(job: Any, limited: Collection[str]) -> str:
+    """The arguments that keep a group's members together within what the group has. limited: names that the workflow's
+    `--resources` limit."""
+    names = {"mem_mb", "gpu", *limited} - {"_cores", "_nodes", "runtime"}
+    held = {name: value for name, value in job.resources.items() if name in names and isinstance(value, int)}
+    return _quoted("--resources", [f"{name}={value}" for name, value in sorted(held.items())]) if held else ""
 
 
 def share_arguments(factory: Any) -> None:
