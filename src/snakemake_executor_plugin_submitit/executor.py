@@ -40,6 +40,7 @@ from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of
 from snakemake_executor_plugin_submitit.slurm import UnreadableError
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
+from snakemake_executor_plugin_submitit.takeover import note_locks
 
 MOST_INPUTS = 200  # of a job, that are told by their content; the others are told by their time
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
@@ -71,6 +72,7 @@ class Executor(ReportingExecutor):
             self.journal = Journal(self.base / "journal.sqlite")
         except JournalError as error:
             raise WorkflowError(str(error)) from None
+        note_locks(self.workflow.persistence, self.base)
         self.submitter = Submitter(
             self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
         )

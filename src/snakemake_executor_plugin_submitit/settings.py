@@ -7,6 +7,8 @@ from typing import Any, Optional
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 
+from snakemake_executor_plugin_submitit.takeover import install
+
 common_settings = CommonSettings(
     non_local_exec=True,
     implies_no_shared_fs=False,
@@ -108,6 +110,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
                 raise bad(name, value, f"expected a whole number of at least {lowest}")
         if self.gpu_hours is not None and not 0 <= self.gpu_hours < float("inf"):
             raise bad("gpu_hours", self.gpu_hours, "expected a number of at least 0")
+        install()  # Snakemake makes these settings before it looks at locks and marks, and the executor after
 
 
 def bad(name: str, value: object, expected: str) -> WorkflowError:
