@@ -61,7 +61,6 @@ def test_without_such_a_line_it_is_said_and_never_tried_again(site: Path, answer
     with pytest.raises(UnreadableError, match="expected one line that is the number of a job") as error:
         slurm.sbatch("x.sh", "out")
     assert not error.value.transient
-    assert not error.value.full
 
 
 def test_a_banner_before_other_answers_is_no_job_and_no_partition(site: Path) -> None:

@@ -28,7 +28,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for SLURM: each call of sbatch takes the next line of `says` as its failure; without one it works."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("squeue", "srun", "scancel"):
+    for name in ("squeue", "sacct", "srun", "scancel"):
         (folder / name).write_text("#!/bin/bash\n")
     (folder / "sbatch").write_text(
         f"""#!/bin/bash
