@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
-from snakemake_interface_executor_plugins.utils import format_cli_arg, is_quoted
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
+from snakemake_interface_executor_plugins.utils import TargetSpec, format_cli_arg, is_quoted
 
 from snakemake_executor_plugin_submitit.cluster import Cluster
+from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.job_command import group_limits, program, share_arguments, split
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
@@ -244,3 +247,22 @@ def test_a_groups_members_keep_to_what_the_group_has() -> None:
     job = SimpleNamespace(resources=resources)
     assert group_limits(job, ["db", "_cores"]).split() == ["--resources", "db=2", "gpu=1", "mem_mb=300"]
     assert group_limits(SimpleNamespace(resources={"mem_mb": "<TBD>"}), []) == ""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_job_waits_for_files_only_where_they_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """What storage brings to a node is never where the controller runs."""
+    monkeypatch.setattr(RealExecutor, "get_job_args", lambda self, job, **more: "--target-jobs make:")
+    usage = {SharedFSUsage.SOURCES, *([SharedFSUsage.INPUT_OUTPUT] if shared else [])}
+    workflow = SimpleNamespace(
+        storage_settings=SimpleNamespace(shared_fs_usage=usage),
+        dag=SimpleNamespace(get_unneeded_temp_files=lambda job: []),
+    )
+    job = SimpleNamespace(
+        is_group=lambda: False, get_wait_for_files=lambda: ["in.txt"], get_target_spec=lambda: [TargetSpec("make", {})]
+    )
+    executor: Any = SimpleNamespace(workflow=workflow, base=tmp_path)
+    words = split(Executor.get_job_args(executor, job))
+    assert words == ["--target-jobs", "make:", *(["--wait-for-files", "in.txt"] if shared else [])]
