@@ -295,6 +295,25 @@ def test_a_trap_of_a_rules_shell_fires(tmp_path: Path, shell: str) -> None:
     assert (tmp_path / "saved").read_text() == "saved\n"
 
 
+def test_who_begins_to_listen_only_after_usr2_came_gets_it_then(tmp_path: Path) -> None:
+    """SLURM may send it a minute early."""
+    write_task(tmp_path, ["bash", "-c", f"touch early; sleep 2; {SAVING}"], signal_delay_s=20)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "early").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 144
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_a_failure_of_a_program_that_never_listened_is_its_own(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "touch early; sleep 2; exit 3"], signal_delay_s=20)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "early").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 3
+    assert read_json(tmp_path / "0.0.json")["exit"] == 3
+
+
 @pytest.mark.parametrize(
     "shell",
     [

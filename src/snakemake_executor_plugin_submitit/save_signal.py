@@ -6,7 +6,7 @@ trap what was ignored when it started. Standard library and psutil alone.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,12 +25,15 @@ def as_a_child(catching: bool) -> None:
         signal.signal(NUMBER, signal.SIG_DFL if CAN_TELL else signal.SIG_IGN)
 
 
-def ask_to_save() -> None:
-    """Send it to each process of this job that listens for it."""
+def ask_to_save(asked: Collection[int] = ()) -> set[int]:
+    """Send it to each process of this job that listens for it; their ids. asked: those that have had it."""
+    sent = set()
     for process in _others():
         with suppress(psutil.Error, OSError):
-            if not CAN_TELL or listens(process.pid):
+            if process.pid not in asked and (not CAN_TELL or listens(process.pid)):
                 process.send_signal(NUMBER)
+                sent.add(process.pid)
+    return sent
 
 
 def listens(pid: int) -> bool:

@@ -34,6 +34,7 @@ from snakemake_executor_plugin_submitit.task_file import read_task
 from snakemake_executor_plugin_submitit.time_limit import TimeLimit
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
+EARLY_S = 60.0  # SLURM may send SIGUSR2 so long before it was to (sbatch, --signal)
 KILL_WAIT_S = 10.0  # from SIGTERM to SIGKILL, where SLURM does not send them
 FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
 USED_UP = "BUDGET, it has held its GPUs for as long as was reserved for it"
@@ -63,6 +64,7 @@ class Task:
     capped: bool = False
     overrun_s: float = 0.0
     asked_at: float = 0.0  # when SIGUSR2 came
+    asked: set[int] = field(default_factory=set)  # processes that listened, and were told
     terminated: float = 0.0  # when SIGTERM came
     child: int = 0
     code: int = 1  # exit status of the last child
@@ -97,9 +99,14 @@ class Task:
             self.start.end()
 
     def checkpoint(self) -> None:
-        """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended."""
-        ask_to_save()
-        self._wait(self.asked_at + max(1.0, self.signal_delay_s - 3))
+        """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended.
+
+        It may come early, when the program is still starting: who listens only later gets it then.
+        """
+        until = self.asked_at + max(1.0, self.signal_delay_s - 3) + (EARLY_S if on_slurm() else 0.0)
+        while self.child and time.time() < until:
+            self.asked |= ask_to_save(self.asked)
+            self._wait(min(until, time.time() + 1.0))
 
     def _slots(self) -> Any:
         return nullcontext({}) if self.gpu_names is None else GpuSlots(self.gpus, self.gpu_names, self._waiting)
@@ -110,7 +117,7 @@ class Task:
 
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
-        self.asked_at = 0.0  # a signal while waiting for GPUs is for no cell
+        self.asked_at, self.asked = 0.0, set()  # a signal while waiting for GPUs is for no cell
         self.limit.begin()
         if self.gpu_names is not None:
             self.start.holds()
@@ -128,7 +135,7 @@ class Task:
                 self._await_limit(number)
             if self.terminated:
                 return 128 + signal.SIGTERM
-            if self.asked_at and self.code:
+            if self.asked and self.code:
                 return self._stop(number)
             status = status or self.code
         return status
@@ -160,7 +167,7 @@ class Task:
         self._wait(float("inf"))
         if self.code:
             self._wait_for_signal()
-        if not (self.terminated or self.child or (self.asked_at and self.code)):
+        if not (self.terminated or self.child or (self.asked and self.code)):
             self._write_result(number, self.code, work_s=read_json(work).get("seconds"))
 
     def _wait(self, until: float) -> None:
@@ -243,7 +250,7 @@ class Task:
         """A program that did not end on SIGUSR2 in time goes on for as long as it may."""
         print("the program did not end on SIGUSR2 in time: left to the time limit", file=sys.stderr)
         self._wait(time.time() + 10 * 365 * 86400)
-        self.asked_at = 0.0
+        self.asked_at, self.asked = 0.0, set()
         if not self.terminated:
             self._write_result(cell, self.code)
 
