@@ -19,6 +19,7 @@ from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
 from snakemake_executor_plugin_submitit.cancel import Interrupts, cancel_all, cancel_and_wait
 from snakemake_executor_plugin_submitit.cell_rows import describe, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
+from snakemake_executor_plugin_submitit.forks import ForkError, Forks
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
 from snakemake_executor_plugin_submitit.job_command import (
@@ -43,6 +44,7 @@ from snakemake_executor_plugin_submitit.submitter import FullError, Ready, Rejec
 from snakemake_executor_plugin_submitit.takeover import note_locks
 
 MOST_INPUTS = 200  # of a job, that are told by their content; the others are told by their time
+FORKED_S = 0.1  # between two looks at forked tasks
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
 
 
@@ -77,7 +79,14 @@ class Executor(ReportingExecutor):
             self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
         )
         self.submitter.arrays = self.cluster.arrays
+        if self.settings.fork_server:
+            try:
+                self.submitter.forks = Forks(self.base, self.settings.modules)
+            except ForkError as error:
+                raise WorkflowError(str(error)) from None
+            self.next_seconds_between_status_checks = FORKED_S  # a job may be over in less than Snakemake's own pause
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
+        interval = FORKED_S if self.settings.fork_server else interval
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.watch.say = self.logger.warning
@@ -278,5 +287,7 @@ class Executor(ReportingExecutor):
         for rule, cells, busy, work in self.journal.overhead(self.began):
             share = f"{busy:.1f} minutes of tasks, {1 - work / busy:.0%} of them start-up"
             self.logger.info(f"{rule}: {cells} jobs, {share} (see --submitit-pack)")
+        if self.submitter.forks:
+            self.submitter.forks.close()
         self.closed.set()
         self.journal.close()

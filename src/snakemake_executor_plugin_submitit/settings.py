@@ -63,6 +63,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     preload: Optional[str] = _setting(
         None, "Modules, separated by commas, that a task imports once for the Python scripts of all its cells: `torch`."
     )
+    fork_server: bool = _setting(
+        False,
+        "On this machine (`local`): tasks are forks of one process that has imported Snakemake and the modules of "
+        "`preload` once. A job starts in a fraction of a second.",
+    )
     submissions_per_minute: Optional[int] = _setting(None, "Most calls of sbatch in a minute; no limit if not set.")
     submit_patience: Optional[int] = _setting(
         60, "Minutes for which a submission is tried again while SLURM cannot be reached or takes no more jobs."
@@ -108,9 +113,16 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise bad(name, value, f"expected a whole number of at least {lowest}")
+        if self.fork_server and self.cluster != "local":
+            raise bad("fork_server", True, "expected --submitit-cluster local beside it")
         if self.gpu_hours is not None and not 0 <= self.gpu_hours < float("inf"):
             raise bad("gpu_hours", self.gpu_hours, "expected a number of at least 0")
         install()  # Snakemake makes these settings before it looks at locks and marks, and the executor after
+
+    @property
+    def modules(self) -> list[str]:
+        """What `preload` names."""
+        return [name.strip() for name in (self.preload or "").split(",") if name.strip()]
 
 
 def bad(name: str, value: object, expected: str) -> WorkflowError:

@@ -20,6 +20,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.forks import Forks
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.task import REQUEUED_LOCALLY, Task
 from snakemake_executor_plugin_submitit.task_file import write_tasks
@@ -69,12 +70,18 @@ class SlurmArrays(SlurmExecutor):
 
 
 class LocalTasks(LocalExecutor):
-    """Processes of this machine, each under submitit's controller, that outlive ours."""
+    """Processes of this machine, each under submitit's controller or forked by a server, that outlive ours."""
+
+    forks: Forks | None = None
 
     def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
         return [self._start(task) for task in _write_tasks(delayed_submissions)]
 
     def _start(self, task: Task) -> Any:
+        if self.forks:
+            environment = slurm.environment() | {"SUBMITIT_EXECUTOR": "local"}
+            made = self.forks.task(Path(self.folder), task.index, task.max_requeues + 1, environment)
+            return LocalJob(folder=self.folder, job_id=made)
         environment = slurm.environment() | {
             "SUBMITIT_LOCAL_NTASKS": "1",
             "SUBMITIT_LOCAL_COMMAND": " ".join(
@@ -113,7 +120,13 @@ class DebugTasks(LocalTasks):
 
 
 def auto_executor(
-    cluster: str, folder: Path, name: str, request: Request, more: dict[str, Any], arrays: bool = True
+    cluster: str,
+    folder: Path,
+    name: str,
+    request: Request,
+    more: dict[str, Any],
+    arrays: bool = True,
+    forks: Forks | None = None,
 ) -> AutoExecutor:
     """submitit's AutoExecutor for one submission. Raises: RuntimeError without SLURM."""
     auto = AutoExecutor(folder=folder, cluster="slurm" if cluster == "slurm" else "local")
@@ -123,6 +136,8 @@ def auto_executor(
     auto.update_parameters(name=name, **request.parameters, **more)
     if isinstance(backend, SlurmArrays):
         backend.minutes, backend.arrays = request.minutes, arrays
+    if isinstance(backend, LocalTasks):
+        backend.forks = forks
     return auto
 
 

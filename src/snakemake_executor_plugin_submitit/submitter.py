@@ -13,6 +13,7 @@ from typing import Any
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import SOURCES
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
+from snakemake_executor_plugin_submitit.forks import ForkError, Forks
 from snakemake_executor_plugin_submitit.gpus import local_gpus
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import Request
@@ -61,6 +62,7 @@ class Submitter:
     capped: bool = False  # whether there is a budget
     overrun_s: float = 0.0
     arrays: bool = True
+    forks: Forks | None = None
     recent: list[float] = field(default_factory=list)
 
     def serve(self, study: str | None, capped: bool, overrun_s: float) -> None:
@@ -98,7 +100,7 @@ class Submitter:
         more: dict[str, Any] = {"slurm_signal_delay_s": delay}
         if self.settings.array_parallelism:
             more["slurm_array_parallelism"] = self.settings.array_parallelism
-        auto = auto_executor(str(self.settings.cluster), folder, name, request, more, self.arrays)
+        auto = auto_executor(str(self.settings.cluster), folder, name, request, more, self.arrays, self.forks)
         submission: dict[str, Any] = {
             "name": name,
             "rule": rule,
@@ -133,7 +135,7 @@ class Submitter:
     def _task(self, folder: Path, index: int, cells: list[Ready], request: Request) -> Any:
         from snakemake_executor_plugin_submitit.task import Task
 
-        more = {"preload": [name.strip() for name in (self.settings.preload or "").split(",") if name.strip()]}
+        more = {"preload": self.settings.modules}
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
             delay = min(delay, max(10, request.minutes * 60 // 3))
@@ -162,6 +164,9 @@ class Submitter:
             self._keep_rate()
             try:
                 return submit()
+            except ForkError as error:
+                self._give_up(tasks, ids, folder, str(error))
+                raise RejectedError(str(error)) from None
             except UnreadableError as error:
                 self._give_up(tasks, ids, folder, str(error))
                 with suppress(SlurmError):
