@@ -117,14 +117,28 @@ def test_sbatchs_defaults_of_the_user_stand_in_where_nothing_else_is_said() -> N
     given = {
         "SBATCH_PARTITION": "theirs", "SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "SBATCH_CONSTRAINT": "c",
         "SBATCH_TIMELIMIT": "7", "SBATCH_RESERVATION": "r 1", "SBATCH_EXCLUSIVE": "", "SBATCH_MEM_PER_NODE": "5",
-        "SLURM_CLUSTERS": "other", "SLURM_TIME_FORMAT": "%s",
+        "SLURM_TIME_FORMAT": "%s",
     }  # fmt: skip
     defaults = with_defaults(ExecutorSettings(partition="mine", extra="--hint=x"), given)
     settings = defaults.settings
     assert (settings.partition, settings.account, settings.qos, settings.constraint) == ("mine", "a", "q", "c")
     assert shlex.split(settings.extra or "") == ["--reservation=r 1", "--exclusive", "--hint=x"]
     assert defaults.minutes == 7
-    assert defaults.ignored == ("SBATCH_MEM_PER_NODE", "SLURM_CLUSTERS")
+    assert defaults.ignored == ("SBATCH_MEM_PER_NODE",)
+
+
+@pytest.mark.parametrize(
+    ("given", "clusters"),
+    [
+        ({"SLURM_CLUSTERS": "alpha,beta"}, "alpha,beta"),
+        ({"SLURM_CLUSTERS": "alpha", "SBATCH_CLUSTERS": "beta"}, "beta"),
+        ({}, None),
+    ],
+)
+def test_clusters_of_the_users_environment_are_a_default(given: dict[str, str], clusters: str | None) -> None:
+    defaults = with_defaults(ExecutorSettings(), given)
+    assert (defaults.settings.clusters, defaults.ignored) == (clusters, ())
+    assert with_defaults(ExecutorSettings(clusters="mine"), given).settings.clusters == "mine"
 
 
 @pytest.mark.parametrize("where", [{"SLURM_JOB_ID": "1"}, None])

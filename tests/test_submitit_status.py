@@ -35,8 +35,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise says[name]
         return says[name]
 
-    monkeypatch.setattr(slurm, "squeue", lambda: answer("squeue"))
-    monkeypatch.setattr(slurm, "sacct", lambda jobs, since: answer("sacct"))
+    monkeypatch.setattr(slurm, "squeue", lambda cluster: answer("squeue"))
+    monkeypatch.setattr(slurm, "sacct", lambda jobs, since, cluster: answer("sacct"))
     monkeypatch.setattr(slurm, "release", says["released"].append)
     monkeypatch.setattr(status.shutil, "which", lambda name: f"/usr/bin/{name}")  # type: ignore[attr-defined]
     monkeypatch.setattr(status, "FILE_LATENCY_S", 0.0)
@@ -144,7 +144,7 @@ def test_a_job_that_may_go_back_to_the_queue_is_waited_for_where_squeue_fails(
     cell: dict[str, Any], told: dict[str, Any]
 ) -> None:
     watch = Watch("slurm", 0, 60)
-    watch.failing_since = time.monotonic() - 61
+    watch.failing_since[""] = time.monotonic() - 61
     told |= {"squeue": SlurmError("no such option"), "sacct": {("12_4", "r-1"): job("PREEMPTED")}}
     assert watch.poll([cell]) == {}
     watch.gone_since[1] -= 61
@@ -215,7 +215,7 @@ def test_the_clients_are_asked_once_for_all_and_not_too_often(cell: dict[str, An
     calls = []
     told["squeue"] = {}
     original = slurm.squeue
-    slurm.squeue = lambda: calls.append(1) or original()  # type: ignore[func-returns-value,assignment]
+    slurm.squeue = lambda cluster: calls.append(1) or original(cluster)  # type: ignore[func-returns-value,assignment]
     try:
         for _ in range(5):
             watch.poll(cells)

@@ -29,6 +29,7 @@ from snakemake_executor_plugin_submitit.job_command import (
     wait_for,
     with_own_words,
 )
+from snakemake_executor_plugin_submitit.job_ids import submission_of
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher, earlier_rows
@@ -78,7 +79,7 @@ class Executor(ReportingExecutor):
         self.submitter = Submitter(
             self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
         )
-        self.submitter.arrays = self.cluster.arrays
+        self.submitter.arrays, self.submitter.named = self.cluster.arrays, self.requests.named.of
         if self.settings.fork_server:
             try:
                 self.submitter.forks = Forks(self.base, self.settings.modules)
@@ -112,10 +113,11 @@ class Executor(ReportingExecutor):
         study = self.workflow.config.get("study")
         study = study if isinstance(study, str) else None
         patience = float(self.settings.lost_after or 120)
-        usage = GpuUsage(self.cluster.overrun_s, patience, self.logger.warning)
+        overrun_s = max(self.cluster.overrun_s, self.requests.named.overrun_s)
+        usage = GpuUsage(overrun_s, patience, self.logger.warning)
         guard = BudgetGuard(self.journal, usage, self.limit, study, max(ASK_S, self.watch.interval))
         guard.load()
-        self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
+        self.submitter.serve(study, self.limit is not None, overrun_s)
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
         left = self.requests.left()
         if left:
@@ -209,7 +211,7 @@ class Executor(ReportingExecutor):
         for job, row in zip(jobs, rows, strict=True):
             self._watch_job(job, row)
         count = f"{len(tasks)} tasks" + (f" with {len(jobs)} jobs" if len(jobs) > len(tasks) else "")
-        self.logger.info(f"Submitted {rows[0]['submission']} as {rows[0]['job_id'].split('_')[0]}: {count}.")
+        self.logger.info(f"Submitted {rows[0]['submission']} as {submission_of(rows[0]['job_id'])}: {count}.")
 
     def _stop(self, why: str) -> None:
         """End the whole run: Snakemake raises the error in its next round."""

@@ -25,6 +25,8 @@ CLUSTER = (
     *("socket timed out", "zero bytes", "longer than data received", "unable to process incoming"),
     # of the controller: SLURMCTLD_COMMUNICATIONS_*, ESLURM_IN_STANDBY_*, ESLURM_INTERNAL, ESLURM_WRITING_TO_FILE
     *("unable to contact", "rate limit exceeded", "standby", "internal error", "i/o error", "not responding"),
+    # of a cluster that was named: it "can't be reached now, or it is an invalid entry"; such names are checked before
+    "can't be reached",
     # of what sbatch itself tries again: ESLURM_ERROR_ON_DESC_TO_RECORD_COPY, later ESLURM_MAX_JOB_COUNT;
     # ESLURM_NODES_BUSY; EAGAIN
     *("unable to create job record", "maxjobcount", "queue full", "nodes are busy", "temporarily", "try again"),

@@ -37,6 +37,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
         "slurm",
         "Where jobs run: `slurm`; `local`, as processes of this machine; `debug`, one by one in the foreground.",
     )
+    clusters: Optional[str] = _setting(
+        None,
+        "SLURM's clusters for rules without the resource `clusters`: a name, or several with commas, of which SLURM "
+        "takes one; the default cluster if not set.",
+    )
     folder: Optional[Path] = _setting(
         FOLDER, "Folder of the journal and of the jobs' files, in a file system that all nodes share."
     )

@@ -1,4 +1,4 @@
-"""How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
+"""How the cells under way are doing: their own result files first, then one squeue and one sacct for each cluster."""
 
 import shutil
 import threading
@@ -15,6 +15,7 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import has_begun
 from snakemake_executor_plugin_submitit.fencing import STALE_S, last_start
+from snakemake_executor_plugin_submitit.job_ids import cluster_of, number_of, submission_of
 from snakemake_executor_plugin_submitit.job_states import Kind, canonical, meaning_of
 from snakemake_executor_plugin_submitit.shared_files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
@@ -50,12 +51,12 @@ class Watch:
     lost_after: float
     returns: bool = True
     asked: float = 0.0
-    queue: dict[str, JobState] | None = None
-    records: dict[tuple[str, str], JobState] | None = None
+    queues: dict[str, dict[str, JobState]] = field(default_factory=dict)  # of the clusters that answer
+    records: dict[tuple[str, str], JobState] = field(default_factory=dict)
     gone_since: dict[int, float] = field(default_factory=dict)
     releases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     say: Callable[[str], None] = lambda text: None
-    failing_since: float | None = None  # squeue, in a row
+    failing_since: dict[str, float] = field(default_factory=dict)  # squeue, in a row, by cluster
     said: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,35 +83,45 @@ class Watch:
         return outcomes
 
     def _ask(self, cells: list[dict[str, Any]]) -> None:
-        self.queue = self.records = None
+        self.queues, self.records = {}, {}
         if self.cluster != "slurm":
-            self.queue = _processes(cells)
+            self.queues[""] = _processes(cells)
             return
+        there: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for cell in cells:
+            there[cluster_of(cell["job_id"])].append(cell)
+        for cluster, its in there.items():
+            self._ask_cluster(cluster, its)
+
+    def _ask_cluster(self, cluster: str, cells: list[dict[str, Any]]) -> None:
+        """Ask one cluster (empty: the default one) for its cells; where it is silent, nothing is known of them."""
         try:
-            self.queue = slurm.squeue()
+            self.queues[cluster] = slurm.squeue(cluster)
         except SlurmError as error:
-            if not self._fails_for_long(error):
+            if not self._fails_for_long(cluster, error):
                 return
         else:
-            self.failing_since = None
+            self.failing_since.pop(cluster, None)
             self._release_held(cells)
         gone = [cell for cell in cells if not self._queued(cell)]
         if gone and shutil.which("sacct"):
             try:
                 since = min(cell["submitted"] or cell["intended"] for cell in gone)
-                self.records = slurm.sacct((cell["job_id"].split("_")[0] for cell in gone), since)
+                numbers = (number_of(submission_of(cell["job_id"])) for cell in gone)
+                self.records |= slurm.sacct(numbers, since, cluster)
             except SlurmError as error:
-                if self.queue is None:  # else squeue remembers for a while, and result files tell of success
-                    self._say_once(f"sacct fails, too: {error}; only the jobs' own result files tell of their end")
+                if cluster not in self.queues:  # else squeue remembers for a while, and result files tell of success
+                    self._say_once(
+                        f"sacct fails, too{_on(cluster)}: {error}; only the jobs' own result files tell of their end"
+                    )
 
-    def _fails_for_long(self, error: SlurmError) -> bool:
+    def _fails_for_long(self, cluster: str, error: SlurmError) -> bool:
         """Whether squeue has failed for so long that sacct has to do without it."""
         now = time.monotonic()
-        self.failing_since = self.failing_since or now
-        if now - self.failing_since < self.lost_after:
+        if now - self.failing_since.setdefault(cluster, now) < self.lost_after:
             return False
         instead = "sacct is asked instead" if shutil.which("sacct") else "there is no sacct to ask instead"
-        self._say_once(f"squeue has failed for {self.lost_after:.0f} s: {error}; {instead}")
+        self._say_once(f"squeue has failed for {self.lost_after:.0f} s{_on(cluster)}: {error}; {instead}")
         return True
 
     def _say_once(self, text: str) -> None:
@@ -120,7 +131,7 @@ class Watch:
             self.say(text)
 
     def _queued(self, cell: dict[str, Any]) -> JobState | None:
-        state = (self.queue or {}).get(cell["job_id"])
+        state = self.queues.get(cluster_of(cell["job_id"]), {}).get(cell["job_id"])
         return state if state and state.name in (cell["submission"], "") else None
 
     def _release_held(self, cells: list[dict[str, Any]]) -> None:
@@ -136,8 +147,8 @@ class Watch:
                 slurm.release(held)
 
     def _judge(self, cell: dict[str, Any]) -> Outcome | None:
-        recorded = (self.records or {}).get((cell["job_id"], cell["submission"]))
-        if self.queue is None:
+        recorded = self.records.get((cell["job_id"], cell["submission"]))
+        if cluster_of(cell["job_id"]) not in self.queues:
             return self._judge_by_record(cell, recorded) if recorded else None  # nothing known, nothing given up
         queued = self._queued(cell)
         if queued and queued.kind is Kind.LIVE:
@@ -195,6 +206,10 @@ class Watch:
         return Outcome("LOST", "ended without a result", str(start.get("node", "")), ended=True, exit=1)
 
 
+def _on(cluster: str) -> str:
+    return f" on cluster {cluster}" if cluster else ""
+
+
 def _results(cells: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Each cell with its result file's content; one listing for a folder, however many cells it has."""
     folders: dict[str, set[str]] = {}
@@ -226,7 +241,7 @@ def _finished(result: dict[str, Any]) -> Outcome:
 
 
 def _output(cell: dict[str, Any]) -> str:
-    return tail(Path(cell["folder"]) / f"{cell['job_id']}_0_log.out")
+    return tail(Path(cell["folder"]) / f"{number_of(cell['job_id'])}_0_log.out")
 
 
 def _over_memory(cell: dict[str, Any]) -> bool:

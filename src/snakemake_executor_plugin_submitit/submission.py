@@ -21,6 +21,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.forks import Forks
+from snakemake_executor_plugin_submitit.job_ids import tasks_of
 from snakemake_executor_plugin_submitit.requests import Request
 from snakemake_executor_plugin_submitit.task import REQUEUED_LOCALLY, Task
 from snakemake_executor_plugin_submitit.task_file import write_tasks
@@ -34,6 +35,7 @@ CONTROLLER = (  # its log is named here: submitit replaces %j and its kin in the
 )
 NO_OUTPUT = "#SBATCH --output=None\n"
 WRITTEN = ["cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_names", "limit_s", "capped", "overrun_s"]
+WRITTEN += ["clusters"]
 LAUNCHER = [sys.executable, "-u", "-m", "snakemake_executor_plugin_submitit.task"]
 
 
@@ -42,14 +44,15 @@ class SlurmArrays(SlurmExecutor):
 
     minutes: int | None = None
     arrays: bool = True
+    clusters: Sequence[str] = ()
 
     def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
         tasks = _write_tasks(delayed_submissions)
         script = Path(self.folder) / "sbatch.sh"
         pattern, redirection = log_of(Path(self.folder), self.arrays)
         script.write_text(self._script(tasks, redirection))
-        job_id = slurm.sbatch(str(script), pattern)
-        names = slurm.task_ids(job_id, len(tasks), self.arrays)
+        job_id = slurm.sbatch(str(script), pattern, self.clusters)
+        names = tasks_of(job_id, len(tasks), self.arrays)
         return [SlurmJob(folder=self.folder, job_id=name) for name in names]
 
     def _script(self, tasks: list[Task], redirection: str) -> str:
@@ -135,7 +138,7 @@ def auto_executor(
     auto._executor = backend
     auto.update_parameters(name=name, **request.parameters, **more)
     if isinstance(backend, SlurmArrays):
-        backend.minutes, backend.arrays = request.minutes, arrays
+        backend.minutes, backend.arrays, backend.clusters = request.minutes, arrays, request.clusters
     if isinstance(backend, LocalTasks):
         backend.forks = forks
     return auto

@@ -50,6 +50,7 @@ class Task:
     limit_s: seconds from the first cell on that the task may take; None where SLURM keeps the time.
     capped: under a budget of GPU-hours. limit_s is then for all starts together, counted as SLURM counts, from the
     latest on that the controller has granted the whole of it. overrun_s: see seconds_held.
+    clusters: that the submission named.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Task:
     limit_s: float | None = None
     capped: bool = False
     overrun_s: float = 0.0
+    clusters: list[str] = field(default_factory=list)
     asked_at: float = 0.0  # when SIGUSR2 came
     asked: set[int] = field(default_factory=set)  # processes that listened, and were told
     terminated: float = 0.0  # when SIGTERM came
@@ -73,7 +75,7 @@ class Task:
     @cached_property
     def start(self) -> Start:
         """This process's start of the task; a controller, which submits thousands, makes none."""
-        return Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
+        return Start(self.folder, self.index, job_id(self.clusters), waits=self.gpu_names is not None)
 
     @cached_property
     def limit(self) -> TimeLimit:
