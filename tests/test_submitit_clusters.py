@@ -334,7 +334,7 @@ def test_each_cluster_is_asked_once_and_the_least_that_any_allows_counts(
     assert other.of(["alpha", "beta"]).array_limit == 101
     assert "what the other clusters have is all that is checked" in caplog.text
     monkeypatch.setattr(slurm, "config", unreachable)
-    with pytest.raises(WorkflowError, match="SLURM does not answer on beta: .*Unable to contact"):
+    with pytest.raises(WorkflowError, match=r"SLURM does not answer on beta: .*Unable to contact"):
         other.of(["beta"])
 
 

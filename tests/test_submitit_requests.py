@@ -110,6 +110,7 @@ def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
         ({"cpus_per_gpu": "all", "gpu": 1}, "rule cell, resource cpus_per_gpu='all': expected a whole number"),
         ({"mpi": "srun"}, "MPI jobs are not supported"),
         ({"clusters": "alpha,,beta"}, "rule cell, resource clusters='alpha,,beta': expected the name of a cluster"),
+        ({"clusters": "alpha", "cluster": "beta"}, "rule cell, resource cluster='beta': clusters is 'alpha': give one"),
         ({"cluster": "all"}, "expected the name of a cluster, or several with commas; `all` is no such name"),
         ({"runtime": float("inf")}, "expected a whole number"),
         ({"slurm_extra": "--ntasks-per-gpu=4"}, "--ntasks-per-gpu is managed by the plugin"),

@@ -121,14 +121,16 @@ def request_of(
 
 def _clusters(asked: "_Resources", settings: ExecutorSettings) -> list[str]:
     """Names of clusters, as SLURM has them: in lower case."""
+    given = [name for name in CLUSTERS if asked.get(name) is not None]
+    if len({asked.text(name) for name in given}) > 1:  # as in a group whose rules use different names
+        raise asked.error(given[1], f"{given[0]} is {asked.get(given[0])!r}: give one of them")
     text = asked.choice(*CLUSTERS, default=settings.clusters)
     if not text or settings.cluster != "slurm":
         return []
     names = [name.strip().lower() for name in text.split(",")]
     if "all" in names or not all(map(_CLUSTER.fullmatch, names)):
         expected = "expected the name of a cluster, or several with commas; `all` is no such name"
-        given = next((name for name in CLUSTERS if asked.get(name) is not None), None)
-        raise asked.error(given, expected) if given else WorkflowError(f"--submitit-clusters: {text!r}: {expected}")
+        raise asked.error(given[0], expected) if given else WorkflowError(f"--submitit-clusters: {text!r}: {expected}")
     return list(dict.fromkeys(names))
 
 

@@ -34,7 +34,7 @@ class Known:
 
 _OTHER = "run it with snakemake-executor-plugin-slurm"
 _MPI = Known(Use.REFUSED, "", f"MPI jobs are not supported: {_OTHER}")
-CLUSTERS = ("clusters", "cluster", "slurm_cluster")  # one resource; the first that is given counts
+CLUSTERS = ("clusters", "cluster", "slurm_cluster")  # names of one resource
 _CLUSTER = Known(
     Use.HONOURED,
     "clusters",
