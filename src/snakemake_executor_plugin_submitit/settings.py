@@ -22,7 +22,7 @@ common_settings = CommonSettings(
 )
 
 
-FOLDER = Path(".submitit")
+FOLDER = ".submitit"  # as text: the catalog of plugins writes defaults down as JSON
 
 
 def _setting(default: Any, text: str) -> Any:
