@@ -283,6 +283,14 @@ def test_a_task_calls_itself_what_the_journal_does_over_requeues(
         job_id(["alpha", "beta"])
 
 
+def test_where_jobs_run_and_on_which_cluster_are_two_settings() -> None:
+    with pytest.raises(WorkflowError, match=r"--submitit-cluster: 'alpha', expected slurm .* --submitit-clusters$"):
+        ExecutorSettings(cluster="alpha")
+    with pytest.raises(WorkflowError, match="--submitit-clusters: 'alpha;beta': expected the name of a cluster"):
+        ready(1, ExecutorSettings(clusters="alpha;beta"))
+    assert ready(1, ExecutorSettings(cluster="local", clusters="alpha"))[0].request.clusters == []
+
+
 @pytest.mark.parametrize(
     ("resources", "said"),
     [

@@ -107,7 +107,8 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}")
+                hint = "; names of SLURM's clusters go to --submitit-clusters" if name == "cluster" else ""
+                raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}{hint}")
         least = {"array_limit": 1, "pack": 1, "submit_patience": 1, "status_interval": 0, "lost_after": 1}
         least |= {"max_requeues": 0, "signal_delay": 5, "least_mem_mb": 0}
         for name, lowest in least.items():
