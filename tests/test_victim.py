@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 import scatterproof.victims.training as victim_module
 from scatterproof.config.victim import TrainConfig, VictimConfig
-from scatterproof.victims.augment import augment
 from scatterproof.victims.data import Dataset
 from scatterproof.victims.models import ModelError
+from scatterproof.victims.recipe.augment import augment
+from scatterproof.victims.recipe.optimizer import make_optimizer
+from scatterproof.victims.recipe.schedule import rate_factor
 from scatterproof.victims.training import DivergenceError, ResumeError, Trained, curve_table, measure, obtain_victim
 from small import dataset, network, vgg
 
@@ -166,7 +168,7 @@ def test_a_checkpoint_is_read_and_not_trained(tmp_path: Path, monkeypatch: pytes
 
 
 def rates(steps: int = 10, **keys: Any) -> list[float]:
-    factor = victim_module._schedule(TrainConfig(**keys), steps)
+    factor = rate_factor(TrainConfig(**keys), steps)
     return [factor(step) for step in range(steps * keys["epochs"])]
 
 
@@ -186,7 +188,7 @@ def test_schedules() -> None:
 def test_biases_and_batch_norms_have_no_weight_decay() -> None:
     model = network(recipe())
     for name in ("sgd", "adamw"):
-        optimizer = victim_module._optimizer(model, TrainConfig(optimizer=name, weight_decay=0.1))
+        optimizer = make_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.1))
         decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         for key, value in model.named_parameters():
             spared = key.endswith("bias") or value.ndim == 1

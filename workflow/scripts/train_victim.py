@@ -19,7 +19,8 @@ with compute_job(snakemake, "victim", params.device, checkpoints=True) as job:
     victim = obtain_victim(config, seed, dataset, job.device, snakemake.threads, checkpoint)
     job.meter.device_minutes = victim.minutes - victim.minutes_before  # an earlier attempt has a record of its own
     write_csv(snakemake.output.curve, curve_table(victim.curve))
-    write_json(snakemake.output.training, {"epochs": len(victim.curve), **job.cost_columns(victim.minutes)})
+    trained = {"epochs": len(victim.curve), "folded": "+".join(victim.folded)}
+    write_json(snakemake.output.training, trained | job.cost_columns(victim.minutes))
     with atomic(snakemake.output.model) as temporary:
         save_file(unshared(victim.model.state_dict()), temporary)
     checkpoint.unlink(missing_ok=True)

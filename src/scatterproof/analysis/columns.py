@@ -28,6 +28,7 @@ COLUMNS: dict[str, list[str]] = {
     "victim": [
         *HEAD,
         *("model", "width", "input_size", "copies", "parameters", "classes", "chance", "accuracy", "loss", "epochs"),
+        "folded",
         *COST,
     ],
     "curve": [*HEAD, "epoch", "minutes", "train_loss", "accuracy"],

@@ -105,7 +105,7 @@ def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence
     """tables/victim.csv from the metrics files of these victims."""
     rows = []
     for (name, seed), path in zip(names, metrics, strict=True):
-        row = json.loads(Path(path).read_text())
+        row = {"folded": ""} | json.loads(Path(path).read_text())  # victims of older versions have no such key
         del row["grids"]
         head = {key: row.pop(key) for key in ("layer", "block_size")}
         rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **row})

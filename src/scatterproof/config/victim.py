@@ -34,6 +34,17 @@ class TrainConfig(Strict):
         "auto", description="`auto`: bf16 autocast on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32"
     )
     channels_last: bool = Field(True, description="memory layout of the convolutions")
+    fold: Literal["auto", "never"] = Field(
+        "auto",
+        description="`auto`: a dense layer whose inputs are copies, as VGG's first one's are at 32 pixels, is trained "
+        "as the sums over the copies, which gives the same weights but for rounding, sooner; `never`: as it is",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A rule's recipe stays what it was before there was the key: victims trained until then are not anew."""
+        keys: dict[str, Any] = handler(self)
+        return {key: value for key, value in keys.items() if (key, value) != ("fold", "auto")}
 
 
 INITIALISATION = "initialisation"  # as `victim.base`

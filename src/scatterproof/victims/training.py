@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from scatterproof.running.files import atomic
 from scatterproof.running.identity import differing
 from scatterproof.running.interrupt import stop_if_asked
 from scatterproof.running.seeds import seed_of
-from scatterproof.victims.augment import augment
 from scatterproof.victims.data import Dataset, Split, to_input
 from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import build_model, find_layer, load_base, read_victim
+from scatterproof.victims.recipe.augment import augment
+from scatterproof.victims.recipe.folding import fold, unfold
+from scatterproof.victims.recipe.optimizer import make_optimizer
+from scatterproof.victims.recipe.schedule import rate_factor
 from scatterproof.victims.tasks import agreement, answers, loss, spread
 
 
@@ -48,13 +51,15 @@ class Epoch:
 class Trained:
     """A victim and how it came about; the curve is empty where it was read from a checkpoint.
 
-    minutes: of training; minutes_before: those of them that went before an interruption.
+    minutes: of training; minutes_before: those of them that went before an interruption; folded: the layers that were
+    trained folded over copies of their inputs, and how many copies.
     """
 
     model: nn.Module
     curve: list[Epoch]
     minutes: float
     minutes_before: float = 0.0
+    folded: dict[str, int] = field(default_factory=dict)
 
 
 def obtain_victim(
@@ -88,12 +93,14 @@ def train_victim(
     model = start_of(config, seed, dataset.classes)
     find_layer(model, config.layer)
     recipe = config.train
+    few = to_input(dataset.victim.images[[0, -1]], config.input_size, dataset.mean, dataset.std)
+    folded = fold(model, few) if recipe.fold == "auto" else {}
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     steps = -(-len(dataset.victim.labels) // recipe.batch_size)
-    optimizer = _optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(recipe, steps))
-    identity = training_identity(config, seed, device, threads, dataset)
+    optimizer = make_optimizer(model, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(recipe, steps))
+    identity = training_identity(config, seed, device, threads, dataset, folded)
     curve = _restore(checkpoint, identity, model, optimizer, schedule)
     before = curve[-1].minutes if curve else 0.0
     dataset = _resident(dataset, device)
@@ -112,7 +119,8 @@ def train_victim(
         curve.append(Epoch(epoch + 1, minutes, mean, accuracy))
         progress.set_postfix(loss=f"{mean:.3f}", accuracy=f"{accuracy:.3f}")
         _save(checkpoint, identity, model, optimizer, schedule, curve)
-    return Trained(model.eval(), curve, curve[-1].minutes, before)
+    unfold(model)
+    return Trained(model.eval(), curve, curve[-1].minutes, before, folded)
 
 
 def start_of(config: VictimConfig, seed: int, classes: int) -> nn.Module:
@@ -207,39 +215,16 @@ def _mixed(recipe: TrainConfig, device: torch.device) -> bool:
     return recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
 
 
-def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-
-
-def _schedule(recipe: TrainConfig, steps: int) -> Callable[[int], float]:
-    """The learning rate's factor at each step; `onecycle` is linear up for 30 %, then linear down."""
-    total = steps * recipe.epochs
-
-    def factor(step: int) -> float:
-        done = step / total
-        if recipe.schedule == "step":
-            passed: int = sum(step >= milestone * steps for milestone in recipe.milestones)
-            return float(recipe.gamma**passed)
-        if recipe.schedule == "cosine":
-            return float((1 + torch.cos(torch.tensor(torch.pi * done)).item()) / 2)
-        if recipe.schedule == "onecycle":
-            return max(1e-3, min(done / 0.3, (1 - done) / 0.7))
-        return 1.0
-
-    return factor
-
-
-def training_identity(config: VictimConfig, seed: int, device: torch.device, threads: int, dataset: Dataset) -> str:
-    """What must be equal for a resumed run to equal an uninterrupted one."""
-    what = {
+def training_identity(
+    config: VictimConfig,
+    seed: int,
+    device: torch.device,
+    threads: int,
+    dataset: Dataset,
+    folded: dict[str, int] | None = None,
+) -> str:
+    """What must be equal for a resumed run to equal an uninterrupted one. folded: layers trained so, and copies."""
+    what: dict[str, Any] = {
         "victim": config.model_dump(exclude={"seeds"}),
         "seed": seed,
         "device": device.type,
@@ -249,7 +234,7 @@ def training_identity(config: VictimConfig, seed: int, device: torch.device, thr
         "dataset": dataset.source,
         "split": [dataset.split_seed, *dataset.victim.images.shape],
     }
-    return json.dumps(what, sort_keys=True)
+    return json.dumps(what | ({"folded": folded} if folded else {}), sort_keys=True)
 
 
 def _save(

@@ -14,7 +14,7 @@ from scatterproof.attacks.training.fitting import Choice, Fit, Start, Tensors
 from scatterproof.attacks.training.layer import Layer
 from scatterproof.config.settings.training import FinetuneSettings
 from scatterproof.puzzle import Puzzle
-from scatterproof.victims.augment import augment
+from scatterproof.victims.recipe.augment import augment
 
 
 class Finetune(Training[FinetuneSettings]):

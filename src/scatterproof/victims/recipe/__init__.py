@@ -1,0 +1,1 @@
+"""How a network is trained: augmentation, learning rates, and layers folded over the copies of their inputs."""
