@@ -43,6 +43,8 @@ def test_the_same_study_runs_small_on_a_cpu_and_is_published(tmp_path: Path, mon
     study["attacks"] |= {"control_shuffles": 10, "refine": {"sweeps": 2}, "blocks": {"updates": 20}}
     study["attacks"]["layer"] = {"updates": 20}
     study["attacks"]["grids"][1]["images"] = [200]
+    study["attacks"]["grids"][2]["images"] = study["retraining"]["pirate_images"] = [50, 200]
+    study["attacks"]["surrogate"] = {"updates": 20, "models": [{"width": 1 / 64}]}
     study["run"] |= {"device": "cpu", "threads": 1, "mem_mb": 4000}
     status, output = workflow.snakemake(tmp_path, study)
     assert status == 0, output
@@ -51,5 +53,7 @@ def test_the_same_study_runs_small_on_a_cpu_and_is_published(tmp_path: Path, mon
     verdicts = pd.read_csv("kept/tables/verdict.csv")
     assert set(verdicts["keep"]) == {0.1, 0.25, 0.5, 1.0}
     assert set(verdicts["verdict"]) <= {"undecided", "invalid"}, "one victim decides nothing"
-    assert {"fingerprint", "refine", "blocks", "layer"} <= set(pd.read_csv("kept/tables/attacks.csv")["attack"])
+    assert {"fingerprint", "refine", "blocks", "layer", "surrogate"} <= set(pd.read_csv("kept/tables/attacks.csv")["attack"])
+    assert set(pd.read_csv("kept/tables/retraining.csv")["images"]) >= {50, 200}
+    assert not pd.read_csv("kept/tables/stream.csv").empty
     assert "study: gpu-evidence" in Path("kept/made.md").read_text()

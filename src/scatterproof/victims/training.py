@@ -182,9 +182,6 @@ def _train_epoch(
     recipe = config.train
     torch.manual_seed(seed_of("epoch", seed, epoch))
     order = torch.randperm(len(dataset.victim.labels))
-    mixed = _mixed(recipe, device)
-    pixels = recipe.channels_last and input_kind(dataset.victim.images) == "images"
-    layout = torch.channels_last if pixels else torch.contiguous_format
     model.train()
     total = torch.zeros((), device=device)
     batches = order.to(dataset.victim.images.device).split(recipe.batch_size)
@@ -193,21 +190,36 @@ def _train_epoch(
             schedule.step()
             continue
         stop_if_asked(f"in epoch {epoch + 1}")
-        images = augment(dataset.victim.images[batch].to(device), recipe.augment)
-        labels = dataset.victim.labels[batch].to(device)
-        inputs = to_input(images, config.input_size, dataset.mean, dataset.std).contiguous(memory_format=layout)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            logits = model(inputs)
-        lost = loss(logits.float(), labels, dataset.task, smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        lost.backward()
-        optimizer.step()
+        images, labels = dataset.victim.images[batch].to(device), dataset.victim.labels[batch].to(device)
+        lost = train_step(model, optimizer, config, dataset, images, labels)
         schedule.step()
-        total += lost.detach() * len(batch)
+        total += lost * len(batch)
     mean = float(total) / len(order)
     if not torch.isfinite(total) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise DivergenceError(f"training diverged in epoch {epoch + 1} (loss {mean}): lower {key}.lr, now {recipe.lr}")
     return mean
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: VictimConfig,
+    dataset: Dataset,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    """One update; the batch's mean loss. images: as the dataset has them, on the model's device."""
+    recipe, device = config.train, images.device
+    pixels = recipe.channels_last and input_kind(images) == "images"
+    layout = torch.channels_last if pixels else torch.contiguous_format
+    inputs = to_input(augment(images, recipe.augment), config.input_size, dataset.mean, dataset.std)
+    with torch.autocast(device.type, torch.bfloat16, enabled=_mixed(recipe, device)):
+        logits = model(inputs.contiguous(memory_format=layout))
+    lost = loss(logits.float(), labels, dataset.task, smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    lost.backward()
+    optimizer.step()
+    return lost.detach()
 
 
 def _mixed(recipe: TrainConfig, device: torch.device) -> bool:

@@ -18,7 +18,9 @@ def make_optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimiz
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         *(layer.group(recipe.lr, recipe.weight_decay) for layer in layers),
     ]
-    same: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    on_cpu = all(p.device.type == "cpu" for p in model.parameters())
+    # Each of a step's operations reads all weights anew; fused they do once
+    same: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": on_cpu or None}
     optimizer: torch.optim.Optimizer = (
         torch.optim.AdamW(groups, **same)
         if recipe.optimizer == "adamw"
