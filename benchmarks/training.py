@@ -2,10 +2,10 @@
 
 VGG16-BN at torchvision's width (25088 -> 4096 -> 4096 -> 100) on random images of 32 x 32, batches of 128, SGD with
 Nesterov momentum. `folded` and `unfolded` are the project's own training, with `victim.train.fold: auto` and `never`;
-`plain` is torchvision's network with `torch.optim.SGD` and nothing else: no augmentation, no change of layout. A step
-of each in turn, so that a busy moment of the machine meets all. `rest` is the dense layers, forward and backward, and
-the optimiser's step over all weights. `share_of_matmul` sets the multiplications of a folded step against the measured
-rate of a large matrix product.
+`plain` is torchvision's network with `torch.optim.SGD` and nothing else: no augmentation, no change of layout, fp32. A
+step of each in turn, so that a busy moment of the machine meets all. `rest` is the dense layers, forward and backward,
+and the optimiser's step over all weights. `share_of_matmul` sets the multiplications of a folded step against the
+measured rate of a large matrix product, both in bf16 where the CPU is quick at it, else in fp32.
 
 On a machine that does other work, `--clock cpu` takes CPU seconds, in one thread: those of several would count waits.
 """
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from scatterproof.config.victim import TrainConfig, VictimConfig
-from scatterproof.running.device import device_name, set_up
+from scatterproof.running.device import device_name, has_fast_bf16, set_up
 from scatterproof.victims.data import Dataset, Split
 from scatterproof.victims.models import build_model
 from scatterproof.victims.recipe.folding import fold
@@ -35,7 +35,7 @@ from scatterproof.victims.vision import torchvision
 
 BATCH, CLASSES, ROUNDS = 128, 100, 3
 OVER_UNFOLDED, OVER_PLAIN, REST_OVER_UNFOLDED = 1.5, 1.0, 5.0
-RECIPE = TrainConfig(lr=1e-3, batch_size=BATCH, label_smoothing=0.1, precision="fp32")
+RECIPE = TrainConfig(lr=1e-3, batch_size=BATCH, label_smoothing=0.1, precision="auto")
 CONFIG = VictimConfig(model="vgg16_bn", train=RECIPE)
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -65,6 +65,7 @@ def main() -> int:
     torch.manual_seed(0)
     print(f"device {device_name(torch.device('cpu')).replace(' ', '_')}")
     show("threads", threads, f"threads, {arguments.clock} clock")
+    show("bf16", has_fast_bf16(torch.device("cpu")), "(0 no, 1 yes)")
     show("load", os.getloadavg()[0], f"processes that run, on {os.cpu_count()} cores")
     rates, trainings = measure(arguments.rounds, CLOCKS[arguments.clock])
     return int(not report(rates, trainings) and arguments.check)
@@ -161,8 +162,9 @@ def flops(model: nn.Module) -> int:
 
 
 def matmul_rate(clock: Callable[[], float], size: int = 2048) -> float:
-    """FLOP/s of a large fp32 matrix product, the best of three."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
+    """FLOP/s of a large matrix product in the precision of training, the best of three."""
+    dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     return max(2 * size**3 / seconds(lambda: left @ right, clock) for _ in range(3))
 
 

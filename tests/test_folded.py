@@ -214,6 +214,21 @@ def test_dropout_before_the_layer_tells_copies_apart_and_is_named(capsys: pytest
     assert copied_inputs(model, torch.randn(2, 3, 64, 64)) == {"classifier.1": 36}
 
 
+class Named(Pooled):
+    """Hands its dense layer the input by name."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(F.relu(self.dense(input=self.features(images).flatten(1))))
+        return logits
+
+
+def test_an_input_may_be_handed_over_by_name() -> None:
+    model, inputs = Named(2, True), torch.randn(2, 2, 4, 4)
+    before = model(inputs)
+    assert fold(model, inputs) == {"dense": 4}
+    assert torch.allclose(model(inputs), before, atol=1e-6)
+
+
 class Twice(Pooled):
     """Its dense layer's weight has a second use, by another name."""
 

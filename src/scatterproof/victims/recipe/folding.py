@@ -7,6 +7,7 @@ proportion. So the sums of the copies' weights are trained, and one number says 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,8 +42,8 @@ class FoldedLinear(nn.Module):
         self.register_buffer("left", torch.ones((), dtype=torch.float64, device=layer.weight.device))
         self.register_buffer("momentum", torch.zeros((), dtype=torch.float64, device=layer.weight.device))
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(inputs[..., :: self.copies], self.weight, self.bias)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # named as by nn.Linear
+        return F.linear(input[..., :: self.copies], self.weight, self.bias)
 
     def group(self, lr: float, weight_decay: float) -> dict[str, Any]:
         """The optimiser's group in which the sums move as far as all copies together would."""
@@ -124,8 +125,7 @@ def copied_inputs(model: nn.Module, inputs: torch.Tensor) -> dict[str, int]:
     layers = {name: layer for name, layer in dense_layers(model).items() if type(layer) is nn.Linear}
     read: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
     handles = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: read[name].append(given[0]))
-        for name, layer in layers.items()
+        layer.register_forward_pre_hook(partial(_see, read[name]), with_kwargs=True) for name, layer in layers.items()
     ]
     buffers, training = [(buffer, buffer.clone()) for buffer in model.buffers()], model.training
     try:
@@ -140,6 +140,12 @@ def copied_inputs(model: nn.Module, inputs: torch.Tensor) -> dict[str, int]:
     uses = _uses(output)
     counts = {name: _copies(name, seen[0]) for name, seen in read.items() if len(seen) == 1}
     return {name: copies for name, copies in counts.items() if copies > 1 and uses[id(layers[name].weight)] == 1}
+
+
+def _see(
+    read: list[torch.Tensor], _: nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+) -> None:
+    read.append((*given, *named.values())[0])
 
 
 def _copies(name: str, read: torch.Tensor) -> int:
