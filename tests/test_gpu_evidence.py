@@ -53,7 +53,9 @@ def test_the_same_study_runs_small_on_a_cpu_and_is_published(tmp_path: Path, mon
     verdicts = pd.read_csv("kept/tables/verdict.csv")
     assert set(verdicts["keep"]) == {0.1, 0.25, 0.5, 1.0}
     assert set(verdicts["verdict"]) <= {"undecided", "invalid"}, "one victim decides nothing"
-    assert {"fingerprint", "refine", "blocks", "layer", "surrogate"} <= set(pd.read_csv("kept/tables/attacks.csv")["attack"])
+    assert {"fingerprint", "refine", "blocks", "layer", "surrogate"} <= set(
+        pd.read_csv("kept/tables/attacks.csv")["attack"]
+    )
     assert set(pd.read_csv("kept/tables/retraining.csv")["images"]) >= {50, 200}
     assert not pd.read_csv("kept/tables/stream.csv").empty
     assert "study: gpu-evidence" in Path("kept/made.md").read_text()
