@@ -58,4 +58,5 @@ def test_the_same_study_runs_small_on_a_cpu_and_is_published(tmp_path: Path, mon
     )
     assert set(pd.read_csv("kept/tables/retraining.csv")["images"]) >= {50, 200}
     assert not pd.read_csv("kept/tables/stream.csv").empty
+    assert pd.read_csv("kept/tables/victim.csv")["folded"].tolist() == ["classifier.0"]
     assert "study: gpu-evidence" in Path("kept/made.md").read_text()
