@@ -143,8 +143,10 @@ rule tabulate_verdicts:
             for part in [f"{name}.{seed}" for name, seed in STUDY.controlled if ATTACK_JOBS] + STREAM_CONTROLLED
         ],
         breakeven=f"{RESULTS}/tables/breakeven.csv",
+        defences=rules.tabulate_defences.output if DEFENCES else [],
     output:
         **({"hijacks": f"{RESULTS}/tables/hijacks.csv"} if STREAM_CONTROLLED else {}),
+        **({"frontier": f"{RESULTS}/tables/frontier.csv"} if DEFENCES else {}),
         controls=f"{RESULTS}/tables/controls.csv",
         verdict=report(f"{RESULTS}/tables/verdict.csv", caption="../workflow/report/verdict.rst", category="Tables"),
     log:

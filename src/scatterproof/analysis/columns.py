@@ -61,10 +61,18 @@ COLUMNS: dict[str, list[str]] = {
     "verdict": [
         *HEAD,
         *(*THREAT, "verdict", "basis", "attack", "against"),
-        *("accuracy", "withheld_accuracy", "victim_accuracy", "ends_with", "ends_with_attack"),
+        *("accuracy", "withheld_accuracy", "victim_accuracy"),
+        *("ends_with", "ends_with_low", "ends_with_high", "ends_with_attack"),
         *("headroom", "headroom_low", "headroom_high", "margin", "gain", "ci_low", "ci_high", "gain_most"),
-        *("told", "told_accuracy", "told_most", "seeds", "seeds_to_decide"),
-        *("minutes", "cost_over_retraining", "controls", "device"),
+        *("told", "told_accuracy", "told_accuracy_low", "told_accuracy_high", "told_most"),
+        *("seeds", "seeds_to_decide", "minutes", "cost_over_retraining", "controls", "device", "recommendation"),
+    ],
+    "frontier": [
+        *HEAD,
+        *(*THREAT, "point", "trusted_flops_share", "verdict"),
+        *("ends_with", "ends_with_low", "ends_with_high", "gain", "ci_low", "ci_high", "gain_most"),
+        *("told_accuracy", "told_accuracy_low", "told_accuracy_high", "told_most"),
+        *("withheld_accuracy", "victim_accuracy", "seeds"),
     ],
     "defences": [
         *HEAD,

@@ -135,13 +135,14 @@ def _row(threat: pd.DataFrame, controls: pd.DataFrame, least: float, basis: Basi
         "withheld_accuracy": rest["accuracy"].mean(),
         "victim_accuracy": _by_seed(threat, "ceiling").mean(),
         "ends_with": ends["accuracy"].mean(),
+        **_ends_of("ends_with", ends.set_index("victim_seed")["accuracy"], basis),
         "ends_with_attack": _most(ends["attack"]),
         "seeds": len(rest),
         "controls": _controls(on_blocks[on_blocks["last"].astype(bool)], left_out),
         "device": threat["device"].iloc[0],
         **_about_headroom(evidence.headroom),
         **_about_gain(evidence, best),
-        **_about_told(evidence, threat),
+        **_about_told(evidence, threat, basis),
     }
 
 
@@ -197,17 +198,25 @@ def _about_gain(evidence: Evidence, best: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _about_told(evidence: Evidence, threat: pd.DataFrame) -> dict[str, Any]:
+def _ends_of(name: str, accuracies: "pd.Series[float]", basis: Basis) -> dict[str, Any]:
+    """The ends of the interval of a mean accuracy."""
+    _, low, high = interval(basis.less(accuracies, accuracies * 0.0))
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _about_told(evidence: Evidence, threat: pd.DataFrame, basis: Basis) -> dict[str, Any]:
     """The best form, the largest bound of any, and which were tried; those whose control failed are marked."""
     tried = _names(threat, "told")
     if not tried:
         return {"told": NOT_RUN}
-    means = {name: float(_by_seed(threat[threat["attack"] == name], "told").mean()) for name in tried}
+    reached = {name: _by_seed(threat[threat["attack"] == name], "told") for name in tried}
+    best = max(reached.values(), key=lambda each: float(each.mean()))
     failed = [name for name in tried if name not in evidence.told]
     bounds = [upper(gains) for gains in evidence.told.values()]
     return {
         "told": ", ".join(f"{name} (control failed)" if name in failed else name for name in tried),
-        "told_accuracy": max(means.values()),
+        "told_accuracy": float(best.mean()),
+        **_ends_of("told_accuracy", best, basis),
         "told_most": max(bounds) if bounds else math.nan,
     }
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from scatterproof.analysis.frontier.recommendation import recommendations
 from scatterproof.analysis.judged_anew import study_verdicts
 from scatterproof.analysis.verdict import BOUNDED, BROKEN, INVALID, LOST
 from scatterproof.command.text_table import aligned
+from scatterproof.config.threat import rest_of
 
 HEAD = ("victim", "block", "threat", "verdict", "ends with", "gain in points", "margin", "headroom", "told", "seeds")
 
@@ -22,6 +24,9 @@ def show_verdict(folder: Path, as_csv: bool) -> int:
         many = "" if len(verdicts) == 1 else "s"
         print(f"{folder}: {len(verdicts)} threat{many} judged\n")
         print(aligned([HEAD, *(_cells(row) for row in verdicts.itertuples(index=False))]))
+        for row, recommended in recommendations(verdicts):
+            place = f"{row.victim}, block {row.block_size}, {rest_of(str(row.threat), 'defence')}"
+            print(f"\nrecommended against {place}:\n  {recommended}")
     return status_of(list(verdicts["verdict"]))
 
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from scatterproof.analysis.basis import LEAST, MODEL, RECIPE
 from scatterproof.analysis.control_results import reads_blocks
+from scatterproof.analysis.frontier.recommendation import recommendations
 from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
 from scatterproof.analysis.verdict import (
     BOUNDED,
@@ -21,7 +22,7 @@ from scatterproof.analysis.verdict import (
     UNDECIDED,
     stolen,
 )  # fmt: skip
-from scatterproof.config.threat import WITH_STREAM, Part
+from scatterproof.config.threat import WITH_STREAM, Part, rest_of
 from scatterproof.report.figures.base import COLOURS, GREY, RED, panels
 from scatterproof.report.table import DEFENCE
 from scatterproof.report.threat_words import defence_words, defended, grants
@@ -145,10 +146,11 @@ def told(row: Any) -> str:
 def sentences(verdicts: pd.DataFrame) -> list[str]:
     """For each victim, block size and defence: under how many threats the pirate ends with the model, and how many got
     which verdict; what it ends with, for each kind of images it may hold and of requests it sees; and the cheapest
-    broken threat of those that grant least."""
+    broken threat of those that grant least. Then what is recommended against each threat."""
     texts = []
     for _, _, _, rows in threat_cases(with_key(verdicts, *BUT_DEFENCE)):
         texts += [_lost(rows), *map(_ends, _least_tapped(rows)), *_example(rows)]
+    texts += [_recommended(row, text) for row, text in recommendations(verdicts)]
     if (verdicts["seeds"] < verdicts["basis"].map(LEAST)).any():
         texts.append(
             f"With fewer than {LEAST[RECIPE]} victim seeds, or {LEAST[MODEL]} draws of one model, a threat stays "
@@ -161,6 +163,13 @@ def sentences(verdicts: pd.DataFrame) -> list[str]:
             f"Do not rely on a threat that is {NOT_YET}: that a better attack could not break it is not shown."
         )
     return texts
+
+
+def _recommended(row: Any, text: str) -> str:
+    """What to deploy against a threat; the words are the table's."""
+    undefended = rest_of(str(row.threat), "defence")
+    where = f"{setting(row.victim, row.block_size, row.keep, undefended)}, {grants(row.images, row.knows, undefended)}"
+    return f"Recommended against {where}: {text}."
 
 
 def counted(rows: pd.DataFrame) -> str:
