@@ -8,8 +8,9 @@ VERDICTS = ["verdict", "controls"] if ATTACKED or STREAM_CONTROLLED else []
 FINENESS = ["fineness"] if STUDY.fineness.block_sizes else []
 STREAMED = ["stream"] if STUDY.stream.grids else []
 DEFENDED = ["defences"] if DEFENCES else []
+FRONTIER = ["frontier"] if DEFENDED and VERDICTS else []
 TABLES = ["victim", "curve", "prune", "shuffle", "theory"]
-TABLES += SEARCHED + PLATEAU + ATTACKED + VERDICTS + FINENESS + STREAMED
+TABLES += FRONTIER + SEARCHED + PLATEAU + ATTACKED + VERDICTS + FINENESS + STREAMED
 TAUGHT = any(set(grid.knows) - {"none"} for grid in STUDY.attacks.grids)  # something is known of the pirate's images
 FIGURES = {
     "curve": "Accuracy of the victims while they are trained",
@@ -22,6 +23,7 @@ FIGURES = {
     **({"plateau": "L: can fitness tell a right exchange from a wrong one?"} if PLATEAU else {}),
     **({"attacks": "Attacks: accuracy against the share of blocks held, places unknown"} if ATTACKED else {}),
     **({"verdict": "What having the blocks gains over having none, threat by threat"} if VERDICTS else {}),
+    **({"frontier": "What each setting of a defence leaves the pirate, against what it costs"} if FRONTIER else {}),
     **({"retrain": f"Attacks: accuracy against the number of the pirate's {STUDY.dataset.noun}"} if TAUGHT else {}),
     **({"fineness": "F: accuracy recovered against the size of the blocks"} if FINENESS else {}),
     **({"stream": "Stream: what the traffic gives away, and what hiding it costs"} if STREAMED else {}),

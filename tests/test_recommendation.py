@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from report_tables import words_of
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.frontier.points import NONE, SETTING, WHOLE, frontier_table
 from scatterproof.analysis.frontier.recommendation import recommended_verdicts
 from scatterproof.command.main import main
 from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.settings.defences import defence_of
+from scatterproof.report.figures.frontier import draw_frontier, spread
 from scatterproof.report.sections.verdicts import sentences
 from scatterproof.running.files import write_csv, write_text
 from test_verdict import attacks
@@ -136,6 +138,26 @@ def test_the_frontier_holds_every_setting_no_defence_and_the_whole_layer() -> No
     assert whole["ends_with"] == pytest.approx(WITHOUT)
     assert frontier.loc[NONE, "trusted_flops_share"] == 0.0
     assert list(frontier.loc[SETTING, "trusted_flops_share"]) == [0.1, 0.4]
+
+
+def test_the_figure_names_every_point_and_says_what_it_is_of(tmp_path: Path) -> None:
+    made = tables(5, one=(HOME[0.1], 0.1, 0.2, 0.2), other=(HOME[0.3], 0.4, 0.0, 0.0), plain=("none", 0.0, 0.4, None))
+    other_threat = [table.replace({"threat": {"labels": "logits"}, "knows": {"labels": "logits"}}, regex=True) for
+                    table in made[:2]]  # fmt: skip
+    attacked, checked = (pd.concat(pair, ignore_index=True) for pair in zip(made[:2], other_threat, strict=True))
+    frontier = frontier_table(recommended_verdicts(attacked, checked, made[2]), made[2])
+    words = words_of(draw_frontier(frontier, tmp_path / "frontier.svg"))
+    for name in ("no defence", "home-0.1-drawn", "home-0.3-drawn", "the whole layer at home"):
+        assert words.count(name) == 4, "two panels for each of two threats"
+    assert words.count("blocks of 16 x 16") == 4 and words.count("n = 5") == 4
+    assert "the victim itself" in words and "the best without blocks" in words
+    assert (tmp_path / "frontier.png").exists()
+
+
+def test_names_keep_a_gap_and_their_order() -> None:
+    costs = np.array([0.0, 0.0, 1.0, 40.0, 100.0, 100.0, 100.0])
+    places = spread(costs, 3.0)
+    assert (np.diff(places) >= 3.0 - 1e-9).all() and places[-1] == 100 and places[3] == 40
 
 
 def test_page_and_command_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

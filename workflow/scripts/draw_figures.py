@@ -6,6 +6,7 @@ from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.cost.ledger import retraining_minutes
 from scatterproof.report.figures import base as figures
 from scatterproof.report.figures.curves import draw_curves
+from scatterproof.report.figures.frontier import draw_frontier
 from scatterproof.report.figures.plateau import draw_plateau
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
@@ -35,6 +36,8 @@ with light_job(snakemake, "report"), inputs_called(snakemake.params.inputs):
         draw_attacks(on_blocks, tables["victim"], svg["attacks"])
     if "verdict" in tables:
         draw_verdict(tables["verdict"], svg["verdict"])
+    if "frontier" in tables:
+        draw_frontier(tables["frontier"], svg["frontier"])
     if "retrain" in svg:
         draw_curves(tables["attacks"], tables["victim"], svg["retrain"])
     if "fineness" in tables:

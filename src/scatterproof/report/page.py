@@ -41,8 +41,8 @@ def build_page(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path], 
     tables: `victim`, `prune`, `shuffle`, `threshold`, `theory`, `cost`, `cost_summary`, `cost_groups`, `cost_waste`, as
     their CSV files have them, `search`, `plateau`, `attacks` with `verdict` and `controls`, `defences`, `fineness`,
     `stream` and `breakeven` where the study has them; figures: name of the section's figure (`curve`, `prune`,
-    `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `fineness`,
-    `stream`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
+    `threshold`, `shuffle`, `theory`, `search`, `trajectory`, `plateau`, `attacks`, `verdict`, `retrain`, `frontier`,
+    `fineness`, `stream`, `retraining`, `cost`) to its .svg, any may be missing; provenance: as `provenance()` gives it.
     """
     with inputs_called(provenance["inputs"]):
         return _page(controls.marked_tables(tables), figures, provenance)
