@@ -108,7 +108,7 @@ def test_threats_with_a_base_have_names_of_their_own_and_the_attacks_that_need_o
 
 
 def test_a_table_keeps_threats_with_a_base_apart() -> None:
-    about = {"study": "x", "victim_seed": 0, "layer": "3", "block_size": 16, "victim": "victim"}
+    about = {"study": "x", "victim_seed": 0, "layer": "3", "block_size": 16, "victim": "victim", "frozen": ""}
     trained = {"device": "cpu", "device_minutes": 1.0}
     row = dict.fromkeys([*COLUMNS["attacks"], "minutes", "used"], 0.0)
     found = {

@@ -22,7 +22,7 @@ from scatterproof.judging.fineness import sizes_of
 from scatterproof.victims.arrays import missing_classes
 from scatterproof.victims.data import Dataset, to_input
 from scatterproof.victims.inputs import input_kind, vocabulary
-from scatterproof.victims.models import answer, build_model, dense_layers, load_base, read_victim
+from scatterproof.victims.models import answer, build_model, dense_layers, find_layers, load_base, read_victim
 from scatterproof.victims.networks.named_inputs import check_named, parts_of
 
 
@@ -172,6 +172,8 @@ def _check_victim(
     if config.base not in (None, INITIALISATION):
         for path in {config.base.replace("{seed}", str(seed)) for seed in config.seeds}:
             load_base(build_model(config, dataset.classes), path)
+    if config.frozen_layers:
+        find_layers(model, config.frozen_layers, "victim.frozen_layers")
     names = scattered_layers(model, config, scatter)
     if config.model not in VGG:
         _check_output(model, config, dataset)

@@ -44,6 +44,7 @@ with compute_job(snakemake, "ceilings", params.device, True, distinct) as job:
         for row in rows:
             job.meter.attacks[row["attack"]] = (job.meter.attacks[row["attack"]] or 0.0) + row["minutes"]
         about = head | {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
+        about |= {"frozen": puzzle.config.frozen_among(puzzle.layout.grids)}
         table = attack_table(rows, about, puzzle.threat, retraining, job.device_name)
         tables.append(table.assign(params=[row["params"] for row in rows], seed=draw_of(name)))
     write_csv(output, pd.concat(tables, ignore_index=True))

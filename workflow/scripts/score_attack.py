@@ -35,6 +35,7 @@ with compute_job(snakemake, "attacks", params.device) as job:
     for (judge, _), rows, name in zip(judged, rows_together(judged), params.threats, strict=True):
         layout = judge.puzzle.layout
         about = head | {"layer": "+".join(layout.grids), "block_size": layout.block_shape[0]}
+        about |= {"frozen": judge.puzzle.config.frozen_among(layout.grids)}
         table = attack_table(rows, about, judge.puzzle.threat, retraining, job.device_name)
         tables.append(table.assign(seed=draw_of(name)))
     write_csv(snakemake.output[0], pd.concat(tables, ignore_index=True))

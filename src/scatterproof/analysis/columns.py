@@ -12,7 +12,7 @@ THREAT = ["threat", "images", "knows", "activations", "requests", "defence", "de
 
 _ATTACKS = [
     *HEAD,
-    *("attack", "role", *THREAT, "params", "seed", "step", "last"),
+    *("attack", "role", *THREAT, "frozen", "params", "seed", "step", "last"),
     *("test_images", "accuracy", "withheld_accuracy", "known_places_accuracy", "relative_accuracy", "fidelity"),
     *("position_accuracy", "row_accuracy", "column_accuracy", "residual_bits"),
     *("evaluations", "queries", "labelled", "unlabelled", "cost_over_retraining"),
@@ -27,8 +27,8 @@ _SUMS = [
 COLUMNS: dict[str, list[str]] = {
     "victim": [
         *HEAD,
-        *("model", "width", "input_size", "copies", "parameters", "classes", "chance", "accuracy", "loss", "epochs"),
-        "folded",
+        *("frozen", "model", "width", "input_size", "copies", "parameters", "classes", "chance", "accuracy", "loss"),
+        *("epochs", "folded"),
         *COST,
     ],
     "curve": [*HEAD, "epoch", "minutes", "train_loss", "accuracy"],

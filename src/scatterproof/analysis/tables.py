@@ -51,7 +51,8 @@ def attack_table(
 ) -> pd.DataFrame:
     """The rows of one puzzle's attacks; `withheld_accuracy` is filled in when all seeds' are at hand.
 
-    rows: each with `used`, what of its images the attack makes use of; retraining: the victim's training.json; what was
+    rows: each with `used`, what of its images the attack makes use of; about: also `frozen`, the scattered layers that
+    were never trained; retraining: the victim's training.json; what was
     trained on another device is no peer, and the ratio stays empty.
     """
     table = pd.DataFrame(rows).assign(**about, device=device, params="", seed=0)
@@ -109,7 +110,7 @@ def victim_table(study: str, names: Sequence[tuple[str, int]], metrics: Sequence
         del row["grids"]
         head = {key: row.pop(key) for key in ("layer", "block_size")}
         rows.append({"study": study, "victim_seed": seed, **head, "keep": 1.0, "victim": name, **row})
-    return pd.DataFrame(rows)[COLUMNS["victim"]]
+    return pd.DataFrame(rows).reindex(columns=COLUMNS["victim"])  # metrics of before a column came lack it
 
 
 def curve_table(victims: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:

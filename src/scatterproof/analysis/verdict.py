@@ -47,7 +47,8 @@ class Evidence(NamedTuple):
     """Of one threat, each by victim seed: the gain of the best attack on the blocks; of every attack on them; of every
     form of the told ceiling whose control passed; the best attack over the best form; the victim's accuracy over the
     best without the blocks; the best without over the victim; its minutes over those of the cheapest training. forms:
-    of the told ceiling, those that the threat allows; least: seeds or draws that decide."""
+    of the told ceiling, those that the threat allows; frozen: whether a scattered layer was never trained, so that no
+    ceiling bounds it; least: seeds or draws that decide."""
 
     gain: Gains | None
     attacks: Mapping[str, Gains]
@@ -57,6 +58,7 @@ class Evidence(NamedTuple):
     stolen: Gains
     cost: Gains
     forms: frozenset[str] = frozenset(FORMS)
+    frozen: bool = False
     least: int = LEAST[RECIPE]
 
 
@@ -104,7 +106,8 @@ def judged(evidence: Evidence) -> str:
     if not all(upper(gains) < margin for gains in (evidence.gain, *evidence.attacks.values())):
         return UNDECIDED
     told = [upper(gains) < margin for gains in evidence.told.values()]
-    return BOUNDED if low > MOOT_BELOW and set(evidence.told) >= evidence.forms and all(told) else NOT_YET
+    bounds = low > MOOT_BELOW and not evidence.frozen
+    return BOUNDED if bounds and set(evidence.told) >= evidence.forms and all(told) else NOT_YET
 
 
 def margin_of(headroom: Gains) -> float:
@@ -170,6 +173,7 @@ def _evidence(
         stolen=basis.over(without, victim),
         cost=np.asarray(cost, dtype=np.float64),
         forms=frozenset(granted_forms(FORMS, int(trusted["images"].iloc[0]), str(trusted["knows"].iloc[0]))),
+        frozen=_frozen(trusted),
         least=basis.least,
     )
 
@@ -212,13 +216,19 @@ def _about_told(evidence: Evidence, threat: pd.DataFrame, basis: Basis) -> dict[
     reached = {name: _by_seed(threat[threat["attack"] == name], "told") for name in tried}
     best = max(reached.values(), key=lambda each: float(each.mean()))
     failed = [name for name in tried if name not in evidence.told]
+    tells = "bounds no frozen layer: " if evidence.frozen else ""
     bounds = [upper(gains) for gains in evidence.told.values()]
     return {
-        "told": ", ".join(f"{name} (control failed)" if name in failed else name for name in tried),
+        "told": tells + ", ".join(f"{name} (control failed)" if name in failed else name for name in tried),
         "told_accuracy": float(best.mean()),
         **_ends_of("told_accuracy", best, basis),
         "told_most": max(bounds) if bounds else math.nan,
     }
+
+
+def _frozen(threat: pd.DataFrame) -> bool:
+    """Whether a scattered layer was never trained; tables of before there were any have no such column."""
+    return "frozen" in threat and bool((threat["frozen"].fillna("").astype(str) != "").any())
 
 
 def _passed(form: str, controls: pd.DataFrame) -> bool:

@@ -116,4 +116,6 @@ class InProcess:
 
 
 def _layer(puzzle: Puzzle) -> dict[str, Any]:
-    return {"layer": "+".join(puzzle.layout.grids), "block_size": puzzle.layout.block_shape[0]}
+    layers = puzzle.layout.grids
+    about = {"layer": "+".join(layers), "block_size": puzzle.layout.block_shape[0]}
+    return about | {"frozen": puzzle.config.frozen_among(layers)}

@@ -1,5 +1,7 @@
 """The victim: its network, where its weights come from, and how it is trained. Imports no torch."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,6 +99,12 @@ class VictimConfig(Strict):
         "`encoder.layer.*.output.dense`, where `*` stands for what is between two dots and `**` for any names; default "
         "every dense layer",
     )
+    frozen_layers: list[str] = Field(
+        [],
+        description="paths of dense layers, or patterns as of `layers`, that are never trained: they are drawn from "
+        "256 bits that the owner keeps beside the victim, in `frozen.key`, and the rest is trained around them; no "
+        "verdict on them can be `bounded` (docs/defences.md)",
+    )
     seeds: list[Seed] = Field([0], min_length=1, description="one victim is trained per seed")
     train: TrainConfig = Field(TrainConfig(), description="training recipe")
 
@@ -116,9 +124,14 @@ class VictimConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a rule is handed of a study that names no layers and inputs stays what it was before there were any."""
+        """What a rule is handed of a study that names none of these stays what it was before there were any."""
         keys: dict[str, Any] = handler(self)
-        return {key: value for key, value in keys.items() if key not in ("layers", "inputs") or value}
+        return {key: value for key, value in keys.items() if key not in ("layers", "inputs", "frozen_layers") or value}
+
+    def frozen_among(self, layers: Iterable[str]) -> str:
+        """Those of these layers that were never trained, joined by `+`; empty where there is none."""
+        patterns = [layer_pattern(text) for text in self.frozen_layers]
+        return "+".join(name for name in layers if any(pattern.fullmatch(name) for pattern in patterns))
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "VictimConfig":
@@ -128,6 +141,11 @@ class VictimConfig(Strict):
             raise ValueError(f"victim.checkpoint '{self.checkpoint}': several seeds, but no {{seed}} in the path")
         if self.kind == "train" and self.checkpoint is not None:
             raise ValueError("victim.checkpoint is given, but victim.kind is 'train'")
+        if self.kind == "checkpoint" and self.frozen_layers:
+            raise ValueError(
+                f"victim.frozen_layers {self.frozen_layers}: a layer is frozen as the victim is trained, expected "
+                "victim.kind 'train' or no such key"
+            )
         if self.kind == "checkpoint" and self.base == INITIALISATION:
             raise ValueError(
                 "victim.base is 'initialisation', which needs victim.kind 'train'; expected a path or none"
@@ -143,3 +161,9 @@ class VictimConfig(Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"victim.seeds {self.seeds}: a seed stands twice")
         return self
+
+
+def layer_pattern(text: str) -> re.Pattern[str]:
+    """Of layers' paths: `*` stands for any part of a name between two dots, `**` for any names."""
+    parts = (".*" if part == "**" else "[^.]*" if part == "*" else re.escape(part) for part in re.split(r"(\*+)", text))
+    return re.compile("".join(parts))

@@ -34,6 +34,7 @@ def victim_metrics(
     return {
         "layer": "+".join(puzzle.layout.grids),
         "block_size": puzzle.layout.block_shape[0],
+        "frozen": puzzle.config.frozen_among(puzzle.layout.grids),
         "model": puzzle.config.model,
         "width": puzzle.config.width,
         "input_size": puzzle.config.input_size if input_kind(puzzle.images) == "images" else None,

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scatterproof.config.victim import HF, VictimConfig
+from scatterproof.config.victim import HF, VictimConfig, layer_pattern
 from scatterproof.victims.checkpoints import FLOATS, ModelError, check_finite, dtype_name, read_checkpoint
 from scatterproof.victims.networks.attention import with_projections
 from scatterproof.victims.networks.named_inputs import with_named_inputs
@@ -146,25 +145,20 @@ def largest_layer(model: nn.Module) -> str | None:
     return max(own, key=lambda name: own[name].weight.numel()) if own else None
 
 
-def find_layers(model: nn.Module, patterns: Sequence[str] | None) -> list[str]:
+def find_layers(model: nn.Module, patterns: Sequence[str] | None, key: str = "victim.layers") -> list[str]:
     """The paths of the dense layers that these patterns name, in the network's order; None: of all of them.
 
-    `*` stands for any part of a name between two dots, `**` for any names. Raises: ModelError where a pattern names
-    none.
+    `*` stands for any part of a name between two dots, `**` for any names. key: of the study that has the patterns.
+    Raises: ModelError where one names none.
     """
     names = list(dense_layers(model))
     if patterns is None:
         return names
-    named = [(pattern, [name for name in names if _pattern(pattern).fullmatch(name)]) for pattern in patterns]
+    named = [(pattern, [name for name in names if layer_pattern(pattern).fullmatch(name)]) for pattern in patterns]
     for pattern, some in named:
         if not some:
-            raise ModelError(f"victim.layers '{pattern}': names no dense layer{nearest(pattern, names)}, expected one")
+            raise ModelError(f"{key} '{pattern}': names no dense layer{nearest(pattern, names)}, expected one")
     return [name for name in names if any(name in some for _, some in named)]
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    parts = (".*" if part == "**" else "[^.]*" if part == "*" else re.escape(part) for part in re.split(r"(\*+)", text))
-    return re.compile("".join(parts))
 
 
 def _first_line(error: Exception) -> str:

@@ -37,6 +37,7 @@ class Trainer:
         the victim's. A finished training and one under way are named by all that they depend on, the device's name
         included: minutes of two devices are never added. Raises: RetrainingError, DivergenceError, Interrupted.
         """
+        config = config.model_copy(update={"frozen_layers": []})  # it need not hide anything
         dataset = _of_the_pirate(self.dataset, run.images) if run.source == "pirate" else self.dataset
         seed = seed_of("retraining", *key)
         identity = training_identity(config, seed, self.device, self.threads, dataset)

@@ -22,6 +22,7 @@ from scatterproof.running.seeds import seed_of
 from scatterproof.victims.data import Dataset, Split, to_input
 from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import build_model, find_layer, load_base, read_victim
+from scatterproof.victims.networks.frozen import freeze_layers
 from scatterproof.victims.recipe.augment import augment
 from scatterproof.victims.recipe.folding import fold, unfold
 from scatterproof.victims.recipe.optimizer import make_optimizer
@@ -92,6 +93,7 @@ def train_victim(
     """
     model = start_of(config, seed, dataset.classes)
     find_layer(model, config.layer)
+    freeze_layers(model, config, checkpoint)
     recipe = config.train
     few = to_input(dataset.victim.images[[0, -1]], config.input_size, dataset.mean, dataset.std)
     folded = fold(model, few) if recipe.fold == "auto" else {}

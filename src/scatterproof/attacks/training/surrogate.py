@@ -98,6 +98,7 @@ class Surrogate(Attack[SurrogateSettings]):
         digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         seed, machine = seed_of("attack", self.name, *run.key) % 2**32, run.machine
         with TemporaryDirectory() as temporary:
+            config = config.model_copy(update={"frozen_layers": []})  # the pirate draws and keeps no secret
             checkpoint = (run.work or Path(temporary)) / f"{self.name}.{digest}.pt"
             return train_victim(
                 config, seed, dataset, machine.device, machine.threads, checkpoint, "attacks.surrogate.train"

@@ -42,7 +42,8 @@ def hijack_table(
         if (threat, cell.layout) not in judged:
             rows += peers[cell.held]
             judged.add((threat, cell.layout))
-        table = attack_table(rows, about, judge.puzzle.threat, retraining, device)
+        frozen = {"frozen": judge.puzzle.config.frozen_among(judge.puzzle.layout.grids)}
+        table = attack_table(rows, about | frozen, judge.puzzle.threat, retraining, device)
         hidden = {"obfuscation": cell.obfuscation.name, "params": cell.obfuscation.params}
         parts.append(table.assign(threat=threat, seed=cell.layout, **hidden))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS["hijacks"])
