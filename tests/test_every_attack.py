@@ -33,6 +33,7 @@ REQUESTS = 20
 TINY: dict[str, dict[str, Any]] = {
     "refine": {"sweeps": 2, "proposals": 8, "steps_trained": 5, "rates": [0.01]},
     "relax": {"steps_taken": 3},
+    "seed_search": {"bits": 8},
     "probe": {"updates": 8},
     "layer": {"updates": 8},
     "blocks": {"updates": 8},

@@ -15,6 +15,7 @@ from scatterproof.attacks.search.genetic import Genetic
 from scatterproof.attacks.search.hill_climbing import HillClimbing
 from scatterproof.attacks.search.random_search import RandomSearch
 from scatterproof.attacks.search.reinforce import Reinforce
+from scatterproof.attacks.seed_search import SeedSearch
 from scatterproof.attacks.training.finetune import Finetune
 from scatterproof.attacks.training.from_blocks import Blocks
 from scatterproof.attacks.training.layer import Layer
@@ -25,7 +26,7 @@ SEARCHES = (RandomSearch, HillClimbing, Annealing, Genetic, Reinforce)
 ATTACKS: dict[str, type[Attack[Any]]] = {
     attack.name: attack
     for attack in (
-        *(Fingerprint, Prior, Relax, Refine, Blocks),
+        *(Fingerprint, Prior, SeedSearch, Relax, Refine, Blocks),
         *(Nothing, Borrow, Regress, Probe, Layer, Finetune, Surrogate),
         *SEARCHES,
     )

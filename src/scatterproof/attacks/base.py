@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 
@@ -107,13 +107,14 @@ class Attack(ABC, Generic[S]):
     """An attack of the name under which its settings stand in `config.attacks.AttackSettings`.
 
     Settings: the class of these; calls: the attacks that it calls; reads: what of its images it makes use of, `none`
-    stands for the images alone.
+    stands for the images alone; plants: what its control plants in the layer, what training leaves or a seed's draw.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[Any]]
     calls: ClassVar[tuple[type["Attack[Any]"], ...]] = ()
     reads: ClassVar[tuple[Known, ...]]
+    plants: ClassVar[Literal["leak", "seed"]] = "leak"
 
     def __init__(self, settings: S | None = None, called: Iterable["Attack[Any]"] = (), **changes: Any) -> None:
         """settings: or, in short, those that differ from the defaults; called: attacks with other settings than those.

@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 
 from scatterproof.config.base import Count, PositiveShare, Strict
 from scatterproof.config.settings.base import Known, Needs, Settings
-from scatterproof.config.settings.blocks import FingerprintSettings, PriorSettings, RefineSettings, RelaxSettings
+from scatterproof.config.settings.blocks import (
+    FingerprintSettings,
+    PriorSettings,
+    RefineSettings,
+    RelaxSettings,
+    SeedSearchSettings,
+)
 from scatterproof.config.settings.ceilings import Form, granted_forms
 from scatterproof.config.settings.defences import UNDEFENDED, AnyDefence
 from scatterproof.config.settings.search import (
@@ -39,6 +45,7 @@ class AttackSettings(Strict):
 
     fingerprint: FingerprintSettings = Field(FingerprintSettings(), description="settings, also where others call it")
     prior: PriorSettings = Field(PriorSettings(), description="none")
+    seed_search: SeedSearchSettings = Field(SeedSearchSettings(), description="settings")
     relax: RelaxSettings = Field(RelaxSettings(), description="settings")
     refine: RefineSettings = Field(RefineSettings(), description="settings")
     nothing: NothingSettings = Field(NothingSettings(), description="settings")

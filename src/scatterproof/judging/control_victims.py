@@ -5,15 +5,18 @@ They need the answer, or a network of their own: they make starts and networks, 
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from scatterproof.attacks.base import Attack
+from scatterproof.attacks.seed_search import draw_layer
 from scatterproof.blocks import Placement
 from scatterproof.evaluation.evaluator import PlacementEvaluator
 from scatterproof.judging.prune_shuffle import displace
-from scatterproof.puzzle import Answer
-from scatterproof.running.seeds import torch_generator
+from scatterproof.puzzle import Answer, Puzzle
+from scatterproof.running.seeds import seed_of, torch_generator
 from scatterproof.victims.models import dense_layers
 
 Key = tuple[int | str, ...]
@@ -47,4 +50,14 @@ def with_random_layers(model: nn.Module, names: Mapping[str, object], key: Key) 
         weight = dense_layers(model)[name].weight.data
         drawn = torch.randn(weight.shape, generator=generator)
         weight.copy_(weight.mean() + weight.std() * drawn.to(weight.device))
+    return model
+
+
+def with_seeded_layer(model: nn.Module, puzzle: Puzzle, attack: Attack[Any], key: Key) -> nn.Module:
+    """A trained network whose scattered layer is drawn by one of the seeds that this attack tries."""
+    model = copy.deepcopy(model)
+    (name,) = puzzle.layout.grids
+    seed = attack.settings.start + seed_of("planted seed", *key) % (1 << attack.settings.bits)
+    weight = dense_layers(model)[name].weight.data
+    weight.copy_(draw_layer(seed, *weight.shape))
     return model

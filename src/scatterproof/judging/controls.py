@@ -10,7 +10,7 @@ planted   the layer holds what training leaves there, several times as strong: p
           from the right places). Found: more than 99 % of the whole blocks in their places (places whose inputs are
           equal on all images are one place); for a network that the attack has made, agreement with the planted one
           on more test images than 90 % of those on which the same blocks agree with it in their places: part of the
-          blocks makes another network.
+          blocks makes another network. An attack on seeds is given a layer that one of the seeds it tries has drawn.
           A search reads no evidence. Its labels are the victim's own answers, and it is given a start: blocks displaced
           until half of the agreement with the victim on test images is left. It must bring back 95 % of it.
 random    the layer drawn anew from a secret seed, several times; logits stay the victim's own, since those of the
@@ -42,7 +42,7 @@ from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import logits_on, make_puzzle
 from scatterproof.defences.network import seen_under
 from scatterproof.evaluation.evaluator import PlacementEvaluator, correction_of
-from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers
+from scatterproof.judging.control_victims import Key, displaced, halving_count, with_random_layers, with_seeded_layer
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
 from scatterproof.running.interrupt import stop_if_asked
@@ -153,7 +153,10 @@ class Controls:
         return [about | row for row in rows]
 
     def _planted(self, name: str, real: Puzzle) -> dict[str, Any]:
-        model = planted(self.victim, real, self.key)
+        seeded = make_attack(self.config, name) if ATTACKS[name].plants == "seed" else None
+        model = (
+            with_seeded_layer(self.victim, real, seeded, self.key) if seeded else planted(self.victim, real, self.key)
+        )
         puzzle, answer = self.cut(model, real.threat, base=_near(model, real, self.key))
         if puzzle.labels is not None:
             chances = logits_on(model, self.victim_config, self.dataset, puzzle.images).softmax(1)

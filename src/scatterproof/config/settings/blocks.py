@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scatterproof.config.settings.base import ANY_SCATTER, TAUGHT, Needs, Rate, Settings
 
@@ -73,3 +73,18 @@ class PriorSettings(Settings):
     """Matches the blocks to a public base model, then runs the fingerprint. It has no settings."""
 
     needs: ClassVar[Needs] = Needs(base_model=True)
+
+
+class SeedSearchSettings(Settings):
+    """Trying the seeds that a layer that was never trained may have been drawn from."""
+
+    needs: ClassVar[Needs] = Needs()
+
+    bits: int = Field(24, ge=1, le=32, description="2 to this power seeds are tried; PyTorch's generator has 2^32")
+    start: int = Field(0, ge=0, lt=2**32, description="the first of them")
+
+    @model_validator(mode="after")
+    def _within_the_generator(self) -> "SeedSearchSettings":
+        if self.start + 2**self.bits > 2**32:
+            raise ValueError(f"start {self.start} and bits {self.bits} reach beyond 2^32 seeds, expected fewer")
+        return self
