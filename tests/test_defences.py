@@ -17,7 +17,9 @@ from scatterproof.cutting import make_puzzle
 from scatterproof.defences import DEFENCES, make_defence
 from scatterproof.defences.base import DefenceError, Layer, whole_work
 from scatterproof.defences.network import check_defence, protect_network, see_requests, served_network
+from scatterproof.defences.telling import telling_for
 from scatterproof.evaluation.evaluator import PlacementEvaluator
+from scatterproof.judging.controls import planted
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Protected, Puzzle
 from scatterproof.victims.data import to_input
@@ -29,6 +31,7 @@ SETTINGS: list[Any] = [
     {"name": "rescale", "factor": 10.0},
     {"name": "home", "share": 0.3},
     {"name": "home", "share": 0.3, "choice": "largest"},
+    {"name": "home", "share": 0.3, "choice": "telling"},
     {"name": "home", "share": 1.0},
     {"name": "withhold", "directions": 3},
     {"name": "withhold", "directions": 3, "fill": "refilled"},
@@ -43,7 +46,9 @@ def layout_of(model: nn.Module, names: list[str], size: int = 16) -> Layout:
 
 
 def protected(model: nn.Module, names: list[str], defence: Any, size: int = 16, key: int = 0) -> Protected:
-    return protect_network(model, layout_of(model, names, size), defence_of(defence), IMAGES, (key,))
+    layout, settings = layout_of(model, names, size), defence_of(defence)
+    telling = telling_for(settings, model, small.WIDE, DATA, layout)
+    return protect_network(model, layout, settings, IMAGES, (key,), telling)
 
 
 def test_every_defence_is_tried_here() -> None:
@@ -178,3 +183,22 @@ def test_requests_show_what_the_neighbours_of_the_layer_are_given() -> None:
     rescaled = see_requests(model, "3", IMAGES, True, made)["following"]
     back = (rescaled / made.secret["3/scales"])[:, made.secret["3/order"].argsort()]
     assert torch.allclose(back, seen["following"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_most_telling_blocks_stay_at_home() -> None:
+    """A leak planted in half of the rows: those blocks tell of their places, and stay; noise tells nothing."""
+    model = small.network(small.WIDE)
+    puzzle, _ = make_puzzle(model, small.WIDE, DATA, ThreatModel(), 16, (0,))
+    model[3].weight.data[:64] = planted(model, puzzle, (0,))[3].weight.detach()[:64]  # the lower rows tell nothing
+    made = protected(model, ["3"], {"name": "home", "share": 0.25, "choice": "telling"})
+    layout = layout_of(model, ["3"])
+    upper = made.at_home // layout.grids["3"].columns < layout.grids["3"].rows // 2
+    assert len(made.at_home) == round(0.25 * layout.positions)
+    assert float(upper.double().mean()) > 0.9
+
+
+def test_a_choice_by_what_blocks_tell_needs_to_be_told() -> None:
+    model = small.network(small.WIDE)
+    settings = defence_of({"name": "home", "share": 0.5, "choice": "telling"})
+    with pytest.raises(DefenceError, match="nobody said what the blocks of 3 tell"):
+        protect_network(model, layout_of(model, ["3"]), settings, IMAGES, (0,))

@@ -9,6 +9,7 @@ from scatterproof.config.threat import key_of_draw
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import scattered_layers
 from scatterproof.defences.network import protect_network
+from scatterproof.defences.telling import telling_for
 from scatterproof.judging.served import TRIED, defence_table, served_row
 from scatterproof.running.files import write_csv
 from scatterproof.running.job import compute_job
@@ -25,7 +26,9 @@ with compute_job(snakemake, "defences", "cpu") as job:
     images = to_input(dataset.test.images[:TRIED], config.input_size, dataset.mean, dataset.std)
     for size, draw in params.block_sizes_and_draws:
         key = (params.seed, wildcards.victim, int(wildcards.seed), *key_of_draw(draw))
-        protected = protect_network(model, Layout.square(shapes, size), settings, images, key)
+        layout = Layout.square(shapes, size)
+        telling = telling_for(settings, model, config, dataset, layout)
+        protected = protect_network(model, layout, settings, images, key, telling)
         rows += [] if draw else [served_row(model, protected, images)]
         protected.save(Path(output.protected) / protected_file(size, draw))
     about = {"study": params.study, "victim_seed": int(wildcards.seed), "victim": wildcards.victim}

@@ -18,6 +18,7 @@ from scatterproof.config.threat import ThreatModel, drawn, key_of_draw
 from scatterproof.config.victim import VictimConfig
 from scatterproof.cutting import make_puzzle
 from scatterproof.defences.network import protect_network
+from scatterproof.defences.telling import telling_for
 from scatterproof.judging.ceilings.forms import ToldPirate
 from scatterproof.judging.ceilings.rows import ceiling_rows
 from scatterproof.judging.ceilings.told import tell
@@ -95,7 +96,9 @@ class InProcess:
         if threat.defended:
             shapes = {config.layer: dense_layers(model)[config.layer].weight.shape}
             images = to_input(data.test.images[:20], config.input_size, data.mean, data.std)
-            protected = protect_network(model, Layout.square(shapes, self.size), threat.defence, images, key)
+            layout = Layout.square(shapes, self.size)
+            telling = telling_for(threat.defence, model, config, data, layout)
+            protected = protect_network(model, layout, threat.defence, images, key, telling)
         made = make_puzzle(model, config, data, threat, self.size, key, protected=protected)
         return Judge(*made, model, data, self.machine.device)
 

@@ -32,7 +32,8 @@ class Layer:
     weight float32 [outputs, inputs]; bias float32 [outputs], None where it has none; height and width of a block;
     reader float32 [m, outputs]: the weight of the dense layer that alone reads the outputs, each through a function of
     its own; None where no layer reads them so; homogeneous: whether those functions let positive scales through;
-    copies: how often each input stands in the layer's input, side by side.
+    copies: how often each input stands in the layer's input, side by side; telling float32 [positions]: what each block
+    tells of its place, None where nobody asked.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Layer:
     reader: Floats | None = None
     homogeneous: bool = False
     copies: int = 1
+    telling: Floats | None = None
 
     @property
     def rows(self) -> Ints:

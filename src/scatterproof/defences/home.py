@@ -4,11 +4,14 @@ At share 1 the whole layer does: the point that every other defence must beat, s
 The devices then hold random numbers that no weight went into.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from scatterproof.defences.base import (
     Defence,
+    DefenceError,
     Devices,
     Floats,
     Ints,
@@ -24,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 
 class Home(Defence):
-    """The blocks drawn, or those of largest norm, stay."""
+    """The blocks drawn, those of largest norm, or those that tell most of where they lie, stay."""
 
     name = "home"
     keeps = "blocks"
@@ -36,16 +39,22 @@ class Home(Defence):
         if staying == count:
             noise = rng.standard_normal(layer.weight.shape, np.float32) / np.float32(layer.weight.shape[1] ** 0.5)
             return Protection(noise, layer.bias, layer.reader, secret={"weight": layer.weight})
-        if self.settings.choice == "largest":
-            norms = np.add.reduceat(
-                np.add.reduceat(layer.weight.astype(np.float64) ** 2, layer.rows, 0), layer.columns, 1
-            )
-            at_home = np.sort(np.argsort(-norms.ravel(), kind="stable")[:staying])
-        else:
+        if self.settings.choice == "drawn":
             at_home = np.sort(rng.choice(count, staying, replace=False))
+        else:
+            at_home = np.sort(np.argsort(-self._wanted(layer), kind="stable")[:staying])
         at_home = at_home.astype(np.int64)
         secret: Secret = {"at_home": at_home, "blocks": blocks_at(layer, at_home)}
         return Protection(layer.weight, layer.bias, layer.reader, at_home, secret)
+
+    def _wanted(self, layer: Layer) -> NDArray[Any]:
+        """By which the blocks that stay are chosen, the largest first: [positions]."""
+        if self.settings.choice == "telling":
+            if layer.telling is None:
+                raise DefenceError(f"defence home: choice telling: nobody said what the blocks of {layer.name} tell")
+            return layer.telling
+        squares = layer.weight.astype(np.float64) ** 2
+        return np.add.reduceat(np.add.reduceat(squares, layer.rows, 0), layer.columns, 1).ravel()
 
     def serve(self, inputs: Floats, secret: Secret, devices: Devices) -> Floats:
         """What the devices add up, and what the blocks at home add to it."""

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ def protect_network(
     settings: DefenceSettings,
     images: torch.Tensor,
     key: tuple[int | float | str, ...],
+    telling: Mapping[str, Floats] | None = None,
 ) -> Protected:
     """What a defence makes of the scattered layers of a network, one after the other.
 
     images float [n, 3, size, size]: as the network takes them, to tell which of a layer's inputs are copies; key: of
-    the secret's draw. Raises: DefenceError.
+    the secret's draw; telling: what each layer's blocks tell, for a defence that chooses by it (`telling.py`).
+    Raises: DefenceError.
     """
     defence, model = make_defence(settings), copy.deepcopy(model).cpu()
     folded = {name: _copies(model, name, images) for name in layout.grids}
@@ -44,7 +47,7 @@ def protect_network(
     work, before = np.zeros(2), np.zeros(2)
     on_devices, started = 0.0, time.perf_counter()
     for name, grid in layout.grids.items():
-        layer = described(model, name, grid, folded[name])
+        layer = replace(described(model, name, grid, folded[name]), telling=(telling or {}).get(name))
         rng = numpy_generator("defence", *key, settings.label, name, grid.height)
         held = defence.protect(layer, rng)
         _write(model, name, held.weight, held.bias, held.reader)

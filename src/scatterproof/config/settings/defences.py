@@ -68,8 +68,10 @@ class HomeSettings(DefenceSettings):
     share: PositiveShare = Field(
         1.0, description="of the layer's blocks; 1: the whole layer, and the devices hold random numbers"
     )
-    choice: Literal["drawn", "largest"] = Field(
-        "drawn", description="which blocks stay: drawn, or those of largest norm"
+    choice: Literal["drawn", "largest", "telling"] = Field(
+        "drawn",
+        description="which blocks stay: drawn, those of largest norm, or those that tell the fingerprint most of where "
+        "they lie",
     )
 
 
