@@ -1,5 +1,6 @@
 """What the defence `withhold` leaves with the devices, what it costs, and what still shows of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import nn
 
 import small
 from planted import planted_puzzle
+from scatterproof.analysis.gains import interval, upper
 from scatterproof.attacks.base import Machine, Run
+from scatterproof.attacks.training.fitting import Fit, Start
 from scatterproof.blocks import Layout
 from scatterproof.config.attacks import AttackSettings
 from scatterproof.config.settings.defences import defence_of
@@ -21,6 +24,7 @@ from scatterproof.defences import make_defence
 from scatterproof.defences.base import DefenceError, Layer, whole_work
 from scatterproof.defences.network import check_defence, protect_network
 from scatterproof.judging.ceilings.forms import ToldPirate
+from scatterproof.judging.ceilings.supports import CoreTask
 from scatterproof.judging.ceilings.told import directions, tell
 from scatterproof.judging.judge import Judge
 from scatterproof.puzzle import Answer, Puzzle
@@ -36,9 +40,9 @@ def settings_of(fill: str, count: float) -> dict[str, Any]:
     return {"name": "withhold", "directions": count, "fill": fill}
 
 
-def withheld(fill: str, count: int) -> tuple[torch.Tensor, Puzzle, Answer, Judge]:
+def withheld(fill: str, count: int, seed: int = 0) -> tuple[torch.Tensor, Puzzle, Answer, Judge]:
     """A network on real digits, its layer of 128 x 128, under the defence; the layer's own weight first."""
-    plain, placed, data = planted_puzzle(0, hidden=128, block=32)
+    plain, placed, data = planted_puzzle(seed, hidden=128, block=32)
     own, model = tell(plain, placed).weights[LAYER], plain.model()
     model.get_submodule(LAYER).weight.data = own.clone()  # type: ignore[union-attr]
     threat = ThreatModel(images=40, knows="labels", defence=settings_of(fill, count))
@@ -79,6 +83,35 @@ def test_a_core_on_what_shows_wins_some_of_it_back(fill: str) -> None:
     pirate = ToldPirate(puzzle, tell(puzzle, answer), TAUGHT, [], Run(Machine(CPU, 1), ("test",)))
     as_is, core = (float(judge.score(pirate.result(form).copy).accuracy) for form in ("told", "told+core"))
     assert core > as_is + 0.1
+
+
+@pytest.mark.slow
+def test_a_core_on_a_random_span_gains_nothing_and_one_on_the_null_space_gains_more() -> None:
+    """Five victims; a core on any few directions undoes some harm of the hole, but the pirate does as well without."""
+    gains, apart = [], []
+    for seed in range(5):
+        _, puzzle, answer, judge = withheld("plain", 6, seed)
+        run = Run(Machine(CPU, 1), ("test", seed))
+        pirate = ToldPirate(puzzle, tell(puzzle, answer), TAUGHT, [], run)
+        (null,) = (each for name, each in pirate._core_tasks.items() if name.startswith("null"))
+        without = pirate._layer.run(puzzle, replace(run, key=(*run.key, "layer")))[-1].reached
+        reached = {"without": float(judge.score(without).accuracy)}
+        for name, task in {"null": null[0], "random": on_a_random_span(null[0], seed)}.items():
+            fit = Fit(task, {"zero": Start.at(task.zero)}, pirate._layer.recipe, pirate._key, None)
+            reached[name] = float(judge.score(pirate._core(name, task, fit).finish()).accuracy)
+        print(seed, reached)
+        gains.append(reached["random"] - reached["without"])
+        apart.append(reached["null"] - reached["random"])
+    assert upper(np.array(gains)) < 0.01
+    assert interval(np.array(apart))[1] > 0
+
+
+def on_a_random_span(task: CoreTask, seed: int) -> CoreTask:
+    """The same core on as many directions of the outputs, drawn without regard to the weights."""
+    span = task.spans[LAYER]
+    assert span.left is not None
+    drawn = torch.randn(span.left.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(task, spans={LAYER: replace(span, left=torch.linalg.qr(drawn)[0])})
 
 
 @settings(max_examples=40, deadline=None)
