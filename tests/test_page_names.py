@@ -186,12 +186,13 @@ def page(tables: dict[str, pd.DataFrame], tmp_path_factory: pytest.TempPathFacto
 
 
 def paragraphs(page: str) -> list[str]:
-    return [" ".join(unescape(re.sub("<[^>]+>", "", text)).split()) for text in re.findall("<p>(.*?)</p>", page, re.S)]
+    texts = re.findall("<p(?: [^>]*)?>(.*?)</p>", page, re.S)
+    return [" ".join(unescape(re.sub("<[^>]+>", "", text)).split()) for text in texts]
 
 
 ACCURACY = re.compile(r"\d\.\d %")  # shares that a study sets have no decimals
-WHOSE = re.compile(r"\b(victim|copy free)\b.*?, blocks of \d+ x \d+")
-OF_SHARE = re.compile(r"\d %( of them held|\)| of the blocks)|this share of the blocks")
+WHOSE = re.compile(r"\b(victim|copy free)\b.*?, blocks of \d+ x \d+|\b(victim|copy free)'s \d+ x \d+ blocks")
+OF_SHARE = re.compile(r"\d %( of them held|\)| of the )|this share of the blocks")
 
 
 def test_every_sentence_with_an_accuracy_names_victim_block_size_and_share(page: str) -> None:
@@ -216,11 +217,11 @@ def test_every_row_of_a_table_with_accuracies_names_victim_block_size_and_share(
         )
         measured = any("accuracy" in cell or "placed" in cell for cell in head) or "accuracy" in caption
         if measured and "Reported" not in caption and "victims:" not in caption:
-            assert "victim" in head or WHOSE.search(caption), caption
-            assert "block size" in head or "size" in "".join(head) or "blocks of" in caption, caption
-            assert {"blocks held", "devices held", "blocks needed"} & set(head) or "Every block held" in caption, (
-                caption
-            )
+            named = {*head, *(head[0].split(", ") if head else ())}
+            assert "victim" in named or "blocks of" in table or WHOSE.search(caption), caption
+            assert "block size" in named or "size" in "".join(head) or "blocks of" in table, caption
+            shares = {"blocks held", "devices held", "blocks needed", "threat: blocks held; what the pirate has"}
+            assert shares & named or "Every block held" in caption, caption
 
 
 def test_every_panel_that_holds_accuracies_names_its_victim_and_blocks(drawn: dict[str, Path]) -> None:
@@ -253,17 +254,17 @@ def test_an_attack_whose_control_failed_is_chosen_nowhere(page: str, tables: dic
     assert "refine" not in set(tables["verdict"]["attack"]) | set(tables["verdict"]["ends_with_attack"])
     labels = tables["verdict"][tables["verdict"]["knows"] == "labels"]
     assert labels["controls"].str.startswith("passed; left out: refine (control failed: planted;").all()
-    head = re.findall('<div class="headline">(.*?)</div>', page, re.S)[0]
+    head = re.findall('<section id="answer">(.*?)</section>', page, re.S)[0]
     assert (
         "passed" not in head
         and "refine (control failed: planted): blocks placed rightly 93.8 %, needed more than 99 %"
         in " ".join(paragraphs(head))
     )
     rows = re.findall("<tr>(.*?)</tr>", page, re.S)
-    placed = [re.findall("<td>(.*?)</td>", row)[4:6] for row in rows if "with the blocks</td>" in row]
+    placed = [re.findall("<td>(.*?)</td>", row)[2:4] for row in rows if "with the blocks</td>" in row]
     assert {place for place, name in placed if name.startswith("refine")} == {"-"}
     cheapest = [re.findall("<td>(.*?)</td>", row) for row in rows if "not tried</td>" in row]
-    assert cheapest and not any(row[4].startswith("refine") for row in cheapest)
+    assert cheapest and not any(row[2].startswith("refine") for row in cheapest)
 
 
 def test_no_verdict_is_called_protected_or_safe(page: str, drawn: dict[str, Path]) -> None:
@@ -274,6 +275,9 @@ def test_no_verdict_is_called_protected_or_safe(page: str, drawn: dict[str, Path
 
 def test_the_page_says_in_red_whether_the_pirate_ends_with_the_model(page: str) -> None:
     first = paragraphs(page)[0]
-    assert first.startswith("victim, blocks of 16 x 16: under 2 of 4 threats the pirate ends with 95 %"), first
+    expected = "No: holding 25 % of the victim's 16 x 16 blocks, or none, and 100 labelled images, a pirate ends with"
+    assert first.startswith(expected) and '<p class="sentence alarm">' in page, first
+    counted = "victim, blocks of 16 x 16: under 2 of 4 threats the pirate ends with 95 %"
+    assert any(text.startswith(counted) for text in paragraphs(page))
     red = [re.sub("<[^>]+>", "", text) for text in re.findall('<b class="alarm">(.*?)</b>', page)]
     assert "the pirate ends with 92.4 of 95.4 % (layer, without the blocks)" in red

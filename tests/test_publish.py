@@ -22,7 +22,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, table in tables.items():
         table.to_csv(results / "tables" / f"{name}.csv", index=False)
     (results / "figures/prune.svg").write_text("<svg/>")
-    (results / "report/index.html").write_text("<html></html>")
+    (results / "report/index.html").write_text('<a href="../tables/prune.csv">prune.csv</a>')
     return results
 
 
@@ -41,7 +41,7 @@ def test_tables_figures_page_and_how_they_were_made_are_kept(
     assert not Path("kept/tables/gone.csv").exists()
     kept, had = pd.read_csv("kept/tables/prune.csv"), pd.read_csv(finished / "tables/prune.csv")
     pd.testing.assert_frame_equal(kept, had)
-    assert Path("kept/report.html").read_text() == "<html></html>"
+    assert Path("kept/report.html").read_text() == '<a href="tables/prune.csv">prune.csv</a>'
     made = Path("kept/made.md").read_text()
     for text in (
         "command: `snakemake --cores all --configfile study.yaml`",

@@ -17,6 +17,7 @@ from scatterproof.analysis import statistics
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.config.study import Study
 from scatterproof.report import words
+from scatterproof.report.captions import addresses
 from scatterproof.report.figures import base as figures
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
@@ -390,9 +391,25 @@ class Page(HTMLParser):
 def test_the_page_is_whole_and_self_contained(page: str) -> None:
     parsed = Page(page)
     assert not parsed.open and len(parsed.ids) == len(set(parsed.ids))
-    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
-    assert parsed.tags["svg"] == 6 and not {"script", "link", "img", "iframe"} & set(parsed.tags)
+    inside = [link for link in parsed.links if not link.startswith("https://")]
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in inside)
+    assert parsed.tags["svg"] == 7 and not {"link", "img", "iframe"} & set(parsed.tags)
     assert "@import" not in page and "url(http" not in page
+    assert page.count("<script") == page.count("<script>\n") == 1 and "fetch(" not in page, "it loads nothing"
+
+
+def test_tables_and_figures_are_linked_where_their_files_lie(
+    tables: dict[str, pd.DataFrame], drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/prune.csv").write_text("")
+    files = addresses([tmp_path / "tables/prune.csv", *drawn.values()], tmp_path / "report/index.html")
+    assert files["prune.csv"] == "../tables/prune.csv" and "prune.pdf" not in files
+    page = build_page(tables, drawn, provenance(STUDY, tables, "x", tmp_path), files)
+    linked = {link for link in Page(page).links if not link.startswith(("#", "https://"))}
+    assert linked == set(files.values()) and len(linked) == 1 + 2 * len(drawn)
+    (tmp_path / "report").mkdir()
+    assert all((tmp_path / "report" / link).exists() for link in linked)
 
 
 def test_the_page_has_the_numbers_of_every_table(page: str, tables: dict[str, pd.DataFrame]) -> None:
@@ -416,7 +433,7 @@ def test_the_page_says_what_the_issue_asks(page: str) -> None:
         "reports 4.52e-4" in text and "2.72e-4 (or 2.90e-4" in text and "contains the exact value and excludes" in text
     )
     assert "5,000 minutes are 33.3x of 2.5 h; 27x would mean 3.09 h" in text
-    assert text.count("Chance is the share of the largest class of the test images") == 1
+    assert text.count("The share of the largest class of the test images") == 1
     assert "not attacks" in text and "none of them is a GPU-minute" in text
 
 

@@ -374,6 +374,6 @@ def test_the_page_sets_attacks_against_retraining_only_where_it_has_the_table(tm
     more = whole | {"breakeven": pd.read_csv(tmp_path / "breakeven.csv")}
     for found, expected in ((whole, 0), (more, 1)):
         text = build_page(found, {}, provenance(study, found, "x", tmp_path))
-        assert (text.count('id="retraining"'), text.count('href="#retraining"')) == (expected, expected)
+        assert (text.count('id="retraining"'), text.count('href="#retraining"')) == (expected, 2 * expected)
         assert ("33.3x</td>" in text) == ("know the\nsame" in text) == bool(expected)
         assert "nan" not in text.lower().split("<pre>")[0].replace("provenance", "")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from scatterproof.analysis.older_tables import read_study_table
 from scatterproof.config.study import Study
+from scatterproof.report.captions import addresses
 from scatterproof.report.page import build_page
 from scatterproof.report.provenance import provenance
 from scatterproof.running.files import write_text
@@ -15,4 +16,6 @@ with light_job(snakemake, "report"):
     figures = {Path(path).stem: Path(path) for path in snakemake.input.figures}
     study = Study.model_validate_json(params.study)
     made = provenance(study, tables, params.command, Path(params.repository))
-    write_text(snakemake.output[0], build_page(tables, figures, made))
+    page = Path(snakemake.output[0])
+    files = addresses(map(Path, snakemake.input), page)
+    write_text(page, build_page(tables, figures, made, files))

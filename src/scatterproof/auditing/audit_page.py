@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from scatterproof.auditing.audit import Audit
 
 FIGURE = "audit.svg"
+PLACED = (
+    "The share of blocks put at their place in each layer, and the scores of the copy and of the network without it"
+)
 LONG_NAME = 32  # characters of a layer's path in a line
 HEAD = ("layer", "outputs x inputs", "blocks", "placed", "chance", "score of the copy", "without the layer", "seconds")
 VERDICT_HEAD = ("layer", "verdict", "ends with", "gain in points", "headroom in points", "told ceiling")
@@ -32,7 +35,7 @@ def write_page(audit: "Audit", victim: Victim, about: dict[str, Any]) -> None:
         audit=audit,
         caution=None if audit.verdicts is not None else CAUTION,
         score=score_words(victim),
-        figure=inline_svg(figure, "audit"),
+        figure=inline_svg(figure, "audit", PLACED),
         layers=_table(audit.estimates),
         verdicts=None if audit.verdicts is None else _verdicts(audit.verdicts),
         notes=[f"Not tried: {each.layer}: {each.note}" for each in audit.estimates if each.note]

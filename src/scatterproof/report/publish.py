@@ -37,7 +37,7 @@ def publish(results: Path, target: Path, study: Study, command: str, repository:
     for name in ("tables", "figures"):
         shutil.rmtree(target / name, ignore_errors=True)
         shutil.copytree(results / name, target / name)
-    shutil.copyfile(page, target / "report.html")
+    write_text(target / "report.html", page.read_text(encoding="utf-8").replace('href="../', 'href="'))
     write_text(target / MADE, how_made(study, tables, command, repository))
     (target / HEADLINE).unlink(missing_ok=True)
     if "attacks" in tables:

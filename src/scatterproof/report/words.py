@@ -91,9 +91,13 @@ def side(block_size: Any) -> str:
 def cut(victim: Any, block_size: Any, threat: str = "") -> str:
     """Whose blocks, and how large: `copy free, blocks of 16 x 16`; under a threat to all dense layers, or with a
     defence, it says so."""
+    return whole_cut(victim, block_size, threat) + (defended(threat) if threat else "")
+
+
+def whole_cut(victim: Any, block_size: Any, threat: str = "") -> str:
+    """Likewise, without a word on defences."""
     what = "all dense layers in " if threat.startswith("dense") else ""
-    text = f"{victim_label(str(victim))}, {what}blocks of {side(block_size)}"
-    return text + (defended(threat) if threat else "")
+    return f"{victim_label(str(victim))}, {what}blocks of {side(block_size)}"
 
 
 def setting(victim: Any, block_size: Any, keep: Any, threat: str = "") -> str:

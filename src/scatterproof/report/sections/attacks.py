@@ -33,6 +33,7 @@ KIND = [*CASE, "attack", "control", "images", "knows"]
 TABLE_HEAD = ("victim", "block size", "attack", "blocks held", DEFENCE, "the pirate has", "accuracy",
               "the same blocks in their places", "of the victim's accuracy", "agreement with the victim",
               "blocks placed rightly", "minutes", "x training one victim", "victim seeds")  # fmt: skip
+MAIN = ("attack", "the pirate has", "accuracy", "blocks placed rightly", "minutes")
 
 
 def final(attacks: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from scatterproof.report.words import held, in_red, points, setting, side, victi
 
 TABLE_HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "attack", "control", "measure",
               "reached", "needed", "shuffles", "passed")  # fmt: skip
+MAIN = ("attack", "control", "reached", "needed", "passed")
 MEASURES = {
     "position_accuracy": "blocks placed rightly",
     "fidelity": "agreement with the planted model",
@@ -72,7 +73,7 @@ def table(controls: pd.DataFrame) -> Table:
     ]
     return Table(
         "The controls of each attack that reads the blocks, on the first seed of each victim", TABLE_HEAD, rows
-    )
+    ).shown(*MAIN, file="controls")
 
 
 def sentences(controls: pd.DataFrame) -> list[str]:

@@ -14,13 +14,13 @@ from scatterproof.report.words import minutes, number
 
 COSTS = {
     "jobs": "jobs",
-    "attempts": "attempts",
     "device_minutes": "useful device-minutes",
     "over_retraining": "x training one victim",
-    "overhead_minutes": "start-up minutes",
     "wasted_minutes": "wasted minutes",
-    "cpu_minutes": "CPU-minutes",
     "gpu_minutes": "GPU-minutes used",
+    "cpu_minutes": "CPU-minutes",
+    "overhead_minutes": "start-up minutes",
+    "attempts": "attempts",
     "allocated_gpu_minutes": "GPU-minutes allocated",
     "wasted_gpu_minutes": "GPU-minutes wasted",
     "queue_minutes": "queue minutes",
@@ -35,7 +35,7 @@ SHOWN = 20  # attempts that were wasted; a cluster's may be thousands
 
 def summary_table(summary: pd.DataFrame) -> Table:
     """What each stage cost."""
-    return _sums(summary.rename(columns={"stage": "name"}), "What each stage cost", "stage")
+    return _sums(summary.rename(columns={"stage": "name"}), "What each stage cost", "stage", "cost_summary")
 
 
 def group_tables(groups: pd.DataFrame, controls: pd.DataFrame) -> list[Table]:
@@ -43,14 +43,17 @@ def group_tables(groups: pd.DataFrame, controls: pd.DataFrame) -> list[Table]:
     is_attack = groups["by"] == "attack"
     names = groups["name"].where(~is_attack, [marked_all(str(name), controls) for name in groups["name"]])
     marked_groups = groups.assign(name=names)
-    return [_sums(rows, f"The same by {by}", str(by)) for by, rows in marked_groups.groupby("by", sort=False)]
+    return [
+        _sums(rows, f"The same by {by}", str(by), "cost_groups") for by, rows in marked_groups.groupby("by", sort=False)
+    ]
 
 
-def _sums(sums: pd.DataFrame, caption: str, by: str) -> Table:
+def _sums(sums: pd.DataFrame, caption: str, by: str, file: str) -> Table:
     """Columns that are empty or 0 in every row are left out."""
     shown = [column for column in COSTS if (sums[column].notna() & (sums[column] != 0)).any()]
     rows = [(str(row["name"]), *(_sum(column, row[column]) for column in shown)) for row in _known(sums)]
-    return Table(f"{caption}; empty: unknown, or does not apply", (by, *(COSTS[column] for column in shown)), rows)
+    head = (by, *(COSTS[column] for column in shown))
+    return Table(f"{caption}; empty: unknown, or does not apply", head, rows, file)
 
 
 def _sum(column: str, value: Any) -> str:
@@ -66,7 +69,7 @@ def waste_table(waste: pd.DataFrame) -> Table:
         (row["stage"], row["waste"], str(row["attempts"]), minutes(row["minutes"]), minutes(row["gpu_minutes"]))
         for row in _known(waste)
     ]
-    return Table("What was wasted, by stage and kind", head, rows)
+    return Table("What was wasted, by stage and kind", head, rows, "cost_waste")
 
 
 def wasted_attempts(costs: pd.DataFrame) -> Table:
@@ -83,7 +86,7 @@ def wasted_attempts(costs: pd.DataFrame) -> Table:
         for row in _known(shown)
     ]
     more = f", the {SHOWN} costliest of {len(wasted)}; cost.csv has all" if len(wasted) > SHOWN else ""
-    return Table(f"Attempts that were wasted{more}", head, rows)
+    return Table(f"Attempts that were wasted{more}", head, rows, "cost")
 
 
 def cost_words(summary: pd.DataFrame, theory_rows: pd.DataFrame, retraining: float) -> list[str]:

@@ -17,6 +17,8 @@ HEAD = ("victim", "block size", "defence", "trusted party's operations", "its by
         "devices' operations", "set-up seconds", "milliseconds of a request", "the same undefended",
         "largest error of an output", "agreement with the victim", "victim seeds", "verdicts",
         "ends with at most")  # fmt: skip
+MAIN = ("trusted party's operations", "milliseconds of a request", "agreement with the victim", "verdicts",
+        "ends with at most")  # fmt: skip
 WHOLE = 1.0  # the share at which the layer might as well stay whole
 MEANING = (
     "The trusted party's operations and bytes for a request are shares of those of the cheapest exact form of the "
@@ -34,7 +36,10 @@ def section(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     costs, verdicts = _named(tables["defences"]), tables.get("verdict", pd.DataFrame())
     caption = "What each defence costs, means over victim seeds, and the worst that came of it under any threat"
     rows = [_row(own, _under(verdicts, own)) for own in _each(costs)]
-    return {"defences": Table(caption, HEAD, rows), "defences_words": [MEANING, *_no_gain(costs)]}
+    return {
+        "defences": Table(caption, HEAD, rows).shown(*MAIN, file="defences"),
+        "defences_words": [MEANING, *_no_gain(costs)],
+    }
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

@@ -39,6 +39,8 @@ TABLE_HEAD = ("victim", "width", "attack", "block size", "blocks held", DEFENCE,
               "residual bits a block", "bits, nothing known", "seconds", "victim seeds")  # fmt: skip
 THRESHOLD_HEAD = ("victim", "width", "attack", "blocks held", DEFENCE, "the pirate has", "of the victim's accuracy",
                   "block size needed", "sizes measured", "victim seeds")  # fmt: skip
+MAIN = ("attack", "accuracy", "placed rightly", "placed from the truth", "by chance")
+THRESHOLD_MAIN = ("attack", "the pirate has", "of the victim's accuracy", "block size needed", "sizes measured")
 EVIDENCE = ("own_evidence", "own_evidence_of_chance")
 _PLACES = "Blocks in their places: by the attack, and by its evidence from the truth"
 _BITS = "Bits that the truth is away"
@@ -147,9 +149,11 @@ def section(fineness: pd.DataFrame | None, controls: pd.DataFrame) -> dict[str, 
     level = "Threshold: side of the blocks from which so much of the victim's accuracy is recovered"
     states = {(str(row.victim), str(row.threat), str(row.attack)): str(row.control) for row in fineness.itertuples()}
     return {
-        "fineness": Table(recovered, TABLE_HEAD, table_rows(fineness)).shown(),
+        "fineness": Table(recovered, TABLE_HEAD, table_rows(fineness)).shown(*MAIN, file="fineness"),
         "fineness_words": [*sentences(fineness), *_controlled_at(fineness, controls)],
-        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(fineness), states)).shown(),
+        "fineness_threshold": Table(level, THRESHOLD_HEAD, threshold_rows(thresholds(fineness), states)).shown(
+            *THRESHOLD_MAIN, file="fineness_threshold"
+        ),
     }
 
 

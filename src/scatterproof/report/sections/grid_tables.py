@@ -30,6 +30,7 @@ def victim_table(victims: pd.DataFrame) -> Table:
     """A row for each victim."""
     head = ("victim", "seed", "model", "width", "input", "parameters", "accuracy", "loss", "epochs", "minutes",
             "device")  # fmt: skip
+    main = ("seed", "accuracy", "parameters", "epochs", "minutes")
     rows = [
         (
             *(victim_label(row.victim), str(row.victim_seed), str(row.model)),
@@ -39,26 +40,28 @@ def victim_table(victims: pd.DataFrame) -> Table:
         )
         for row in _rows(victims.drop_duplicates(["victim", "victim_seed"]))
     ]
-    return Table(f"The victims: accuracy on test {inputs()}, minutes of training", head, rows)
+    return Table(f"The victims: accuracy on test {inputs()}, minutes of training", head, rows).shown(
+        *main, file="victim"
+    )
 
 
 def prune_tables(prune: pd.DataFrame, block_size: int) -> dict[str, list[Table]]:
     """P1: of the study's main block size, and of all others."""
-    return _by_block_size(prune, "correction", lambda key: CORRECTIONS.get(key, key), block_size)
+    return _by_block_size(prune, "correction", lambda key: CORRECTIONS.get(key, key), block_size, "prune")
 
 
 def shuffle_tables(shuffle: pd.DataFrame, block_size: int) -> dict[str, list[Table]]:
     """S1, likewise."""
-    return _by_block_size(shuffle, "moved", lambda key: f"{share(key)} displaced", block_size)
+    return _by_block_size(shuffle, "moved", lambda key: f"{share(key)} displaced", block_size, "shuffle")
 
 
-def _by_block_size(frame: pd.DataFrame, across: str, name: Any, first: int) -> dict[str, list[Table]]:
+def _by_block_size(frame: pd.DataFrame, across: str, name: Any, first: int, file: str) -> dict[str, list[Table]]:
     sizes = sorted({int(size) for size in frame["block_size"]})
-    tables = {size: [_grid(frame, size, victim, across, name) for victim in names(frame)] for size in sizes}
+    tables = {size: [_grid(frame, size, victim, across, name, file) for victim in names(frame)] for size in sizes}
     return {"main": tables.get(first, []), "others": [t for size in sizes if size != first for t in tables[size]]}
 
 
-def _grid(frame: pd.DataFrame, size: int, victim: str, across: str, name: Any) -> Table:
+def _grid(frame: pd.DataFrame, size: int, victim: str, across: str, name: Any, file: str) -> Table:
     """Accuracies of one victim and block size: a row for each kept share, a column for each value of `across`."""
     frame = frame[(frame["block_size"] == size) & (frame["victim"] == victim)]
     means = curve(frame, [across])
@@ -70,7 +73,7 @@ def _grid(frame: pd.DataFrame, size: int, victim: str, across: str, name: Any) -
     ]
     seeds, repeats = int(means["seeds"].max()), int(means["repeats"].max())
     caption = f"{cut(victim, size)}: accuracy [95 % interval], victim seeds: {seeds}"
-    return Table(f"{caption}, draws for each: {repeats}", ("blocks held", *(name(c) for c in columns)), rows)
+    return Table(f"{caption}, draws for each: {repeats}", ("blocks held", *(name(c) for c in columns)), rows, file)
 
 
 def threshold_table(tables: Mapping[str, pd.DataFrame], block_size: int) -> Table:
@@ -85,12 +88,15 @@ def threshold_table(tables: Mapping[str, pd.DataFrame], block_size: int) -> Tabl
         for row in _rows(in_order(tables["threshold"], block_size))
     ]
     head = ("victim", "block size", "correction", "blocks needed", "victim seeds")
-    return Table("Threshold: the share of blocks at which accuracy first reaches half of the victim's", head, rows)
+    return Table(
+        "Threshold: the share of blocks at which accuracy first reaches half of the victim's", head, rows
+    ).shown("correction", "blocks needed", file="threshold")
 
 
 def excess_table(excess: pd.DataFrame) -> Table:
     """What is left where every block held is displaced; excess: as `shuffled_excess` gives it."""
     head = ("victim", "block size", "seed", "accuracy", "chance", "excess in points", "draws", "within 2 points")
+    main = ("seed", "accuracy", "chance", "excess in points", "within 2 points")
     rows = [
         (
             *(victim_label(row.victim), side(row.block_size), str(row.victim_seed), percent(row.accuracy)),
@@ -99,17 +105,20 @@ def excess_table(excess: pd.DataFrame) -> Table:
         )
         for row in _rows(excess)
     ]
-    return Table("Every block held, every one displaced: excess over chance", head, rows)
+    return Table("Every block held, every one displaced: excess over chance", head, rows).shown(*main, file="shuffle")
 
 
 def theory_tables(theory: pd.DataFrame, block_size: int) -> dict[str, list[Table]]:
     """The talk's figures and ours, of the main block size and of all others."""
-    head = ("quantity", "blocks held", "population", "talk's formula", "exact", "Monte Carlo", "reported", "source")
+    head = ("quantity", "population", "talk's formula", "exact", "Monte Carlo", "reported", "blocks held", "source")
     asked = theory.drop_duplicates([c for c in theory.columns if c not in ("study", "victim_seed")])
     caption = "The talk's figures (reported) beside what was computed here"
     first = asked["block_size"].fillna(block_size) == block_size
     main, others = ([_clue(row) for row in _rows(asked[here])] for here in (first, ~first))
-    return {"main": [Table(caption, head, main)], "others": [Table(caption, head, others)] if others else []}
+    return {
+        "main": [Table(caption, head, main, "theory")],
+        "others": [Table(caption, head, others, "theory")] if others else [],
+    }
 
 
 def _clue(row: Any) -> tuple[str, ...]:
@@ -119,7 +128,7 @@ def _clue(row: Any) -> tuple[str, ...]:
     source = "" if pd.isna(row.source) else str(row.source)
     quantity = str(row.quantity).replace("_", " ") + layer
     computed = map(number, (row.population, row.value, row.exact))
-    return (quantity, held, *computed, simulated, number(row.reported), source)
+    return (quantity, *computed, simulated, number(row.reported), held, source)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:

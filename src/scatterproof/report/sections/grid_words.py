@@ -1,6 +1,7 @@
 """What P1, S1 and the theory come to, in sentences: parts of the blocks in known places, and in random ones."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,25 @@ BETTER = 0.001  # a gain in accuracy that shows in percent with one decimal
 _OFF = f"With 100 % of the blocks held, every one displaced, more than {100 * WITHIN:g} points off"
 
 
-def headline(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:
-    """A sentence for each victim: part of the blocks in known places against the same part in random places.
+@dataclass(frozen=True)
+class Worth:
+    """What a part of one victim's blocks gives: in known places as they are, with the missing made up for, and in
+    random places (NaN where not measured); shares. moved: the share of them displaced there; seeds: of victims."""
+
+    victim: str
+    block_size: int
+    keep: float
+    moved: float
+    known: float
+    best: float
+    unknown: float
+    own: float
+    chance: float
+    seeds: int
+
+
+def worths(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[Worth]:
+    """Of each victim, at the share held nearest to a quarter.
 
     Without draws of all held blocks displaced, the largest share displaced stands in, and is named.
     """
@@ -38,27 +56,49 @@ def headline(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:
     moved = shuffle["moved"].max()
     shuffle = shuffle[shuffle["moved"] == moved]
     shares = sorted(set(prune["keep"]) & set(shuffle["keep"]), key=lambda keep: abs(keep - HEADLINE_SHARE))
-    return [_sentence(name, shares[0], moved, prune, shuffle, victims) for name in names(prune) if shares]
+    return [_worth(name, shares[0], moved, prune, shuffle, victims) for name in names(prune) if shares]
 
 
-def _sentence(
+def _worth(
     name: str, keep: float, moved: float, prune: pd.DataFrame, shuffle: pd.DataFrame, victims: pd.DataFrame
-) -> str:
+) -> Worth:
     known = prune[(prune["victim"] == name) & (prune["keep"] == keep)]
     means = curve(known, ["correction"]).set_index("correction")
     unknown = curve(shuffle[(shuffle["victim"] == name) & (shuffle["keep"] == keep)], ["victim"])["mean"]
-    own = victims[victims["victim"] == name]
-    reached = means["mean"]
-    first = "none" if "none" in reached.index else str(reached.index[0])
-    text = f"{setting(name, prune['block_size'].iloc[0], keep)}: in known places they give {percent(reached[first])}"
-    best = str(reached.idxmax())
-    if reached[best] - reached[first] >= BETTER:
-        text += f" ({percent(reached[best])} with the missing blocks made up for)"
-    text += f" accuracy of the victim's {percent(own['accuracy'].mean())}"
-    if len(unknown):
-        places = "in random places" if np.isclose(moved, 1) else f"with {share(moved)} of them displaced"
-        text += f"; as many {places} give {percent(unknown.iloc[0])}"
-    return f"{text}. Chance is {percent(own['chance'].mean())}. {seeds(int(means['seeds'].max()))}"
+    own, reached = victims[victims["victim"] == name], means["mean"]
+    return Worth(
+        victim=name,
+        block_size=int(prune["block_size"].iloc[0]),
+        keep=keep,
+        moved=moved,
+        known=float(reached["none" if "none" in reached.index else reached.index[0]]),
+        best=float(reached.max()),
+        unknown=float(unknown.iloc[0]) if len(unknown) else np.nan,
+        own=float(own["accuracy"].mean()),
+        chance=float(own["chance"].mean()),
+        seeds=int(means["seeds"].max()),
+    )
+
+
+def headline(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:
+    """A sentence for each victim: part of the blocks in known places against the same part in random places."""
+    return list(map(_sentence, worths(tables, block_size)))
+
+
+def _sentence(worth: Worth) -> str:
+    where = setting(worth.victim, worth.block_size, worth.keep)
+    text = f"{where}: in known places they give {percent(worth.known)}"
+    if worth.best - worth.known >= BETTER:
+        text += f" ({percent(worth.best)} with the missing blocks made up for)"
+    text += f" accuracy of the victim's {percent(worth.own)}"
+    if not np.isnan(worth.unknown):
+        text += f"; as many {displaced(worth.moved)} give {percent(worth.unknown)}"
+    return f"{text}. Chance is {percent(worth.chance)}. {seeds(worth.seeds)}"
+
+
+def displaced(moved: float) -> str:
+    """Where blocks lie of which so many were put elsewhere."""
+    return "in random places" if np.isclose(moved, 1) else f"with {share(moved)} of them displaced"
 
 
 def thresholds(tables: Mapping[str, pd.DataFrame], block_size: int) -> list[str]:

@@ -13,8 +13,9 @@ from scatterproof.report.threat_words import defence_words, grants
 from scatterproof.report.words import attack_label, held, percent, percent_interval, side, victim_label
 
 ROLES = {"blocks": "with the blocks", "withheld": "without the blocks", "ceiling": "ceiling"}
-HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "place", "attack", "", "accuracy",
+HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", "place", "attack", "blocks", "accuracy",
         "of the victim's", "agreement with the victim", "placed rightly", "minutes")  # fmt: skip
+MAIN = ("the pirate has", "place", "attack", "blocks", "accuracy")
 SHARES = ("relative_accuracy", "fidelity", "position_accuracy")
 REPORTED_HEAD = ("kin of", "setting there", "reported", "of the whole model's", "source")
 

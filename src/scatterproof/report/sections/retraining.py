@@ -29,6 +29,7 @@ _WORDS = {
     "elsewhere": "such trainings ran on another device, and minutes of different devices are not compared",
     "untried": "there was no such training",
 }
+MAIN = ("level", "cheapest attack", "its minutes", "own recipe", "attack over own recipe")
 _WHY_NOT = {"untried": "not tried", "elsewhere": "on another device", "alone": "not reached", "neither": "not reached"}
 
 

@@ -25,7 +25,7 @@ OF_PANEL: tuple[Part, ...] = ("share", "images")  # columns too, as a threat has
 KIND = ["victim", "block_size", KEY, "threat", "keep", "fitness", "budget"]
 KIND += ["attack", "control", "population", "images"]
 
-
+MAIN = ("search", "fitness", "test accuracy", "gain in points", "minutes")
 TALK_EVALUATIONS, LEAST_RUNS = 10_000, 5
 
 

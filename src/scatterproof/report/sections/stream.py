@@ -18,6 +18,7 @@ OVERHEADS = ("bandwidth_overhead", "latency_overhead")
 TABLE_HEAD = ("victim", "block size", "obfuscation", "parameters", "topology, order", "links tapped", "devices held",
               "places leaked", "requests", "hijack", "column ARI", "row ARI", "bits left", "blocks placed", "accuracy",
               "the same blocks in their places", "bandwidth", "latency", "draws")  # fmt: skip
+MAIN = ("obfuscation", "requests", "hijack", "column ARI", "accuracy")
 
 
 def table_rows(stream: pd.DataFrame) -> list[tuple[str, ...]]:

@@ -46,6 +46,7 @@ TABLE_HEAD = ("victim", "block size", "blocks held", DEFENCE, "the pirate has", 
               "best attack on the blocks", "accuracy", "best without the blocks", "accuracy",
               "gain in points [95 % interval]", "margin", "headroom", "told ceiling", "minutes",
               "x training one victim", "rests on", "controls")  # fmt: skip
+MAIN = ("the pirate has", "verdict", "ends with", "gain in points [95 % interval]", "told ceiling")
 BUT_DEFENCE: tuple[Part, ...] = ("share", "images", "knows", "base", "activations", "stream")
 LABEL_WIDTH = 48  # characters of a line beside the figure
 COLOUR_OF = {LOST: RED, BROKEN: COLOURS[1], MOOT: COLOURS[4], NOT_YET: COLOURS[5], BOUNDED: COLOURS[0]}
