@@ -79,17 +79,23 @@ def telling(verdicts: pd.DataFrame) -> Any:
 
 def answer(row: Any) -> str:
     """The page's question answered in at most MOST_WORDS words; what does not fit is said beside the numbers."""
-    parts, lead = parts_of(row.threat), LEAD[row.verdict]
-    whose, size = f"the {victim_label(str(row.victim))}'s", side(row.block_size)
-    of = f"all {whose} dense layers, in {size} blocks" if parts.scatter == "dense" else f"{whose} {size} blocks"
-    none = "" if reads_blocks(row.ends_with_attack) else ", or none,"  # then it ends with as much without them
-    held = f"{lead}: holding {share(row.keep)} of {of}"
+    parts = parts_of(row.threat)
+    layers = "dense layers' " if parts.scatter == "dense" else ""
+    blocks = f"{share(row.keep)} of the {victim_label(str(row.victim))}'s {layers}{side(row.block_size)} blocks"
+    blocks += "" if reads_blocks(row.ends_with_attack) else ", or none,"  # then it ends with as much without them
     behind = f" behind {defence_words(row.threat)}" if parts.defence else ""
     has = "" if parts.stream or parts.activations else f" and {granted(row.images, row.knows)}"
-    ends = f"a pirate ends with {100 * row.ends_with:.1f} of {100 * row.victim_accuracy:.1f} %"
-    known = [f"{held}{none}{behind}{has}", f"{held}{none}{behind}", f"{held}{none}{behind.split(' (')[0]}"]
-    tried = [f"{text.removesuffix(',')}, {ends}{what}" for text in known for what in (" accuracy", "")]
-    return next((text for text in tried if len(text.split()) <= MOST_WORDS), tried[-1]) + "."
+    reached = f"{100 * row.ends_with:.1f} of {100 * row.victim_accuracy:.1f} %"
+    ends = f"a pirate ends with {reached}"
+    tried = (
+        f"holding {blocks}{behind}{has}, {ends} accuracy",
+        f"holding {blocks}{behind}{has}, {ends}",
+        f"holding {blocks}{behind}, {ends} accuracy",
+        f"holding {blocks}{behind.split(' (')[0]}, {ends}",
+        f"{blocks}{behind.split(' (')[0]}, give a pirate {reached}",
+    )
+    said = (f"{LEAD[row.verdict]}: {text.replace(',,', ',')}." for text in tried)
+    return next((text for text in said if len(text.split()) <= MOST_WORDS), f"{LEAD[row.verdict]}: {tried[-1]}.")
 
 
 def _numbers(row: Any) -> tuple[Number, ...]:
