@@ -80,7 +80,8 @@ class Browser:
         self.run(axe_core)
         found = self.driver.execute_async_script(
             "const done = arguments[0];"
-            "axe.run({exclude: [['figure svg > *']]}, {resultTypes: ['violations']}).then((all) => done(all.violations.map((each) => ("
+            "const but = {exclude: [['figure svg > *']]};"
+            "axe.run(but, {resultTypes: ['violations']}).then((all) => done(all.violations.map((each) => ("
             "{id: each.id, impact: each.impact, at: each.nodes.slice(0, 5).map((node) => node.html)}))));"
         )
         return [each for each in found if each["impact"] in ("serious", "critical")]

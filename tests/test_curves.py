@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 import report_tables as made_up
+from scatterproof.config.attacks import AttackSettings
 from scatterproof.report.figures.curves import draw_curves, taught
+from scatterproof.report.figures.looks import look_of
 
 ROLES = {"layer": "withheld", "surrogate": "withheld", "nothing": "withheld", "blocks": "blocks", "whitebox": "ceiling"}
 
@@ -64,3 +66,18 @@ def test_without_a_taught_attack_the_figure_says_so(tmp_path: Path) -> None:
     nothing = attacks()[lambda rows: rows["knows"] == "none"]
     svg = draw_curves(nothing, made_up.victim_table(), tmp_path / "retrain.svg")
     assert "nothing was measured here" in svg.read_text()
+
+
+def test_with_one_number_of_images_each_attack_has_a_row_of_its_own(tmp_path: Path) -> None:
+    one = attacks()[lambda rows: rows["images"] == 50]
+    svg = draw_curves(one, made_up.victim_table(), tmp_path / "retrain.svg")
+    text = made_up.words_of(svg)
+    for known in ("labelled images", "images with the victim's logits"):
+        assert f"100 % of them held: 50 {known}, 5 victims" in text
+    assert text.count("surrogate, without the blocks") == 2, "in the panel of labels and in that of logits"
+    assert text.count("blocks (control failed: planted), from the blocks") == 1 and "reported" not in text
+
+
+def test_no_two_attacks_look_alike() -> None:
+    looks = [look_of(name) for name in AttackSettings.model_fields]
+    assert len(set(looks)) == len(looks)

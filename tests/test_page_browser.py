@@ -150,7 +150,8 @@ def test_nothing_reaches_beyond_the_width(page: Path, window: Browser, size: tup
 IN_SIGHT = """
 const whole = (each) => {
   const box = each.getBoundingClientRect();
-  return each.checkVisibility() && box.width > 0 && box.top >= 0 && box.left >= 0 && box.bottom <= innerHeight && box.right <= innerWidth;
+  const inside = box.top >= 0 && box.left >= 0 && box.bottom <= innerHeight && box.right <= innerWidth;
+  return each.checkVisibility() && box.width > 0 && inside;
 };
 return [...document.querySelectorAll(arguments[0])].map((each) => [whole(each), each.innerText.trim()]);
 """

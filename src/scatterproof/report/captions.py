@@ -25,9 +25,9 @@ CAPTIONS = {
     "victims.",
     "verdict": "What having the blocks gains over having none, in points of accuracy, with 95 % intervals over victim "
     "seeds, or over draws of one model.",
-    "retrain": "Accuracy against the number of the pirate's {inputs}, with the blocks and without; bands are 95 % "
-    "intervals over victim seeds. Stars: published figures of another, wider victim, at the same share of this one's "
-    "accuracy.",
+    "retrain": "Accuracy of each attack that labels or the victim's answers teach, by the number of the pirate's "
+    "{inputs}, with the blocks and without, with 95 % intervals over victim seeds. Stars, where drawn: published "
+    "figures of another, wider victim, at the same share of this one's accuracy.",
     "frontier": "What the pirate ends with, what the told ceiling reaches and what the blocks gain, against the trusted "
     "party's share of the layer's operations. One point a setting; bars are 95 % intervals, dashes one-sided 95 % "
     "bounds. At the right: the whole layer at home, of which no device holds anything.",

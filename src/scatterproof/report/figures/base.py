@@ -99,7 +99,7 @@ def draw_shuffle(shuffle: pd.DataFrame, victims: pd.DataFrame, block_size: int, 
 def draw_threshold(thresholds: pd.DataFrame, svg: Path) -> Path:
     """The kept share at half of the victim's accuracy against the block size; thresholds not reached are left out."""
     titles = {victim_label(name): name for name in names(thresholds)}
-    with panels(list(titles), svg) as axes:
+    with panels(list(titles), svg, height=2.1) as axes:
         for title, axis in axes.items():
             here = thresholds[thresholds["victim"] == titles[title]]
             for index, ((label, colour, marker), line) in enumerate(_by_correction(here)):
@@ -223,10 +223,10 @@ def _by_correction(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], 
             yield (label, colour, marker), rows
 
 
-def draw_line(axis: Axes, line: pd.DataFrame, x: str, colour: str, marker: str, label: str) -> None:
+def draw_line(axis: Axes, line: pd.DataFrame, x: str, colour: str, marker: str, label: str, dashes: str = "-") -> None:
     """A curve of means with its 95 % band, in percent; no band where there is no interval."""
     at, mean, low, high = (100 * line[column].to_numpy(dtype=float) for column in (x, "mean", "ci_low", "ci_high"))
-    axis.plot(at, mean, color=colour, marker=marker, label=label)
+    axis.plot(at, mean, color=colour, marker=marker, linestyle=dashes, label=label)
     axis.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -243,12 +243,13 @@ def _dots(axis: Axes, x: Any, values: "pd.Series[Any]", colour: str, marker: str
     axis.plot(x, values.to_numpy(dtype=float), color=colour, marker=marker, linestyle="none", label=label)
 
 
-def reference_lines(axis: Axes, victims: pd.DataFrame, name: str) -> None:
-    """The victim's own accuracy, and chance."""
+def reference_lines(axis: Axes, victims: pd.DataFrame, name: str, upright: bool = False) -> None:
+    """The victim's own accuracy, and chance; upright where accuracy lies along x."""
     own = victims[victims["victim"] == name]
     top, chance = 100 * float(own["accuracy"].mean()), 100 * float(own["chance"].mean())
-    axis.axhline(top, color=GREY, linestyle="--", linewidth=1.2, label="the victim itself")
-    axis.axhline(chance, color=GREY, linestyle=":", linewidth=1.4, label="chance")
+    line = axis.axvline if upright else axis.axhline
+    line(top, color=GREY, linestyle="--", linewidth=1.2, label="the victim itself")
+    line(chance, color=GREY, linestyle=":", linewidth=1.4, label="chance")
 
 
 def _mark_thresholds(axis: Axes, thresholds: pd.DataFrame, victims: pd.DataFrame, name: str) -> None:

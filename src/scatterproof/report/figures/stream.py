@@ -29,13 +29,15 @@ def draw_stream(stream: pd.DataFrame, svg: Path) -> Path:
         for case in cases(table)
         for title in _titles(of_case(table, case))
     }
-    with panels(list(titles), svg, height=4.2, share_x=False) as axes:
+    with panels(list(titles), svg, height=3.2, share_x=False) as axes:
         for shown, axis in axes.items():
             title, rows = titles[shown]
             DRAWN[title](axis, rows)
+            if title == OVERHEAD:  # the points of the panel above
+                continue
             longest = max(map(len, axis.get_legend_handles_labels()[1]), default=0)
             columns = 1 if longest > LONG_LABEL else 2
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns, fontsize=7)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=columns, fontsize=7)
     return svg
 
 
@@ -79,7 +81,11 @@ def _scatter(axis: Axes, table: pd.DataFrame, column: str) -> None:
             )
             named.add(obfuscation)
     axis.set_xscale("symlog", linthresh=10)
-    axis.set_xlabel("bytes beyond the plain service's (%)" if column.startswith("band") else "latency beyond it (%)")
+    axis.set_xlabel(
+        "bytes beyond the plain service's (%)"
+        if column.startswith("band")
+        else "latency beyond it, points as above (%)"
+    )
     _index_axis(axis)
 
 

@@ -1,5 +1,6 @@
 """What the attacks reached: the report's table, sentences and figure, computed from tables/attacks.csv."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from scatterproof.analysis.control_results import has_failed, marked
 from scatterproof.analysis.statistics import curve
 from scatterproof.analysis.threat_key import KEY, undefended_first, with_key
 from scatterproof.config.threat import Part
-from scatterproof.report.figures.base import COLOURS, GREY, MARKERS, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.figures.base import GREY, draw_line, finish, panels, reference_lines, shares
+from scatterproof.report.figures.looks import DASHES, look_of
 from scatterproof.report.input_words import accuracy_label
 from scatterproof.report.table import DEFENCE
 from scatterproof.report.threat_words import KNOWN, besides, defence_words, granted, grants
@@ -130,10 +132,12 @@ def draw_attacks(attacks: pd.DataFrame, victims: pd.DataFrame, svg: Path) -> Pat
             at, mean = (100 * places[column].to_numpy(dtype=float) for column in ("keep", "mean"))
             axis.plot(at, mean, color=GREY, marker="x", linewidth=1.2, label="the same blocks in their places")
             lines = curve(here, KIND).groupby(["attack", "control", "images", "knows"], sort=True)
-            for index, ((attack, control, images, knows), line) in enumerate(lines):
-                style = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            drawn: Counter[str] = Counter()  # lines of an attack so far: they differ in what is granted, and in dashes
+            for (attack, control, images, knows), line in lines:
                 label = f"{marked(str(attack), str(control))}, {granted(images, knows)}"
-                draw_line(axis, line, "keep", *style, label)
+                dashes = DASHES[drawn[str(attack)] % len(DASHES)]
+                draw_line(axis, line, "keep", *look_of(str(attack)), label, dashes)
+                drawn[str(attack)] += 1
             shares(axis, accuracy_label())
         finish(axes, "share of the blocks held, places unknown (%)")
     return svg
