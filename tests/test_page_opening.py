@@ -77,6 +77,14 @@ def test_one_broken_threat_outweighs_all_that_are_bounded() -> None:
     assert telling(bounded).verdict == UNDECIDED
 
 
+def test_the_worst_threats_to_the_layer_as_it_is_come_first() -> None:
+    mixed = DEMO.sample(frac=1, random_state=3)
+    (group,) = (each for each in opening({"verdict": mixed}, 16).groups if each.title.startswith("victim"))
+    shown = [plain(row[-1]) for row in group.rows]
+    assert shown == ["broken", "broken", "lost", "lost", "lost", "undecided", "undecided", "undecided"]
+    assert ["(" in row[0] for row in group.rows] == [False] * 6 + [True] * 2, "defended ones last"
+
+
 def test_of_the_unbroken_the_one_that_ends_with_most_is_told() -> None:
     open_ = DEMO[:3].assign(verdict=NOT_YET, ends_with=[0.1, 0.4, 0.2])
     assert telling(open_).ends_with == 0.4 and not opening({"verdict": open_}, 16).red

@@ -117,9 +117,10 @@ def _numbers(row: Any) -> tuple[Number, ...]:
 
 
 def _groups(verdicts: pd.DataFrame) -> list[Group]:
-    """Threats by whose blocks they are of, as the table of all columns has them."""
+    """Threats by whose blocks they are of, those to the layer as it is first, of these the worst."""
+    worst = verdicts.sort_values("verdict", key=lambda each: each.map(FROM_WORST.index), kind="stable")
     found: dict[str, list[tuple[str, ...]]] = {}
-    for row in _rows(undefended_first(verdicts)):
+    for row in _rows(undefended_first(worst)):
         found.setdefault(whole_cut(row.victim, row.block_size, row.threat), []).append(_row(row))
     return [Group(title, rows) for title, rows in found.items()]
 
