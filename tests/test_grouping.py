@@ -237,12 +237,19 @@ def plain(html: str) -> str:
     return " ".join(unescape(re.sub("<[^>]+>", " ", html)).split())
 
 
+CELL = re.compile(r'<(?:td|th scope="row")(?: [^>]*)?>(.*?)</t[dh]>', re.S)
+GROUP = re.compile(r'<th scope="rowgroup"[^>]*>(.*?)</th>', re.S)
+
+
 def tables_of(page: str) -> dict[str, list[list[str]]]:
-    """The rows of each table of a page by its caption, but of what the literature reports."""
-    found = {}
+    """The rows of each table of a page by its caption, but of what the literature reports; after what they are grouped
+    by."""
+    found: dict[str, list[list[str]]] = {}
     for table in re.findall("<table>(.*?)</table>", page, re.S):
-        rows = [re.findall("<td>(.*?)</td>", row, re.S) for row in re.findall("<tr>(.*?)</tr>", table, re.S)]
-        found[re.findall("<caption>(.*?)</caption>", table)[0]] = [[plain(cell) for cell in row] for row in rows if row]
+        rows, group = found.setdefault(plain(re.findall("<caption>(.*?)</caption>", table)[0]), []), []
+        for row in re.findall("<tr>(.*?)</tr>", table, re.S):
+            group = GROUP.findall(row) or group
+            rows += [[*group, *map(plain, CELL.findall(row))]] if CELL.search(row) else []
     return {caption: rows for caption, rows in found.items() if "Reported" not in caption}
 
 
