@@ -59,7 +59,7 @@ def caption_of(name: str) -> str:
 
 def addresses(files: Iterable[Path], page: Path) -> dict[str, str]:
     """Where these files lie as seen from a page, by their names; with a figure's .pdf and .png, where there are any."""
-    found = {}
+    found: dict[str, str] = {}
     for path in files:
         also = [path.with_suffix(f".{suffix}") for suffix in SUFFIXES] if path.suffix == ".svg" else []
         found |= {
