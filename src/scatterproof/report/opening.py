@@ -169,4 +169,4 @@ def _without_verdict(found: list[Worth]) -> Opening:
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
-    return iter(frame.itertuples(index=False))  # type: ignore[arg-type]
+    return iter(frame.itertuples(index=False))
