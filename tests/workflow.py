@@ -25,6 +25,7 @@ TABLES += [
     "verdict",
     "controls",
     "defences",
+    "frontier",
     "fineness",
     "fineness_threshold",
     "stream",
@@ -33,7 +34,7 @@ TABLES += [
 ]
 TIMED = ["breakeven", "crossing", "cost", "cost_summary", "cost_groups", "cost_waste"]  # of little but times
 FIGURES = ["curve", "prune", "threshold", "shuffle", "theory", "search", "trajectory", "plateau", "attacks", "verdict"]
-FIGURES += ["retrain", "fineness", "stream", "retraining", "cost"]
+FIGURES += ["frontier", "retrain", "fineness", "stream", "retraining", "cost"]
 TIMES = ["device_minutes", "gpu_minutes", "minutes", "cost_over_retraining", "setup_seconds", "trusted_seconds_share",
          "latency_ms", "undefended_latency_ms"]  # fmt: skip
 
