@@ -299,9 +299,9 @@ def test_no_cell_of_what_is_published_mixes_threats(
 
 
 def lines_of(figure: Figure) -> Iterator[tuple[str, str, list[float]]]:
-    """Panel, label and heights of every line and band of a figure; of the verdicts', which lie, their ends."""
+    """Panel, label and heights of every line and band of a figure; of what lies along accuracy or gain, its ends."""
+    along = any(axis.get_xlabel().startswith(("accuracy", "gain")) for axis in figure.axes)
     for axis in figure.axes:
-        along = axis.get_xlabel().startswith("accuracy") or "gain" in axis.get_xlabel()
         title = axis.get_title(loc="left").replace("\n", " ")
         for line in axis.lines:
             yield title, str(line.get_label()), [float(value) for value in line.get_data()[0 if along else 1]]
