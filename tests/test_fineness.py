@@ -109,8 +109,9 @@ def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
     assert never["block_size"].isna().all() and never["ci_high"].isna().all()
     always = thresholds(recovered({16: 0.99, 32: 1.0}, spread=0.0))
     assert (always["block_size"] == 16).all()
-    cells = [row[6] for row in section(recovered({16: 0.1, 32: 0.2}), CONTROLS)["fineness_threshold"].rows]
-    assert cells == ["not reached at 32"] * 2
+    shown = section(recovered({16: 0.1, 32: 0.2}), CONTROLS)["fineness_threshold"]
+    needed = list(shown.head).index("block size needed")
+    assert [row[needed] for row in shown.rows] == ["not reached at 32"] * 2
     one_seed = recovered(RISE)
     one_seed = one_seed[one_seed["victim_seed"] == 0]
     assert thresholds(one_seed)["ci_low"].isna().all()
@@ -118,10 +119,13 @@ def test_a_threshold_outside_what_was_measured_is_said_to_be() -> None:
 
 def test_the_page_shows_each_victim_and_size(tmp_path: Path) -> None:
     shown = section(recovered(RISE), CONTROLS)
-    assert [row[3] for row in shown["fineness"].rows] == ["16 x 16", "32 x 32", "64 x 64", "128 x 128"]
+    sizes = [row[0].split(", ")[1] for row in shown["fineness"].rows]
+    assert sizes == ["16 x 16", "32 x 32", "64 x 64", "128 x 128"]
     assert shown["fineness_words"][-1] == "The controls of fingerprint ran on blocks of 64 x 64 alone."
     thresholds = shown["fineness_threshold"]
-    assert len(thresholds.rows[0]) == len(thresholds.head) == len(THRESHOLD_HEAD) - 1, "no defence, so no column of it"
+    assert thresholds.head[0] == "victim, blocks held", "no defence, so none is named"
+    assert {*thresholds.head[1:]} == {*THRESHOLD_HEAD} - {"victim", "blocks held", "defence"}
+    assert len(thresholds.rows[0]) == len(thresholds.head)
     (text,) = sentences(recovered(RISE))
     assert text.startswith("victim, blocks of 16 x 16, 100 % of them held in an unknown order (6,272 blocks), 100")
     assert "the fingerprint recovers 10.0 % of the victim's accuracy; in blocks of 128 x 128 (98)" in text

@@ -14,13 +14,16 @@ import pytest
 
 import report_tables as made_up
 import test_page_names as named
+import test_recommendation as tried
 from chromium import Browser, axe, browser
 from scatterproof.analysis import statistics
 from scatterproof.analysis.breakeven import breakeven_table, retraining_table
+from scatterproof.analysis.frontier.points import frontier_table
 from scatterproof.analysis.tables import trajectory_table
 from scatterproof.report.captions import CAPTIONS, addresses
 from scatterproof.report.figures import base as figures
 from scatterproof.report.figures.curves import draw_curves
+from scatterproof.report.figures.frontier import draw_frontier
 from scatterproof.report.figures.plateau import draw_plateau
 from scatterproof.report.figures.retraining import draw_retraining
 from scatterproof.report.figures.searches import draw_search, draw_trajectory
@@ -72,6 +75,7 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "controls": named.controls(),
         "verdict": pd.read_csv(Path(__file__).with_name("page_questions") / "verdict.csv"),
         "defences": defences(),
+        "frontier": frontier(),
         "stream": named.stream(),
         "plateau": named.plateau(),
         "fineness": named.fineness(),
@@ -80,6 +84,13 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "breakeven": breakeven_table(retraining, trajectory, victims),
         **made_up.cost_tables(0.64),
     }
+
+
+def frontier() -> pd.DataFrame:
+    """Two settings of a defence, and none."""
+    home = [tried.HOME[share] for share in (0.1, 0.3)]
+    made = tried.tables(5, one=(home[0], 0.1, 0.2, 0.2), other=(home[1], 0.4, 0.0, 0.0), plain=("none", 0.0, 0.4, None))
+    return frontier_table(tried.recommended_verdicts(*made), made[2])
 
 
 def draw_all(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, Path]:
@@ -101,6 +112,7 @@ def draw_all(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, Path]:
         "stream": draw_stream(found["stream"], at["stream"]),
         "plateau": draw_plateau(one[one["victim"] == "victim"], at["plateau"]),
         "retraining": draw_retraining(*retraining, at["retraining"]),
+        "frontier": draw_frontier(found["frontier"], at["frontier"]),
         "cost": figures.draw_cost(found["cost_summary"], 0.64, at["cost"]),
     }
 
