@@ -29,8 +29,8 @@ CAPTIONS = {
     "{inputs}, with the blocks and without, with 95 % intervals over victim seeds. Stars, where drawn: published "
     "figures of another, wider victim, at the same share of this one's accuracy.",
     "frontier": "What the pirate ends with, what the told ceiling reaches and what the blocks gain, against the "
-    "trusted party's share of the layer's operations. One point a setting; bars are 95 % intervals, dashes one-sided 95 % "
-    "bounds. At the right: the whole layer at home, of which no device holds anything.",
+    "trusted party's share of the layer's operations. One point a setting; bars are 95 % intervals, dashes one-sided "
+    "95 % bounds. At the right: the whole layer at home, of which no device holds anything.",
     "fineness": "Accuracy recovered against the side of the blocks, and below the bits a whole block that the attack's "
     "own beliefs leave to find; bands are 95 % intervals over victims.",
     "stream": "Leakage against what hiding costs, each obfuscation at the most requests watched; and by share of the "
