@@ -55,5 +55,7 @@ PAPERS = (
     Reference("Dhillon 2001", "clustering of devices and partners", "https://doi.org/10.1145/502512.502550"),
     Reference("Chaum 1981", "mixes: the obfuscation by relays", "https://doi.org/10.1145/358549.358563"),
     Reference("Serjantov et al. 2002", "threshold mixes", "https://doi.org/10.1007/3-540-36415-3_3"),
+    Reference("Matsumoto & Nishimura 1998", "the generator whose seeds the attack seed_search tries",
+              "https://doi.org/10.1145/272991.272995"),
     Reference("Juarez et al. 2016", "how overheads are given", "https://arxiv.org/abs/1512.00524"),
 )  # fmt: skip

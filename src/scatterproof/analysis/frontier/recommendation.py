@@ -36,8 +36,9 @@ def recommended_verdicts(
 
 
 def recommendations(verdicts: pd.DataFrame) -> Iterator[tuple[Any, str]]:
-    """The first row of each threat without its defence that has a recommendation, and that; verdicts: `verdict.csv`."""
-    if verdicts["recommendation"].notna().any():
+    """The first row of each threat without its defence that has a recommendation, and that; verdicts: `verdict.csv`,
+    of an earlier study without that column, too."""
+    if "recommendation" in verdicts and verdicts["recommendation"].notna().any():
         for rows in frontiers(verdicts):
             first = next(_rows(rows))
             yield first, str(first.recommendation)
