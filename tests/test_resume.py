@@ -86,19 +86,15 @@ def test_three_kills_change_nothing(finished: Finished, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ten_kills_at_random_moments_change_nothing(finished: Finished, tmp_path: Path) -> None:
+def test_six_kills_at_random_moments_change_nothing(finished: Finished, tmp_path: Path) -> None:
     draw = random.Random(17).uniform
     moments = [
         Moment("", draw(0.2, 3)),
-        Moment("prepare_dataset", draw(0, 2)),
         Moment("train_victim", 0, "*/seed*/checkpoint.pt"),  # the one that surely loses an attempt with a record
-        Moment("train_victim", draw(0, 1)),  # too early for one to end: the next moment needs one to train
-        Moment("train_victim", draw(0, 3)),
+        Moment("train_victim", draw(0, 1)),
         Moment("cut_puzzle", draw(0, 1.5)),
         Moment("evaluate", draw(0, 2.5)),
-        Moment("evaluate", draw(0, 2.5)),
         Moment("draw_figures", draw(0, 0.8)),
-        Moment("build_report", draw(0, 0.5)),
     ]
     killed: set[str] = set()
     for moment in moments:

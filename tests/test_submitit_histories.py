@@ -171,7 +171,7 @@ def test_what_ended_while_no_controller_lived_counts_only_if_it_is_still_wanted(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(st.sets(st.sampled_from(KINDS)), min_size=1, max_size=3), ended=st.booleans())
 def test_any_history_ends_with_what_is_wanted_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, history: list[set[str]], ended: bool
