@@ -171,3 +171,14 @@ def test_page_and_command_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_csv("results/tiny/tables/verdict.csv", verdicts)
     assert main(["verdict", "--configfile", "config/tiny.yaml"]) == 0
     assert f"recommended against victim, block 16, {THREAT}:\n  {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("of", ["one setting", "all"])
+def test_the_figure_is_drawn_where_no_attack_counts(tmp_path: Path, of: str) -> None:
+    """As where its controls failed: that point has no gain."""
+    made = tables(5, one=(HOME[0.1], 0.1, 0.2, 0.2), plain=("none", 0.0, 0.4, None))
+    frontier = frontier_table(recommended_verdicts(*made), made[2])
+    hit = frontier["point"] == SETTING if of == "one setting" else frontier["point"] != ""
+    frontier.loc[hit, ["gain", "ci_low", "ci_high", "told_most"]] = np.nan
+    words = words_of(draw_frontier(frontier, tmp_path / "frontier.svg"))
+    assert words.count("home-0.1-drawn") == 2

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit.preload import fork_scripts, preload
-from snakemake_executor_plugin_submitit.save_signal import as_a_child
 from snakemake_executor_plugin_submitit.shared_files import write_json
 
 
@@ -31,7 +30,7 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        as_a_child(catching="snakemake" in cell)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         os.environ.update(environment)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)

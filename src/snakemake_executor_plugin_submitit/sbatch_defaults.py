@@ -14,8 +14,7 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 
-NAMES = ("partition", "account", "qos", "constraint", "gres", "clusters")
-SETTINGS = {f"SBATCH_{name.upper()}": name for name in NAMES} | {"SLURM_CLUSTERS": "clusters"}
+SETTINGS = {f"SBATCH_{name.upper()}": name for name in ("partition", "account", "qos", "constraint", "gres")}
 OPTIONS = ("reservation", "wckey", "hint", "profile", "acctg-freq", "threads-per-core", "exclusive", "nice")
 TIME = "SBATCH_TIMELIMIT"
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -40,7 +39,7 @@ def with_defaults(settings: ExecutorSettings, environment: Mapping[str, str]) ->
     for name, setting in SETTINGS.items():
         value = given.pop(name, "")
         if value and getattr(settings, setting) is None:
-            changes.setdefault(setting, value)
+            changes[setting] = value
     options = []
     for option in OPTIONS:
         name = f"SBATCH_{option.replace('-', '_').upper()}"
