@@ -88,9 +88,9 @@ def _bars(
 def _labels(axis: Axes, points: pd.DataFrame, top: "pd.Series[float]", low: float) -> None:
     """The name of each point in the room above all of them, a thin line from it to the point, or, where no attack
     counts and it has no value, to the lower end."""
-    at, highest = 100 * points[COST].to_numpy(dtype=float), 100 * top.to_numpy(dtype=float)
-    highest = np.nan_to_num(highest, nan=low)
-    high = max(float(highest.max()), low + 1.0)
+    at = 100 * points[COST].to_numpy(dtype=float)
+    highest: list[float] = np.nan_to_num(100 * top.to_numpy(dtype=float), nan=low).tolist()
+    high = max(*highest, low + 1.0)
     foot = high + 0.12 * (high - low)
     for name, x, y, aside in zip(map(_name, _rows(points)), at, highest, spread(at, GAP * _width(points)), strict=True):
         axis.plot([x, x, aside], [y, high + 0.03 * (high - low), foot], color=GREY, linewidth=0.4, zorder=0.5)
