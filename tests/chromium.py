@@ -26,13 +26,13 @@ LOCKED = Path(__file__).with_name("browser")  # package.json and its lock
 
 def program(name: str) -> str:
     """The path of a program, from Debian's package where it is missing. Raises: RuntimeError."""
-    found = shutil.which(name)
-    if found is None:
+    program = shutil.which(name)
+    if program is None:
         _install(name)
-        found = shutil.which(name)
-    if found is None:
+        program = shutil.which(name)
+    if program is None:
         raise RuntimeError(f"{name} is missing after apt-get install {PACKAGES[name]}")
-    return found
+    return program
 
 
 def _install(name: str) -> None:
@@ -78,13 +78,13 @@ class Browser:
     def faults(self, axe_core: str) -> list[Mapping[str, Any]]:
         """What axe-core calls serious or critical: the rule, and the elements that break it; no lines of drawings."""
         self.run(axe_core)
-        found = self.driver.execute_async_script(
+        violations = self.driver.execute_async_script(
             "const done = arguments[0];"
             "const but = {exclude: [['figure svg > *']]};"
             "axe.run(but, {resultTypes: ['violations']}).then((all) => done(all.violations.map((each) => ("
             "{id: each.id, impact: each.impact, at: each.nodes.slice(0, 5).map((node) => node.html)}))));"
         )
-        return [each for each in found if each["impact"] in ("serious", "critical")]
+        return [each for each in violations if each["impact"] in ("serious", "critical")]
 
     def printed(self) -> bytes:
         """The page as a PDF."""

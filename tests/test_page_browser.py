@@ -94,26 +94,26 @@ def frontier() -> pd.DataFrame:
 
 
 def draw_all(tables: dict[str, pd.DataFrame], folder: Path) -> dict[str, Path]:
-    found, victims = marked_tables(tables), tables["victim"]
-    one, at = found["plateau"], {name: folder / f"{name}.svg" for name in CAPTIONS}
-    retraining = found["retraining"], found["trajectory"], victims, found["controls"]
+    marked, victims = marked_tables(tables), tables["victim"]
+    one, at = marked["plateau"], {name: folder / f"{name}.svg" for name in CAPTIONS}
+    retraining = marked["retraining"], marked["trajectory"], victims, marked["controls"]
     return {
-        "curve": figures.draw_curve(found["curve"], at["curve"]),
-        "prune": figures.draw_prune(found["prune"], victims, found["threshold"], 16, at["prune"]),
-        "threshold": figures.draw_threshold(found["threshold"], at["threshold"]),
-        "shuffle": figures.draw_shuffle(found["shuffle"], victims, 16, at["shuffle"]),
-        "theory": figures.draw_theory(found["theory"], 16, at["theory"]),
-        "search": draw_search(found["search"], at["search"]),
-        "trajectory": draw_trajectory(found["search"], victims, 2.0, at["trajectory"]),
-        "attacks": draw_attacks(found["attacks"][found["attacks"]["role"] == "blocks"], victims, at["attacks"]),
-        "verdict": draw_verdict(found["verdict"], at["verdict"]),
-        "retrain": draw_curves(found["attacks"], victims, at["retrain"]),
-        "fineness": draw_fineness(found["fineness"], victims, at["fineness"]),
-        "stream": draw_stream(found["stream"], at["stream"]),
+        "curve": figures.draw_curve(marked["curve"], at["curve"]),
+        "prune": figures.draw_prune(marked["prune"], victims, marked["threshold"], 16, at["prune"]),
+        "threshold": figures.draw_threshold(marked["threshold"], at["threshold"]),
+        "shuffle": figures.draw_shuffle(marked["shuffle"], victims, 16, at["shuffle"]),
+        "theory": figures.draw_theory(marked["theory"], 16, at["theory"]),
+        "search": draw_search(marked["search"], at["search"]),
+        "trajectory": draw_trajectory(marked["search"], victims, 2.0, at["trajectory"]),
+        "attacks": draw_attacks(marked["attacks"][marked["attacks"]["role"] == "blocks"], victims, at["attacks"]),
+        "verdict": draw_verdict(marked["verdict"], at["verdict"]),
+        "retrain": draw_curves(marked["attacks"], victims, at["retrain"]),
+        "fineness": draw_fineness(marked["fineness"], victims, at["fineness"]),
+        "stream": draw_stream(marked["stream"], at["stream"]),
         "plateau": draw_plateau(one[one["victim"] == "victim"], at["plateau"]),
         "retraining": draw_retraining(*retraining, at["retraining"]),
-        "frontier": draw_frontier(found["frontier"], at["frontier"]),
-        "cost": figures.draw_cost(found["cost_summary"], 0.64, at["cost"]),
+        "frontier": draw_frontier(marked["frontier"], at["frontier"]),
+        "cost": figures.draw_cost(marked["cost_summary"], 0.64, at["cost"]),
     }
 
 
@@ -135,8 +135,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def window() -> Iterator[Browser]:
-    with browser() as found:
-        yield found
+    with browser() as started:
+        yield started
 
 
 BEYOND = """

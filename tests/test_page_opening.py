@@ -117,7 +117,7 @@ def test_each_term_is_defined_once_and_without_words_that_promise() -> None:
 def test_references_are_those_that_the_code_cites() -> None:
     report = ROOT / "src/scatterproof/report"
     sources = [path for path in (ROOT / "src/scatterproof").rglob("*.py") if report not in path.parents]
-    cited = {found for path in sources for found in CITED.findall(path.read_text(encoding="utf-8"))}
+    cited = {address for path in sources for address in CITED.findall(path.read_text(encoding="utf-8"))}
     assert len(cited) > 20 and {one.address for one in PAPERS if one.address} == cited
 
 

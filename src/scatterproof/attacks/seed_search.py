@@ -47,19 +47,19 @@ class SeedSearch(Attack[SeedSearchSettings]):
         progress = None if run.work is None else run.work / f"{self.file_name(puzzle, run)}.pt"
         first, spent = _begun(progress, self.settings.start)
         started = time.perf_counter() - 60 * spent
-        filtered, found = Filter(puzzle.blocks, grid), None
+        filtered, seed = Filter(puzzle.blocks, grid), None
         end = self.settings.start + (1 << self.settings.bits)
-        while first < end and found is None:
+        while first < end and seed is None:
             last = min(first + PART, end)
-            found = next(filtered.drawing(first, last), None)
+            seed = next(filtered.drawing(first, last), None)
             first = last
             minutes = (time.perf_counter() - started) / 60
-            if progress is not None and found is None:
+            if progress is not None and seed is None:
                 with atomic(progress) as temporary:
                     torch.save({"next": first, "minutes": minutes}, temporary)
             stop_if_asked(f"at seed {first}")
         minutes = (time.perf_counter() - started) / 60
-        yield _nowhere(puzzle, minutes) if found is None else _placed(puzzle, grid, found, minutes)
+        yield _nowhere(puzzle, minutes) if seed is None else _placed(puzzle, grid, seed, minutes)
 
 
 def draw_layer(seed: int, outputs: int, inputs: int) -> torch.Tensor:

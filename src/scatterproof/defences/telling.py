@@ -52,5 +52,5 @@ def _telling(model: nn.Module, config: VictimConfig, dataset: Dataset, name: str
     own = positions == truth
     here = scores.masked_fill(~own, -torch.inf).amax(1)
     elsewhere = scores.masked_fill(own, -torch.inf).logsumexp(1)
-    told: Floats = (here - elsewhere).nan_to_num(posinf=torch.inf).float().numpy()
-    return told
+    evidence: Floats = (here - elsewhere).nan_to_num(posinf=torch.inf).float().numpy()
+    return evidence

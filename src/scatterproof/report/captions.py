@@ -59,13 +59,13 @@ def caption_of(name: str) -> str:
 
 def addresses(files: Iterable[Path], page: Path) -> dict[str, str]:
     """Where these files lie as seen from a page, by their names; with a figure's .pdf and .png, where there are any."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for path in files:
         also = [path.with_suffix(f".{suffix}") for suffix in SUFFIXES] if path.suffix == ".svg" else []
-        found |= {
+        paths |= {
             each.name: Path(os.path.relpath(each, page.parent)).as_posix() for each in (path, *also) if each.exists()
         }
-    return found
+    return paths
 
 
 def files_of(name: str, files: Mapping[str, str]) -> dict[str, str]:

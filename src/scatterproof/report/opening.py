@@ -119,10 +119,10 @@ def _numbers(row: Any) -> tuple[Number, ...]:
 def _groups(verdicts: pd.DataFrame) -> list[Group]:
     """Threats by whose blocks they are of, those to the layer as it is first, of these the worst."""
     worst = verdicts.sort_values("verdict", key=lambda each: each.map(FROM_WORST.index), kind="stable")
-    found: dict[str, list[tuple[str, ...]]] = {}
+    groups: dict[str, list[tuple[str, ...]]] = {}
     for row in _rows(undefended_first(worst)):
-        found.setdefault(whole_cut(row.victim, row.block_size, row.threat), []).append(_row(row))
-    return [Group(title, rows) for title, rows in found.items()]
+        groups.setdefault(whole_cut(row.victim, row.block_size, row.threat), []).append(_row(row))
+    return [Group(title, rows) for title, rows in groups.items()]
 
 
 def _row(row: Any) -> tuple[str, ...]:
@@ -151,11 +151,11 @@ def _told(row: Any) -> str:
     return Markup("{} <small>{}</small>").format(percent(row.told_accuracy), most)
 
 
-def _without_verdict(found: list[Worth]) -> Opening:
+def _without_verdict(measured: list[Worth]) -> Opening:
     """A study without attacks: what a part of the blocks gives with their places, and without."""
-    if not found:
+    if not measured:
         return Opening("Not asked: this study measured no attack and no part of the blocks.", False, (), "", [])
-    one = found[0]
+    one = measured[0]
     whose = f"{share(one.keep)} of the {victim_label(one.victim)}'s {side(one.block_size)} blocks"
     sentence = f"Not asked: no attack was run. {whose} in known places give {percent(one.known)} accuracy."
     unknown = "not measured" if np.isnan(one.unknown) else percent(one.unknown)

@@ -145,11 +145,11 @@ def _contents(shown: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, 
 
 def _figures(paths: Mapping[str, Path], files: Mapping[str, str]) -> dict[str, Figure | None]:
     """Each figure that a page may have; None where the study has none."""
-    found = {
+    figures = {
         name: Figure(inline_svg(path, name, caption_of(name)), caption_of(name), files_of(name, files))
         for name, path in paths.items()
     }
-    return dict.fromkeys(CAPTIONS) | found
+    return dict.fromkeys(CAPTIONS) | figures
 
 
 def template(path: Path) -> jinja2.Template:

@@ -34,8 +34,8 @@ def with_costs(verdicts: pd.DataFrame, defences: pd.DataFrame) -> pd.DataFrame:
     plain = {"defence_params": ""}
     costs = defences.fillna(plain).astype({"defence_params": str}).groupby(_SETTING)[COST].mean()
     keys = pd.MultiIndex.from_frame(verdicts.fillna(plain)[_SETTING].astype({"defence_params": str}))
-    found = costs.reindex(keys).to_numpy(dtype=float)
-    return verdicts.assign(**{COST: pd.Series(found, verdicts.index).mask(verdicts["defence"] == "none", 0.0)})
+    shares = costs.reindex(keys).to_numpy(dtype=float)
+    return verdicts.assign(**{COST: pd.Series(shares, verdicts.index).mask(verdicts["defence"] == "none", 0.0)})
 
 
 def frontier_table(verdicts: pd.DataFrame, defences: pd.DataFrame) -> pd.DataFrame:

@@ -58,8 +58,8 @@ def _same(half: pd.DataFrame, rows: pd.DataFrame, names: list[str]) -> pd.DataFr
     """The half's rows of the same victim, block size and threats."""
     first = rows.iloc[0]
     here = (half["victim"] == first["victim"]) & (half["block_size"] == first["block_size"])
-    found: pd.DataFrame = half[here & (half["layer"] == first["layer"]) & half["threat"].isin(names)]
-    return found
+    matching: pd.DataFrame = half[here & (half["layer"] == first["layer"]) & half["threat"].isin(names)]
+    return matching
 
 
 def _words(rows: pd.DataFrame, choosing: pd.DataFrame, confirming: pd.DataFrame) -> str:

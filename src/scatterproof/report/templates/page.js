@@ -1,7 +1,7 @@
 // Columns are sorted by a button in their heads; a second press turns the order round. Empty cells stay last.
 const numberOf = (text) => {
-  const found = text.replaceAll(",", "").match(/^[<>≤=\s]*([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/i);
-  return found ? Number(found[1]) : NaN;
+  const match = text.replaceAll(",", "").match(/^[<>≤=\s]*([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/i);
+  return match ? Number(match[1]) : NaN;
 };
 const compare = (one, other) => {
   const [first, second] = [numberOf(one), numberOf(other)];

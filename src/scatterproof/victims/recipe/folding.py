@@ -87,10 +87,11 @@ def fold(model: nn.Module, inputs: torch.Tensor) -> dict[str, int]:
     inputs: a few of the network's, on its device.
     """
     layers = dense_layers(model)
-    found = {name: copies for name, copies in copied_inputs(model, inputs).items() if layers[name].weight.requires_grad}
-    for name, copies in found.items():
+    copied = copied_inputs(model, inputs).items()
+    folded = {name: copies for name, copies in copied if layers[name].weight.requires_grad}
+    for name, copies in folded.items():
         _replace(model, layers[name], FoldedLinear(layers[name], copies))
-    return found
+    return folded
 
 
 def unfold(model: nn.Module) -> None:
