@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scatterproof.analysis.columns import COLUMNS
+from scatterproof.analysis.statistics import threshold
 from scatterproof.config.cost import CostConfig
 from scatterproof.cost.energy import reckon
 from scatterproof.cost.ledger import build_ledger
@@ -155,3 +156,17 @@ def cost_tables(retraining: float, rows: list[dict[str, Any]] | None = None) -> 
 
 def theory() -> pd.DataFrame:
     return theory_table("made-up", [("classifier.0", 16, 16, 98)], [0.1], [10, 20, 50, 100], seed=0)
+
+
+def basic_tables() -> dict[str, pd.DataFrame]:
+    """Those that every study has: victims, P1, S1, theory and costs."""
+    victims, prune = victim_table(), prune_table()
+    return {
+        "victim": victims,
+        "curve": curve_table(),
+        "prune": prune,
+        "shuffle": shuffle_table(),
+        "threshold": threshold(prune, victims),
+        "theory": theory(),
+        **cost_tables(0.64),
+    }

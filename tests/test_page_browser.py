@@ -16,7 +16,6 @@ import report_tables as made_up
 import test_page_names as named
 import test_recommendation as tried
 from chromium import Browser, axe, browser
-from scatterproof.analysis import statistics
 from scatterproof.analysis.breakeven import breakeven_table, retraining_table
 from scatterproof.analysis.frontier.points import frontier_table
 from scatterproof.analysis.tables import trajectory_table
@@ -57,19 +56,12 @@ def defences() -> pd.DataFrame:
 
 
 def all_tables() -> dict[str, pd.DataFrame]:
-    victims, prune, searches, attacks = (
-        *(made_up.victim_table(), made_up.prune_table()),
-        *(named.searches(), named.attacks()),
-    )
+    basic, searches, attacks = made_up.basic_tables(), named.searches(), named.attacks()
+    victims = basic["victim"]
     trajectory = trajectory_table(searches, attacks)
-    retraining = retraining_table(victims, made_up.curve_table(), [], 40)
+    retraining = retraining_table(victims, basic["curve"], [], 40)
     return {
-        "victim": victims,
-        "curve": made_up.curve_table(),
-        "prune": prune,
-        "shuffle": made_up.shuffle_table(),
-        "threshold": statistics.threshold(prune, victims),
-        "theory": made_up.theory(),
+        **basic,
         "search": searches,
         "attacks": attacks,
         "controls": named.controls(),
@@ -82,7 +74,6 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "trajectory": trajectory,
         "retraining": retraining,
         "breakeven": breakeven_table(retraining, trajectory, victims),
-        **made_up.cost_tables(0.64),
     }
 
 

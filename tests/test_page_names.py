@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 import report_tables as made_up
-from scatterproof.analysis import statistics
 from scatterproof.analysis.breakeven import breakeven_table, retraining_table
 from scatterproof.analysis.tables import trajectory_table
 from scatterproof.analysis.verdict import verdict_table
@@ -128,16 +127,12 @@ def fineness() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    victims, prune = made_up.victim_table(), made_up.prune_table()
+    basic = made_up.basic_tables()
+    victims = basic["victim"]
     trajectory = trajectory_table(searches(), attacks())
-    retraining = retraining_table(victims, made_up.curve_table(), [], 40)
+    retraining = retraining_table(victims, basic["curve"], [], 40)
     written = {
-        "victim": victims,
-        "curve": made_up.curve_table(),
-        "prune": prune,
-        "shuffle": made_up.shuffle_table(),
-        "threshold": statistics.threshold(prune, victims),
-        "theory": made_up.theory(),
+        **basic,
         "search": searches(),
         "attacks": attacks(),
         "controls": controls(),
@@ -148,7 +143,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
         "trajectory": trajectory,
         "retraining": retraining,
         "breakeven": breakeven_table(retraining, trajectory, victims),
-        **made_up.cost_tables(0.64),
     }
     folder = tmp_path_factory.mktemp("tables")
     for name, table in written.items():

@@ -39,16 +39,7 @@ STUDY = Study.model_validate(
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     """The tables as a study leaves them, read back from CSV."""
-    victims, prune = made_up.victim_table(), made_up.prune_table()
-    written = {
-        "victim": victims,
-        "curve": made_up.curve_table(),
-        "prune": prune,
-        "shuffle": made_up.shuffle_table(),
-        "threshold": statistics.threshold(prune, victims),
-        "theory": made_up.theory(),
-        **made_up.cost_tables(0.64),
-    }
+    written = made_up.basic_tables()
     folder = tmp_path_factory.mktemp("tables")
     for name, table in written.items():
         table.to_csv(folder / f"{name}.csv", index=False)
