@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from report_tables import record
+from snakemake_executor_plugin_submitit.job_ids import tasks_of
 from snakemake_executor_plugin_submitit.journal import Journal
 
 GPU = "billing=1,cpu=2,gres/gpu=1,mem=1500M,node=1"
@@ -40,7 +41,7 @@ def submit(
         for cell, job in enumerate(jobs)
     ]
     ids = book.intend(submission | {"folder": f"/jobs/{name}"}, cells)
-    book.submitted(name, job_id, {task: f"{job_id}_{task}" for task in range(len(tasks))})
+    book.submitted(name, job_id, dict(enumerate(tasks_of(job_id, len(tasks), arrays=True))))
     book.close()
     return ids
 

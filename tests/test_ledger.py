@@ -1,6 +1,7 @@
 """The ledger of a study on a cluster: journal, sacct and the jobs' own records as one, over any history."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,51 @@ def test_what_could_not_be_had_is_said(results: Path, journal: Path, monkeypatch
     found = account(results, journal, CostConfig())
     assert column(found.costs, "source") == ["measured"]
     assert found.notes == ["sacct: slurmdbd is down; the jobs' own clocks stand in"]
+
+
+@pytest.fixture
+def two_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Journal and results of two jobs of one number on two clusters; what sacct says of each is in a file."""
+    path, commands = tmp_path / "two.sqlite", tmp_path / "bin"
+    submit(path, "train-b", "12;alpha", [["victim,0"]])
+    submit(path, "train-c", "12;beta", [["victim,1"]])
+    commands.mkdir()
+    (commands / "sacct").write_text(
+        f"#!/bin/bash\nwhile [ $# -gt 1 ] && [ $1 != -M ]; do shift; done\n"
+        f"cat {commands}/$2 || {{ echo $2 is away >&2; exit 1; }}\n"
+    )
+    (commands / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    for cluster, elapsed in (("alpha", 60), ("beta", 90)):  # each has had jobs of both names and of this number
+        text = line("12_0", "train-b", elapsed=elapsed) + line("12_0", "train-c", elapsed=elapsed)
+        (commands / cluster).write_text(text)
+    folder = tmp_path / "results" / "tiny"
+    records = [inside("12_0", "train-b", JOB, 1012.0), inside("12_0", "train-c", "victim.1", 1012.0, useful=60.0)]
+    write_records(folder / "records", records)
+    return path, folder
+
+
+def test_jobs_of_one_number_on_two_clusters_are_charged_apart(two_clusters: tuple[Path, Path]) -> None:
+    journal, folder = two_clusters
+    found = account(folder, journal, CostConfig(), keep=True)
+    assert [(row["job_id"], row["elapsed_s"], row["gpu_minutes"]) for row in found.costs] == [
+        ("12_0;alpha", 60, 0.5),
+        ("12_0;beta", 90, 1.0),
+    ]
+    assert found.notes == [] and column(found.costs, "source") == ["sacct", "sacct"]
+
+
+def test_a_cluster_whose_accounts_are_away_leaves_the_others(two_clusters: tuple[Path, Path], tmp_path: Path) -> None:
+    journal, folder = two_clusters
+    (tmp_path / "bin/alpha").unlink()
+    found = account(folder, journal, CostConfig(), keep=True)
+    assert column(found.costs, "source") == ["measured", "sacct"]
+    (note,) = found.notes
+    assert note.startswith("sacct -M alpha: ") and note.endswith("alpha is away; the jobs' own clocks stand in")
+    (tmp_path / "bin/alpha").write_text(line("12_0", "train-b", elapsed=60))
+    first = account(folder, journal, CostConfig(), keep=True)
+    (tmp_path / "bin/alpha").unlink()
+    assert account(folder, journal, CostConfig()).costs == first.costs, "what it has said before is kept"
 
 
 def test_sacct_is_asked_again_while_it_lags(journal: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def test_the_pages_have_every_setting_resource_and_state(page: Path) -> None:
 def test_the_command_line_has_every_setting() -> None:
     helped = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True, check=True)
     for name in ExecutorSettings.__dataclass_fields__:
-        assert f"--submitit-{name.replace('_', '-')} " in helped.stdout
+        flag = f"--submitit-{name.replace('_', '-')}"
+        assert re.search(rf"{flag}\s", helped.stdout), flag
 
 
 def test_the_states_of_a_job_are_all_there() -> None:

@@ -3,15 +3,20 @@
 import shlex
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.real import RealExecutor
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
+from snakemake_interface_executor_plugins.utils import TargetSpec, format_cli_arg, is_quoted
 
 from snakemake_executor_plugin_submitit.cluster import Cluster
-from snakemake_executor_plugin_submitit.job_command import program, split
+from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.job_command import group_limits, program, share_arguments, split
 from snakemake_executor_plugin_submitit.requests import MANAGED, Request, parse_extra, request_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.submission import auto_executor
@@ -101,10 +106,12 @@ def test_threads_are_the_cpus_and_memory_for_each_of_them_comes_first() -> None:
         ({"mpi": "srun", "tasks": 2}, "MPI jobs are not supported"),
         ({"slurm_nodes": 2}, "rule cell, resource slurm_nodes=2: a job is one task on one node here"),
         ({"nodes": 0}, "rule cell, resource nodes=0: expected a whole number of at least 1"),
-        ({"slurm_cluster": "big"}, "rule cell, resource slurm_cluster='big': only the default cluster"),
+        ({"slurm_cluster": "a b"}, "rule cell, resource slurm_cluster='a b': expected the name of a cluster"),
         ({"cpus_per_gpu": "all", "gpu": 1}, "rule cell, resource cpus_per_gpu='all': expected a whole number"),
         ({"mpi": "srun"}, "MPI jobs are not supported"),
-        ({"clusters": "big"}, "only the default cluster is supported"),
+        ({"clusters": "alpha,,beta"}, "rule cell, resource clusters='alpha,,beta': expected the name of a cluster"),
+        ({"clusters": "alpha", "cluster": "beta"}, "rule cell, resource cluster='beta': clusters is 'alpha': give one"),
+        ({"cluster": "all"}, "expected the name of a cluster, or several with commas; `all` is no such name"),
         ({"runtime": float("inf")}, "expected a whole number"),
         ({"slurm_extra": "--ntasks-per-gpu=4"}, "--ntasks-per-gpu is managed by the plugin"),
         ({"slurm_extra": "--clusters=big"}, "--clusters is managed by the plugin"),
@@ -227,3 +234,37 @@ def test_words_are_those_of_a_shell(command: str) -> None:
 @given(st.lists(st.text(max_size=8), max_size=6))
 def test_quoted_words_come_back(words: list[str]) -> None:
     assert split(shlex.join(words)) == words
+
+
+@given(st.lists(st.text(st.sampled_from("ab \\'\"$n%"), min_size=1, max_size=8), min_size=1, max_size=3))
+def test_what_snakemake_quotes_as_python_does_comes_back_as_it_was(values: list[str]) -> None:
+    """Paths with backslashes, as of a Snakefile or of config files."""
+    share_arguments(SimpleNamespace(general_args=None))
+    given = [value for value in values if not is_quoted(value)]
+    assert split(format_cli_arg("--configfiles", given)) == (["--configfiles", *given] if given else [])
+
+
+def test_a_groups_members_keep_to_what_the_group_has() -> None:
+    resources = {"mem_mb": 300, "gpu": 1, "db": 2, "nodes": 1, "runtime": 5, "_cores": 4, "tmpdir": "/tmp"}
+    job = SimpleNamespace(resources=resources)
+    assert group_limits(job, ["db", "_cores"]).split() == ["--resources", "db=2", "gpu=1", "mem_mb=300"]
+    assert group_limits(SimpleNamespace(resources={"mem_mb": "<TBD>"}), []) == ""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_job_waits_for_files_only_where_they_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """What storage brings to a node is never where the controller runs."""
+    monkeypatch.setattr(RealExecutor, "get_job_args", lambda self, job, **more: "--target-jobs make:")
+    usage = {SharedFSUsage.SOURCES, *([SharedFSUsage.INPUT_OUTPUT] if shared else [])}
+    workflow = SimpleNamespace(
+        storage_settings=SimpleNamespace(shared_fs_usage=usage),
+        dag=SimpleNamespace(get_unneeded_temp_files=lambda job: []),
+    )
+    job = SimpleNamespace(
+        is_group=lambda: False, get_wait_for_files=lambda: ["in.txt"], get_target_spec=lambda: [TargetSpec("make", {})]
+    )
+    executor: Any = SimpleNamespace(workflow=workflow, base=tmp_path)
+    words = split(Executor.get_job_args(executor, job))
+    assert words == ["--target-jobs", "make:", *(["--wait-for-files", "in.txt"] if shared else [])]

@@ -59,6 +59,7 @@ def test_each_known_resource_makes_a_difference_is_named_or_asks_for_what_a_job_
         ("cpus_per_gpu", 3, {"gpu": 1}), ("gpu", 1, {}), ("gpu_model", "a", {}), ("gres", "shard:1", {}),
         ("slurm_partition", "a", {}), ("slurm_account", "a", {}), ("qos", "a", {}), ("slurm_qos", "a", {}),
         ("constraint", "a", {}), ("slurm_extra", "--nice=1", {}), ("pack", 3, {}),
+        ("clusters", "alpha", {}), ("cluster", "alpha", {}), ("slurm_cluster", "alpha,beta", {}),
     ],
 )  # fmt: skip
 def test_what_is_honoured_changes_the_request(name: str, value: Any, plain: dict[str, Any]) -> None:

@@ -50,18 +50,17 @@ def prints(site: Path, command: str, text: str) -> None:
 @pytest.mark.parametrize("answer", ["123", "123;cluster-1", "  123  "])
 def test_the_number_of_a_job_is_the_line_that_is_one(site: Path, answer: str) -> None:
     prints(site, "sbatch", f"{BANNER}\n{answer}")
-    assert slurm.sbatch("x.sh") == "123"
+    assert slurm.sbatch("x.sh", "out") == "123"
     prints(site, "sbatch", f"{answer}\n{BANNER}")
-    assert slurm.sbatch("x.sh") == "123"
+    assert slurm.sbatch("x.sh", "out") == "123"
 
 
 @pytest.mark.parametrize("answer", ["", "Submitted batch job 123", "12 3", "123\n124", "123;"])
 def test_without_such_a_line_it_is_said_and_never_tried_again(site: Path, answer: str) -> None:
     prints(site, "sbatch", f"{BANNER}\n{answer}")
     with pytest.raises(UnreadableError, match="expected one line that is the number of a job") as error:
-        slurm.sbatch("x.sh")
+        slurm.sbatch("x.sh", "out")
     assert not error.value.transient
-    assert not error.value.full
 
 
 def test_a_banner_before_other_answers_is_no_job_and_no_partition(site: Path) -> None:
@@ -104,7 +103,7 @@ def test_the_users_formats_change_no_call_but_reach_the_job(site: Path, monkeypa
     for command in ("squeue", "sbatch"):
         prints(site, command, "1")
     slurm.squeue()
-    slurm.sbatch("x.sh")
+    slurm.sbatch("x.sh", "out")
 
     def seen_by(command: str) -> set[str]:
         lines = (site / f"{command}.env").read_text().splitlines()
@@ -118,14 +117,28 @@ def test_sbatchs_defaults_of_the_user_stand_in_where_nothing_else_is_said() -> N
     given = {
         "SBATCH_PARTITION": "theirs", "SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "SBATCH_CONSTRAINT": "c",
         "SBATCH_TIMELIMIT": "7", "SBATCH_RESERVATION": "r 1", "SBATCH_EXCLUSIVE": "", "SBATCH_MEM_PER_NODE": "5",
-        "SLURM_CLUSTERS": "other", "SLURM_TIME_FORMAT": "%s",
+        "SLURM_TIME_FORMAT": "%s",
     }  # fmt: skip
     defaults = with_defaults(ExecutorSettings(partition="mine", extra="--hint=x"), given)
     settings = defaults.settings
     assert (settings.partition, settings.account, settings.qos, settings.constraint) == ("mine", "a", "q", "c")
     assert shlex.split(settings.extra or "") == ["--reservation=r 1", "--exclusive", "--hint=x"]
     assert defaults.minutes == 7
-    assert defaults.ignored == ("SBATCH_MEM_PER_NODE", "SLURM_CLUSTERS")
+    assert defaults.ignored == ("SBATCH_MEM_PER_NODE",)
+
+
+@pytest.mark.parametrize(
+    ("given", "clusters"),
+    [
+        ({"SLURM_CLUSTERS": "alpha,beta"}, "alpha,beta"),
+        ({"SLURM_CLUSTERS": "alpha", "SBATCH_CLUSTERS": "beta"}, "beta"),
+        ({}, None),
+    ],
+)
+def test_clusters_of_the_users_environment_are_a_default(given: dict[str, str], clusters: str | None) -> None:
+    defaults = with_defaults(ExecutorSettings(), given)
+    assert (defaults.settings.clusters, defaults.ignored) == (clusters, ())
+    assert with_defaults(ExecutorSettings(clusters="mine"), given).settings.clusters == "mine"
 
 
 @pytest.mark.parametrize("where", [{"SLURM_JOB_ID": "1"}, None])
@@ -215,5 +228,5 @@ def test_other_errors_of_sbatch_are_as_before(site: Path) -> None:
     path.write_text("#!/bin/bash\necho 'sbatch: error: Unable to contact slurm controller' >&2; exit 1\n")
     path.chmod(0o755)
     with pytest.raises(SlurmError) as error:
-        slurm.sbatch("x.sh")
+        slurm.sbatch("x.sh", "out")
     assert error.value.transient

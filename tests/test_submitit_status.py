@@ -35,8 +35,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise says[name]
         return says[name]
 
-    monkeypatch.setattr(slurm, "squeue", lambda: answer("squeue"))
-    monkeypatch.setattr(slurm, "sacct", lambda jobs, since: answer("sacct"))
+    monkeypatch.setattr(slurm, "squeue", lambda cluster: answer("squeue"))
+    monkeypatch.setattr(slurm, "sacct", lambda jobs, since, cluster: answer("sacct"))
     monkeypatch.setattr(slurm, "release", says["released"].append)
     monkeypatch.setattr(status.shutil, "which", lambda name: f"/usr/bin/{name}")  # type: ignore[attr-defined]
     monkeypatch.setattr(status, "FILE_LATENCY_S", 0.0)
@@ -95,26 +95,6 @@ def test_a_job_that_came_back_is_not_ended_by_its_earlier_attempt(
     assert (found.state, found.ended, found.lost) == (state, True, False)
 
 
-@pytest.mark.parametrize(
-    "said, lost",
-    [
-        ("srun: error: Unable to create step for job 14: Invalid generic resource (gres) specification", True),
-        ("srun: error: Unable to confirm allocation for job 14: Unable to contact slurm controller", True),
-        ("srun: error: Task launch for StepId=14.0 failed on node gpu2: Invalid job credential", True),
-        ("srun: error: gpu2: task 0: Exited with exit code 1", False),
-        ("srun: error: Unable to create step for job 14: retried\nTraceback: no such module", False),
-    ],
-)
-def test_a_job_whose_program_slurm_did_not_start_is_brought_back(
-    cell: dict[str, Any], told: dict[str, Any], said: str, lost: bool
-) -> None:
-    told["sacct"] = {("12_4", "r-1"): job("FAILED")}
-    (Path(cell["folder"]) / "12_4_0_log.out").write_text(said + "\n")
-    found = look(cell)
-    assert found is not None
-    assert (found.state, found.ended, found.lost, found.reason == said) == ("FAILED", True, lost, lost)
-
-
 def test_a_cell_that_had_not_begun_when_its_task_ended_is_brought_back(
     cell: dict[str, Any], told: dict[str, Any]
 ) -> None:
@@ -141,7 +121,42 @@ def test_squeue_alone_is_enough_where_there_is_no_accounting(cell: dict[str, Any
 def test_nothing_is_given_up_while_slurm_cannot_be_reached(cell: dict[str, Any], told: dict[str, Any]) -> None:
     told["squeue"] = SlurmError("Unable to contact slurm controller")
     told["sacct"] = {("12_4", "r-1"): job("FAILED")}
-    assert look(cell, lost_after=0) is None
+    assert look(cell) is None
+
+
+@pytest.mark.parametrize("why", ["squeue: error: Invalid user: ?", "squeue timed out after 60 s"])
+def test_where_squeue_fails_for_long_it_is_said_once_and_sacct_is_asked(
+    cell: dict[str, Any], told: dict[str, Any], why: str
+) -> None:
+    said: list[str] = []
+    watch = Watch("slurm", 0, 0, say=said.append)
+    told["squeue"] = SlurmError(why)
+    assert watch.poll([cell]) == {}, "what sacct does not know may well run"
+    told["sacct"] = {("12_4", "r-1"): job("PENDING")}
+    assert not watch.poll([cell])[1].ended
+    told["sacct"] = {("12_4", "r-1"): job("CANCELLED by 5")}
+    found = watch.poll([cell])[1]
+    assert (found.state, found.ended, found.lost) == ("CANCELLED", True, False)
+    assert said == [f"squeue has failed for 0 s: {why}; sacct is asked instead"]
+
+
+def test_a_job_that_may_go_back_to_the_queue_is_waited_for_where_squeue_fails(
+    cell: dict[str, Any], told: dict[str, Any]
+) -> None:
+    watch = Watch("slurm", 0, 60)
+    watch.failing_since[""] = time.monotonic() - 61
+    told |= {"squeue": SlurmError("no such option"), "sacct": {("12_4", "r-1"): job("PREEMPTED")}}
+    assert watch.poll([cell]) == {}
+    watch.gone_since[1] -= 61
+    assert watch.poll([cell])[1].lost
+
+
+def test_where_both_fail_that_is_said_and_nothing_is_given_up(cell: dict[str, Any], told: dict[str, Any]) -> None:
+    said: list[str] = []
+    watch = Watch("slurm", 0, 0, say=said.append)
+    told |= {"squeue": SlurmError("no such option"), "sacct": SlurmError("accounting is disabled")}
+    assert watch.poll([cell]) == watch.poll([cell]) == {}
+    assert [line.partition(":")[0] for line in said] == ["squeue has failed for 0 s", "sacct fails, too"]
 
 
 def test_an_id_that_was_used_again_is_another_job(cell: dict[str, Any], told: dict[str, Any]) -> None:
@@ -200,7 +215,7 @@ def test_the_clients_are_asked_once_for_all_and_not_too_often(cell: dict[str, An
     calls = []
     told["squeue"] = {}
     original = slurm.squeue
-    slurm.squeue = lambda: calls.append(1) or original()  # type: ignore[func-returns-value,assignment]
+    slurm.squeue = lambda cluster: calls.append(1) or original(cluster)  # type: ignore[func-returns-value,assignment]
     try:
         for _ in range(5):
             watch.poll(cells)

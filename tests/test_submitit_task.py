@@ -269,3 +269,63 @@ def test_a_task_reads_its_own_line_of_a_submission_that_is_written_once(tmp_path
     assert [read_task(tmp_path, number) for number in range(5)] == tasks
     with pytest.raises(IndexError):
         read_task(tmp_path, 5)
+
+
+SAVING = "trap 'echo saved >> saved; exit 1' USR2; [ ! -e saved ] || exit 0; touch ready; while sleep 0.1; do :; done"
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        SAVING,
+        f"trap 'touch cleaned' EXIT; {SAVING}",
+        "bash saving.sh",
+        "(trap 'exit 3' TERM; bash saving.sh) & wait $!",
+    ],
+)
+def test_a_trap_of_a_rules_shell_fires(tmp_path: Path, shell: str) -> None:
+    """bash can't trap a signal that was ignored when it started."""
+    (tmp_path / "saving.sh").write_text(SAVING)
+    write_task(tmp_path, ["bash", "-c", f"set -euo pipefail; {shell}"])
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 144
+    assert start(tmp_path).wait(20) == 0
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_who_begins_to_listen_only_after_usr2_came_gets_it_then(tmp_path: Path) -> None:
+    """SLURM may send it a minute early."""
+    write_task(tmp_path, ["bash", "-c", f"touch early; sleep 2; {SAVING}"], signal_delay_s=20)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "early").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 144
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_a_failure_of_a_program_that_never_listened_is_its_own(tmp_path: Path) -> None:
+    write_task(tmp_path, ["bash", "-c", "touch early; sleep 2; exit 3"], signal_delay_s=20)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "early").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 3
+    assert read_json(tmp_path / "0.0.json")["exit"] == 3
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "trap 'touch cleaned' EXIT; touch ready; sleep 3; echo done",
+        "touch ready; (sleep 3; echo done) | cat",
+        f"{sys.executable} -c 'import time, pathlib; pathlib.Path(\"ready\").touch(); time.sleep(3)'; echo done",
+    ],
+)
+def test_what_does_not_listen_for_usr2_never_notices_it(tmp_path: Path, shell: str) -> None:
+    write_task(tmp_path, ["bash", "-c", f"set -euo pipefail; {shell}"], signal_delay_s=6)
+    process = start(tmp_path)
+    wait_for(lambda: (tmp_path / "ready").exists())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(20) == 0
+    assert (tmp_path / "c0.log").read_text().endswith("done\n")

@@ -1,21 +1,26 @@
 """The end of jobs that are no longer wanted, and of a controller whose jobs may go on."""
 
+import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from logging import Logger
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.fencing import revoke
+from snakemake_executor_plugin_submitit.job_ids import by_cluster, submission_of
 from snakemake_executor_plugin_submitit.journal import Journal
+from snakemake_executor_plugin_submitit.requests import clusters_in
 from snakemake_executor_plugin_submitit.status import Watch
 
 
@@ -42,27 +47,34 @@ class Interrupts:
 
 
 def cancel(
-    on_slurm: bool, rows: list[dict[str, Any]], logger: Logger, names: Sequence[str] = (), everything: bool = False
+    on_slurm: bool,
+    rows: list[dict[str, Any]],
+    logger: Logger,
+    unsure: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    everything: bool = False,
 ) -> bool:
-    """Whether the order to end these rows' jobs was taken.
+    """Whether the order to end these rows' jobs was taken, on all of their clusters.
 
-    names: of submissions that may be queued without our knowing their numbers; everything: no task of the rows' arrays
-    is to be left.
+    unsure: names of submissions that may be queued without our knowing their numbers, each with the clusters that it
+    named; everything: no task of the rows' arrays is to be left.
     """
     ids = sorted({row["job_id"] for row in rows if row.get("job_id")})
     if not on_slurm:
         for one in ids:
             _terminate(one)
         return True
-    arrays = sorted({one.split("_")[0] for one in ids})
-    try:
-        slurm.scancel(arrays if everything and len(ids) > 100 else ids)
-        for name in names:
-            slurm.call("scancel", "--quiet", f"--name={name}")
-    except slurm.SlurmError as error:
-        logger.error(f"Jobs could not be cancelled: {error}. By hand: scancel {' '.join(arrays)}")
-        return False
-    return True
+    arrays = sorted({submission_of(one) for one in ids})
+    orders = [partial(slurm.scancel, arrays if everything and len(ids) > 100 else ids)]
+    orders += [partial(slurm.scancel_named, name, clusters) for name, clusters in unsure.items()]
+    taken = True
+    for order in orders:
+        try:
+            order()
+        except slurm.SlurmError as error:
+            by_hand = [" ".join(["scancel", *slurm.on(one), *jobs]) for one, jobs in by_cluster(arrays).items()]
+            logger.error(f"Jobs could not be cancelled: {error}. By hand: {'; '.join(by_hand)}")
+            taken = False
+    return taken
 
 
 def _terminate(job_id: str) -> None:
@@ -97,8 +109,8 @@ def cancel_all(on_slurm: bool, rows: list[dict[str, Any]], journal: Journal, log
     """Cancel a whole run: jobs, and submissions that were cut short. One that had not started now never will."""
     known = {row["id"] for row in rows}
     cut_short = [row for row in journal.open_cells() if row["submitted"] is None and row["id"] not in known]
-    names = sorted({row["submission"] for row in cut_short})
-    if not cancel(on_slurm, rows, logger, names, everything=True):
+    unsure = {row["submission"]: clusters_in(json.loads(row["request"])) for row in cut_short}
+    if not cancel(on_slurm, rows, logger, unsure, everything=True):
         return
     changes = []
     for row in rows + cut_short:

@@ -12,15 +12,24 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from snakemake_executor_plugin_submitit.budget import gpu_hours, seconds
 from snakemake_executor_plugin_submitit.budget_guard import ASK_S, BudgetGuard
 from snakemake_executor_plugin_submitit.cancel import Interrupts, cancel_all, cancel_and_wait
 from snakemake_executor_plugin_submitit.cell_rows import describe, rule_of
 from snakemake_executor_plugin_submitit.cluster import reach_cluster
+from snakemake_executor_plugin_submitit.forks import ForkError, Forks
 from snakemake_executor_plugin_submitit.gate import Gate
 from snakemake_executor_plugin_submitit.gpu_usage import GpuUsage
-from snakemake_executor_plugin_submitit.job_command import program, share_arguments, wait_for, with_own_words
+from snakemake_executor_plugin_submitit.job_command import (
+    group_limits,
+    program,
+    share_arguments,
+    wait_for,
+    with_own_words,
+)
+from snakemake_executor_plugin_submitit.job_ids import submission_of
 from snakemake_executor_plugin_submitit.job_requests import JobRequests
 from snakemake_executor_plugin_submitit.journal import Journal, JournalError
 from snakemake_executor_plugin_submitit.reattach import Reattacher, earlier_rows
@@ -33,8 +42,10 @@ from snakemake_executor_plugin_submitit.signature import Signatures, inputs_of
 from snakemake_executor_plugin_submitit.slurm import UnreadableError
 from snakemake_executor_plugin_submitit.status import Outcome, Watch
 from snakemake_executor_plugin_submitit.submitter import FullError, Ready, RejectedError, Submitter
+from snakemake_executor_plugin_submitit.takeover import note_locks
 
 MOST_INPUTS = 200  # of a job, that are told by their content; the others are told by their time
+FORKED_S = 0.1  # between two looks at forked tasks
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
 
 
@@ -64,12 +75,22 @@ class Executor(ReportingExecutor):
             self.journal = Journal(self.base / "journal.sqlite")
         except JournalError as error:
             raise WorkflowError(str(error)) from None
+        note_locks(self.workflow.persistence, self.base)
         self.submitter = Submitter(
             self.settings, self.journal, self.base, self.logger.warning, self.cluster.array_limit, lambda: not self.wait
         )
+        self.submitter.arrays, self.submitter.named = self.cluster.arrays, self.requests.named.of
+        if self.settings.fork_server:
+            try:
+                self.submitter.forks = Forks(self.base, self.settings.modules)
+            except ForkError as error:
+                raise WorkflowError(str(error)) from None
+            self.next_seconds_between_status_checks = FORKED_S  # a job may be over in less than Snakemake's own pause
         interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
+        interval = FORKED_S if self.settings.fork_server else interval
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
+        self.watch.say = self.logger.warning
         self.resubmissions = Resubmissions(self.journal, self.logger, 1 + int(self.settings.max_requeues or 0))
         self.signatures = Signatures(self.workflow)
         share_arguments(self.workflow.spawned_job_args_factory)
@@ -92,10 +113,11 @@ class Executor(ReportingExecutor):
         study = self.workflow.config.get("study")
         study = study if isinstance(study, str) else None
         patience = float(self.settings.lost_after or 120)
-        usage = GpuUsage(self.cluster.overrun_s, patience, self.logger.warning)
+        overrun_s = max(self.cluster.overrun_s, self.requests.named.overrun_s)
+        usage = GpuUsage(overrun_s, patience, self.logger.warning)
         guard = BudgetGuard(self.journal, usage, self.limit, study, max(ASK_S, self.watch.interval))
         guard.load()
-        self.submitter.serve(study, self.limit is not None, self.cluster.overrun_s)
+        self.submitter.serve(study, self.limit is not None, overrun_s)
         self.gate = Gate(guard, self.submitter, self._submit, self.logger.info)
         left = self.requests.left()
         if left:
@@ -112,10 +134,17 @@ class Executor(ReportingExecutor):
 
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         """Without the controller's temporary folder, which queued jobs would wait for in vain once it has ended."""
-        waiting = wait_for(list(job.get_wait_for_files()), self.base / "waits")
+        shared = SharedFSUsage.INPUT_OUTPUT in self.workflow.storage_settings.shared_fs_usage
+        # what only this machine has is never there: a job fetches it from storage itself
+        waiting = wait_for(list(job.get_wait_for_files()), self.base / "waits") if shared else ""
+        limits = ""
+        if job.is_group():  # else its members run side by side on all that the node has
+            limits = group_limits(job, self.workflow.global_resources)
+            cpus = self.requests.of(job).parameters.get("cpus_per_task")
+            kwargs |= {"cores": cpus} if cpus else {}
         own = RealExecutor.get_job_args(self, job, **kwargs)
         temporary = list(self.workflow.dag.get_unneeded_temp_files(job))
-        return f"{with_own_words(own, job.get_target_spec(), temporary)} {waiting}"
+        return f"{with_own_words(own, job.get_target_spec(), temporary)} {limits} {waiting}"
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """One job; see run_jobs."""
@@ -182,7 +211,7 @@ class Executor(ReportingExecutor):
         for job, row in zip(jobs, rows, strict=True):
             self._watch_job(job, row)
         count = f"{len(tasks)} tasks" + (f" with {len(jobs)} jobs" if len(jobs) > len(tasks) else "")
-        self.logger.info(f"Submitted {rows[0]['submission']} as {rows[0]['job_id'].split('_')[0]}: {count}.")
+        self.logger.info(f"Submitted {rows[0]['submission']} as {submission_of(rows[0]['job_id'])}: {count}.")
 
     def _stop(self, why: str) -> None:
         """End the whole run: Snakemake raises the error in its next round."""
@@ -260,5 +289,7 @@ class Executor(ReportingExecutor):
         for rule, cells, busy, work in self.journal.overhead(self.began):
             share = f"{busy:.1f} minutes of tasks, {1 - work / busy:.0%} of them start-up"
             self.logger.info(f"{rule}: {cells} jobs, {share} (see --submitit-pack)")
+        if self.submitter.forks:
+            self.submitter.forks.close()
         self.closed.set()
         self.journal.close()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from snakemake_executor_plugin_submitit.job_ids import number_of
 from snakemake_executor_plugin_submitit.shared_files import tail
 
 LOG_LINES = 20
@@ -13,7 +14,7 @@ def explain(row: dict[str, Any]) -> tuple[str, list[str]]:
     where = f" on node {row['node']}" if row["node"] else ""
     text = f"{row['rule']} {row['name']}: {row['state']} ({row['reason']}), job {row['job_id']}{where}.\n"
     log = Path(row["log"])
-    own = sorted(Path(row["folder"]).glob(f"{row['job_id']}_*_log.out"))
+    own = sorted(Path(row["folder"]).glob(f"{number_of(row['job_id'])}_*_log.out"))
     lines: list[str] = []
     for path in [log, *own]:
         lines = lines or tail(path).splitlines()[-LOG_LINES:]

@@ -14,6 +14,7 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.fencing import seconds_held
+from snakemake_executor_plugin_submitit.requests import clusters_in
 from snakemake_executor_plugin_submitit.slurm import Attempt
 
 TaskKey = tuple[str, int]
@@ -34,13 +35,17 @@ class GpuUsage:
         rows = [task for task in tasks if task["cluster"] == "slurm"]
         if not rows or not shutil.which("sacct"):
             return {}
-        try:
-            return slurm.attempts((row["submission"] for row in rows), min(row["intended"] for row in rows))
-        except slurm.SlurmError as error:
-            if str(error) not in self.said:
-                self.say(f"{error}; what jobs have held is taken from their own clocks after {self.patience:.0f} s")
-            self.said.add(str(error))
-            return {}
+        found: dict[TaskKey, list[Attempt]] = {}
+        for cluster in dict.fromkeys(one for row in rows for one in _clusters(row)):
+            there = [row for row in rows if cluster in _clusters(row)]
+            names, since = {row["submission"] for row in there}, min(row["intended"] for row in there)
+            try:
+                found |= slurm.attempts(names, since, cluster)
+            except slurm.SlurmError as error:
+                if str(error) not in self.said:
+                    self.say(f"{error}; what jobs have held is taken from their own clocks after {self.patience:.0f} s")
+                self.said.add(str(error))
+        return found
 
     def held(self, task: Task, attempts: list[Attempt], closed: float) -> tuple[int | None, bool]:
         """What a task that ended at a Unix time has held (None: wait for sacct), and whether sacct says so."""
@@ -66,6 +71,11 @@ class GpuUsage:
         if kept is not None:
             return [float(kept)]
         return [] if task.get("refused") else [limit_of(task) / gpus_of(task)]
+
+
+def _clusters(task: Task) -> list[str]:
+    """Where a task may be: one of those that its submission named, else the default cluster."""
+    return clusters_in(task["request"]) or [""]
 
 
 def accounted(task: Task, attempts: Iterable[Attempt]) -> int:

@@ -3,13 +3,14 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins import utils
 from snakemake_interface_executor_plugins.utils import TargetSpec, encode_target_jobs_cli_args, format_cli_arg
 
 ODD = "json:"  # before a target whose wildcards Snakemake's own way of handing them on would change
@@ -82,11 +83,21 @@ def _quoted(flag: str, values: Sequence[Any]) -> str:
     return " ".join([flag, *(shlex.quote(str(value)) for value in values)])
 
 
+def group_limits(job: Any, limited: Collection[str]) -> str:
+    """The arguments that keep a group's members together within what the group has. limited: names that the workflow's
+    `--resources` limit."""
+    names = {"mem_mb", "gpu", *limited} - {"_cores", "_nodes", "runtime"}
+    held = {name: value for name, value in job.resources.items() if name in names and isinstance(value, int)}
+    return _quoted("--resources", [f"{name}={value}" for name, value in sorted(held.items())]) if held else ""
+
+
 def share_arguments(factory: Any) -> None:
-    """Have Snakemake put together once what the commands of all jobs share: it is a tenth of what submitting takes.
+    """Have Snakemake put together once what the commands of all jobs share: it is a tenth of what submitting takes. And
+    have it quote as a shell reads, where it quotes as Python does: backslashes in paths would come twice.
 
     factory: the workflow's `spawned_job_args_factory`.
     """
+    utils.repr = lambda value: shlex.quote(value) if isinstance(value, str) else repr(value)
     own, known = factory.general_args, {}
 
     def general_args(executor_common_settings: Any) -> str:

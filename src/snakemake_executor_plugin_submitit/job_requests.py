@@ -10,7 +10,7 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.budget_guard import check
 from snakemake_executor_plugin_submitit.cell_rows import rule_of
-from snakemake_executor_plugin_submitit.cluster import Cluster
+from snakemake_executor_plugin_submitit.cluster import Cluster, NamedClusters
 from snakemake_executor_plugin_submitit.remaining import Left
 from snakemake_executor_plugin_submitit.requests import Request, request_of, resources_of, still_unknown
 from snakemake_executor_plugin_submitit.sbatch_defaults import Defaults
@@ -24,6 +24,7 @@ class JobRequests:
 
     def __init__(self, workflow: Any, defaults: Defaults, cluster: Cluster, limit: int | None, logger: Logger) -> None:
         self.workflow, self.defaults, self.cluster, self.limit, self.logger = workflow, defaults, cluster, limit, logger
+        self.named = NamedClusters(defaults.settings, logger)
         self.known: dict[tuple[Any, ...], Request] = {}  # by what is asked for: a sweep's jobs ask for the same
         self.warned: set[tuple[str, str]] = set()
 
@@ -37,7 +38,7 @@ class JobRequests:
         if asked not in self.known:
             request = request_of(rule, job.threads, resources, self.defaults.settings, len(members(job)))
             self._warn_once(rule, request.ignored, resources)
-            self.cluster.check(rule, request)
+            (self.named if request.clusters else self.cluster).check(rule, request)
             check(rule, request, self.limit)
             self.known[asked] = request
         return self.known[asked]

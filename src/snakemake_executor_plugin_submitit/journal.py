@@ -228,6 +228,12 @@ def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
+def holder_lives(db: sqlite3.Connection) -> bool:
+    """Whether a controller is at work on a journal."""
+    row = db.execute("SELECT * FROM lease").fetchone()
+    return row is not None and _alive(row)
+
+
 def tasks_in(db: sqlite3.Connection, path: Path) -> list[dict[str, Any]]:
     """Every task of every submission: its cells, what it asked for (`request`, an object), when it ran."""
     rows = db.execute(

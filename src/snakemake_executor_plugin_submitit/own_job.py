@@ -4,6 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+
+from snakemake_executor_plugin_submitit.job_ids import join
 
 
 def on_slurm() -> bool:
@@ -11,11 +14,25 @@ def on_slurm() -> bool:
     return bool(os.environ.get("SLURM_JOB_ID"))
 
 
-def job_id() -> str:
-    """The id of this job, of an array's task as `123_4`."""
+def job_id(clusters: Sequence[str] = ()) -> str:
+    """The id of this job as the journal has it: see job_ids. clusters: that its submission named.
+
+    Raises: RuntimeError where SLURM does not say which of several it runs on.
+    """
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"debug-{os.getppid()}"
+        return join(f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}", _cluster(clusters))
+    if number := os.environ.get("SLURM_JOB_ID"):
+        return join(number, _cluster(clusters))
+    return os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"debug-{os.getppid()}"
+
+
+def _cluster(clusters: Sequence[str]) -> str:
+    if not clusters:
+        return ""
+    name = os.environ.get("SLURM_CLUSTER_NAME", "").lower() or (clusters[0] if len(clusters) == 1 else "")
+    if not name:
+        raise RuntimeError(f"SLURM_CLUSTER_NAME is not set: which of {', '.join(clusters)} is this?")
+    return name
 
 
 def node() -> str:

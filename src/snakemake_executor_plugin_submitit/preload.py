@@ -4,14 +4,19 @@ Importing torch takes seconds, and a task that runs twenty cells would pay for i
 Snakemake's own Python are forked; those with a conda environment, a container or modules of their own start anew.
 """
 
-import importlib
+import importlib.util
 import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+_LIBRARIES = ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
+THREADS = (*(f"{library}_NUM_THREADS" for library in _LIBRARIES), "VECLIB_MAXIMUM_THREADS")  # snakemake.shell
+FOLDERS = ("TMPDIR", "TMP", "TEMPDIR", "TEMP")
 
 
 def preload(modules: list[str]) -> None:
@@ -30,12 +35,12 @@ def fork_scripts() -> None:
         if edit or self.container_img or self.conda_env or self.env_modules or self.shadow_dir:
             anew(self, fname, edit)
         else:
-            _run(fname, self.bench_record)
+            _run(fname, self.bench_record, self.threads, self.resources.get("tmpdir"))
 
     PythonScript.execute_script = execute
 
 
-def _run(script: str, bench_record: Any) -> None:
+def _run(script: str, bench_record: Any, threads: int, temporary: str | None) -> None:
     """Run a script as `__main__`. Raises: CalledProcessError, as a started Python would make Snakemake do."""
     from snakemake.benchmark import benchmarked
 
@@ -43,11 +48,24 @@ def _run(script: str, bench_record: Any) -> None:
     sys.stderr.flush()
     child = os.fork()
     if not child:
+        _set_up(threads, temporary)
         _be(script)
     with nullcontext() if bench_record is None else benchmarked(child, bench_record):
         _, status = os.waitpid(child, 0)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), [sys.executable, script])
+
+
+def _set_up(threads: int, temporary: str | None) -> None:
+    """What Snakemake's shell sets for a Python that it starts, and what such a Python would draw anew."""
+    os.environ |= dict.fromkeys(THREADS, str(threads)) | (dict.fromkeys(FOLDERS, temporary) if temporary else {})
+    tempfile.tempdir = None  # found anew
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # else all forks draw the same numbers; Python's own sees to it itself
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)  # read from the environment when it was imported
+    if "threadpoolctl" in sys.modules or importlib.util.find_spec("threadpoolctl"):
+        importlib.import_module("threadpoolctl").threadpool_limits(threads)  # of BLAS libraries, likewise
 
 
 def _be(script: str) -> None:

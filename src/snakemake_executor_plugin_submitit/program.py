@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit.preload import fork_scripts, preload
+from snakemake_executor_plugin_submitit.save_signal import as_a_child
 from snakemake_executor_plugin_submitit.shared_files import write_json
 
 
@@ -30,7 +31,7 @@ def spawn(cell: dict[str, Any], environment: dict[str, str], log: int, work: Pat
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        as_a_child(catching="snakemake" in cell)
         os.environ.update(environment)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)

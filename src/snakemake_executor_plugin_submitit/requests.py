@@ -12,24 +12,13 @@ from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from snakemake_executor_plugin_submitit.resources import RESOURCES, Use, of_group, suspects
+from snakemake_executor_plugin_submitit.resources import CLUSTERS, RESOURCES, Use, of_group, suspects
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 
 MANAGED = {
     *("job-name", "output", "error", "array", "signal", "requeue", "no-requeue", "open-mode", "parsable", "wrap"),
-    *(
-        "hold",
-        "chdir",
-        "export",
-        "export-file",
-        "test-only",
-        "wait",
-        "batch",
-        "input",
-        "get-user-env",
-        "ntasks",
-        "nodes",
-    ),
+    *("hold", "chdir", "export", "export-file", "test-only", "wait", "batch", "input", "get-user-env", "ntasks"),
+    "nodes",
     *("time", "mem", "mem-per-cpu", "mem-per-gpu", "partition", "account", "qos", "constraint", "gres", "gpus"),
     *("clusters", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "tasks-per-node", "tres-per-task"),
     *("gpus-per-socket", "nodefile", "cluster-constraint"),
@@ -37,6 +26,7 @@ MANAGED = {
 }
 TBD = "<TBD>"  # Snakemake's text for a resource that is not known yet
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
+_CLUSTER = re.compile(r"\w[\w.-]*")
 _MODEL = re.compile(r"[\w.+-]+")
 _GRES = re.compile(r"(gres[/:])?[A-Za-z]\w*([:=][\w.+-]+){0,2}(\([^()]*\))?")
 
@@ -55,9 +45,20 @@ class Request:
     ignored: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def clusters(self) -> list[str]:
+        """The clusters of which SLURM is to take one; none for the default one."""
+        return clusters_in(self.parameters)
+
+    @property
     def cpus(self) -> int:
         """CPUs, where they are known: one at least."""
         return int(self.parameters.get("cpus_per_task", 1))
+
+
+def clusters_in(parameters: Mapping[str, Any]) -> list[str]:
+    """The clusters that a submission named, of its parameters or of its request in the journal."""
+    text = (parameters.get("slurm_additional_parameters") or {}).get("clusters")
+    return text.split(",") if text else []
 
 
 def resources_of(job: Any, limits: Collection[str]) -> dict[str, Any]:
@@ -111,10 +112,26 @@ def request_of(
     extra = parse_extra(settings.extra or "", "--submitit-extra")
     extra |= parse_extra(asked.text("slurm_extra") or "", f"rule {rule}, resource slurm_extra")
     extra["requeue" if settings.requeue == "always" else "no-requeue"] = True
-    parameters["slurm_additional_parameters"] = extra
+    clusters = _clusters(asked, settings)
+    parameters["slurm_additional_parameters"] = extra | ({"clusters": ",".join(clusters)} if clusters else {})
     pack = asked.count("pack", 1) or settings.pack or 1
     parameters = {key: value for key, value in parameters.items() if value is not None}
     return Request(parameters, minutes, gpus, pack, _ignored(asked, gpus, settings, members))
+
+
+def _clusters(asked: "_Resources", settings: ExecutorSettings) -> list[str]:
+    """Names of clusters, as SLURM has them: in lower case."""
+    given = [name for name in CLUSTERS if asked.get(name) is not None]
+    if len({asked.text(name) for name in given}) > 1:  # as in a group whose rules use different names
+        raise asked.error(given[1], f"{given[0]} is {asked.get(given[0])!r}: give one of them")
+    text = asked.choice(*CLUSTERS, default=settings.clusters)
+    if not text or settings.cluster != "slurm":
+        return []
+    names = [name.strip().lower() for name in text.split(",")]
+    if "all" in names or not all(map(_CLUSTER.fullmatch, names)):
+        expected = "expected the name of a cluster, or several with commas; `all` is no such name"
+        raise asked.error(given[0], expected) if given else WorkflowError(f"--submitit-clusters: {text!r}: {expected}")
+    return list(dict.fromkeys(names))
 
 
 def _gpus(asked: "_Resources", settings: ExecutorSettings) -> tuple[int, str | None]:

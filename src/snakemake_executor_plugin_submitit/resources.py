@@ -34,7 +34,12 @@ class Known:
 
 _OTHER = "run it with snakemake-executor-plugin-slurm"
 _MPI = Known(Use.REFUSED, "", f"MPI jobs are not supported: {_OTHER}")
-_CLUSTER = Known(Use.REFUSED, "clusters", f"only the default cluster is supported: {_OTHER}")
+CLUSTERS = ("clusters", "cluster", "slurm_cluster")  # names of one resource
+_CLUSTER = Known(
+    Use.HONOURED,
+    "clusters",
+    "Cluster, or several with commas, of which SLURM takes one; empty: the default one, whatever the setting says.",
+)
 _QOS = Known(Use.HONOURED, "qos", "Quality of service; empty: none, whatever the setting says.")
 
 RESOURCES: dict[str, Known] = {
@@ -66,7 +71,7 @@ RESOURCES: dict[str, Known] = {
     "pack": Known(Use.HONOURED, "", "Cells of the rule that one task runs; this plugin's own.", each=True),
     "mpi": _MPI,
     "mpi_tasks": _MPI,
-    **dict.fromkeys(("clusters", "cluster", "slurm_cluster"), _CLUSTER),
+    **dict.fromkeys(CLUSTERS, _CLUSTER),
     "nodes": Known(Use.ONE, "nodes", "Nodes.", each=True),
     "node": Known(Use.ONE, "nodes", "Nodes.", each=True),
     "slurm_nodes": Known(Use.ONE, "nodes", "Nodes.", each=True),
@@ -140,7 +145,7 @@ def _nearest(name: str) -> str:
 
 
 def _suggested() -> list[str]:
-    return [name for name, known in RESOURCES.items() if known.use is Use.HONOURED]
+    return [name for name, known in RESOURCES.items() if known.use is Use.HONOURED and name not in CLUSTERS[1:]]
 
 
 def of_group(resources: Mapping[str, Any], members: Collection[Mapping[str, Any]]) -> dict[str, Any]:

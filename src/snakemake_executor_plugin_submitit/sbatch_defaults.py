@@ -14,7 +14,8 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 
-SETTINGS = {f"SBATCH_{name.upper()}": name for name in ("partition", "account", "qos", "constraint", "gres")}
+NAMES = ("partition", "account", "qos", "constraint", "gres", "clusters")
+SETTINGS = {f"SBATCH_{name.upper()}": name for name in NAMES} | {"SLURM_CLUSTERS": "clusters"}
 OPTIONS = ("reservation", "wckey", "hint", "profile", "acctg-freq", "threads-per-core", "exclusive", "nice")
 TIME = "SBATCH_TIMELIMIT"
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -39,7 +40,7 @@ def with_defaults(settings: ExecutorSettings, environment: Mapping[str, str]) ->
     for name, setting in SETTINGS.items():
         value = given.pop(name, "")
         if value and getattr(settings, setting) is None:
-            changes[setting] = value
+            changes.setdefault(setting, value)
     options = []
     for option in OPTIONS:
         name = f"SBATCH_{option.replace('-', '_').upper()}"

@@ -7,6 +7,8 @@ from typing import Any, Optional
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 
+from snakemake_executor_plugin_submitit.takeover import install
+
 common_settings = CommonSettings(
     non_local_exec=True,
     implies_no_shared_fs=False,
@@ -20,7 +22,7 @@ common_settings = CommonSettings(
 )
 
 
-FOLDER = Path(".submitit")
+FOLDER = ".submitit"  # as text: the catalog of plugins writes defaults down as JSON
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -34,6 +36,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     cluster: Optional[str] = _setting(
         "slurm",
         "Where jobs run: `slurm`; `local`, as processes of this machine; `debug`, one by one in the foreground.",
+    )
+    clusters: Optional[str] = _setting(
+        None,
+        "SLURM's clusters for rules without the resource `clusters`: a name, or several with commas, of which SLURM "
+        "takes one; the default cluster if not set.",
     )
     folder: Optional[Path] = _setting(
         FOLDER, "Folder of the journal and of the jobs' files, in a file system that all nodes share."
@@ -60,6 +67,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
     )
     preload: Optional[str] = _setting(
         None, "Modules, separated by commas, that a task imports once for the Python scripts of all its cells: `torch`."
+    )
+    fork_server: bool = _setting(
+        False,
+        "On this machine (`local`): tasks are forks of one process that has imported Snakemake and the modules of "
+        "`preload` once. A job starts in a fraction of a second.",
     )
     submissions_per_minute: Optional[int] = _setting(None, "Most calls of sbatch in a minute; no limit if not set.")
     submit_patience: Optional[int] = _setting(
@@ -95,7 +107,8 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}")
+                hint = "; names of SLURM's clusters go to --submitit-clusters" if name == "cluster" else ""
+                raise bad(name, getattr(self, name), f"expected {' or '.join(allowed)}{hint}")
         least = {"array_limit": 1, "pack": 1, "submit_patience": 1, "status_interval": 0, "lost_after": 1}
         least |= {"max_requeues": 0, "signal_delay": 5, "least_mem_mb": 0}
         for name, lowest in least.items():
@@ -106,8 +119,16 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise bad(name, value, f"expected a whole number of at least {lowest}")
+        if self.fork_server and self.cluster != "local":
+            raise bad("fork_server", True, "expected --submitit-cluster local beside it")
         if self.gpu_hours is not None and not 0 <= self.gpu_hours < float("inf"):
             raise bad("gpu_hours", self.gpu_hours, "expected a number of at least 0")
+        install()  # Snakemake makes these settings before it looks at locks and marks, and the executor after
+
+    @property
+    def modules(self) -> list[str]:
+        """What `preload` names."""
+        return [name.strip() for name in (self.preload or "").split(",") if name.strip()]
 
 
 def bad(name: str, value: object, expected: str) -> WorkflowError:

@@ -1,10 +1,10 @@
-"""How the cells under way are doing: their own result files first, then one squeue and one sacct for all of them."""
+"""How the cells under way are doing: their own result files first, then one squeue and one sacct for each cluster."""
 
-import re
 import shutil
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +15,13 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import has_begun
 from snakemake_executor_plugin_submitit.fencing import STALE_S, last_start
+from snakemake_executor_plugin_submitit.job_ids import cluster_of, number_of, submission_of
 from snakemake_executor_plugin_submitit.job_states import Kind, canonical, meaning_of
 from snakemake_executor_plugin_submitit.shared_files import read_json, tail
 from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
 MAX_RELEASES = 1
-REFUSED = re.compile(  # what srun says last where it has started nothing
-    r"srun: error: (Unable to (create step|confirm allocation|contact slurm controller)|Application launch failed"
-    r"|Task launch for \S+ failed)"
-)
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,13 @@ class Watch:
     lost_after: float
     returns: bool = True
     asked: float = 0.0
-    queue: dict[str, JobState] | None = None
-    records: dict[tuple[str, str], JobState] | None = None
+    queues: dict[str, dict[str, JobState]] = field(default_factory=dict)  # of the clusters that answer
+    records: dict[tuple[str, str], JobState] = field(default_factory=dict)
     gone_since: dict[int, float] = field(default_factory=dict)
     releases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    say: Callable[[str], None] = lambda text: None
+    failing_since: dict[str, float] = field(default_factory=dict)  # squeue, in a row, by cluster
+    said: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def poll(self, cells: list[dict[str, Any]]) -> dict[int, Outcome]:
@@ -83,25 +83,55 @@ class Watch:
         return outcomes
 
     def _ask(self, cells: list[dict[str, Any]]) -> None:
-        self.queue = self.records = None
+        self.queues, self.records = {}, {}
         if self.cluster != "slurm":
-            self.queue = _processes(cells)
+            self.queues[""] = _processes(cells)
             return
+        there: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for cell in cells:
+            there[cluster_of(cell["job_id"])].append(cell)
+        for cluster, its in there.items():
+            self._ask_cluster(cluster, its)
+
+    def _ask_cluster(self, cluster: str, cells: list[dict[str, Any]]) -> None:
+        """Ask one cluster (empty: the default one) for its cells; where it is silent, nothing is known of them."""
         try:
-            self.queue = slurm.squeue()
-        except SlurmError:
-            return
-        self._release_held(cells)
+            self.queues[cluster] = slurm.squeue(cluster)
+        except SlurmError as error:
+            if not self._fails_for_long(cluster, error):
+                return
+        else:
+            self.failing_since.pop(cluster, None)
+            self._release_held(cells)
         gone = [cell for cell in cells if not self._queued(cell)]
         if gone and shutil.which("sacct"):
             try:
                 since = min(cell["submitted"] or cell["intended"] for cell in gone)
-                self.records = slurm.sacct((cell["job_id"].split("_")[0] for cell in gone), since)
-            except SlurmError:
-                pass  # squeue remembers for a while, and result files tell of success
+                numbers = (number_of(submission_of(cell["job_id"])) for cell in gone)
+                self.records |= slurm.sacct(numbers, since, cluster)
+            except SlurmError as error:
+                if cluster not in self.queues:  # else squeue remembers for a while, and result files tell of success
+                    self._say_once(
+                        f"sacct fails, too{_on(cluster)}: {error}; only the jobs' own result files tell of their end"
+                    )
+
+    def _fails_for_long(self, cluster: str, error: SlurmError) -> bool:
+        """Whether squeue has failed for so long that sacct has to do without it."""
+        now = time.monotonic()
+        if now - self.failing_since.setdefault(cluster, now) < self.lost_after:
+            return False
+        instead = "sacct is asked instead" if shutil.which("sacct") else "there is no sacct to ask instead"
+        self._say_once(f"squeue has failed for {self.lost_after:.0f} s{_on(cluster)}: {error}; {instead}")
+        return True
+
+    def _say_once(self, text: str) -> None:
+        kind = text.partition(":")[0]
+        if kind not in self.said:
+            self.said.add(kind)
+            self.say(text)
 
     def _queued(self, cell: dict[str, Any]) -> JobState | None:
-        state = (self.queue or {}).get(cell["job_id"])
+        state = self.queues.get(cluster_of(cell["job_id"]), {}).get(cell["job_id"])
         return state if state and state.name in (cell["submission"], "") else None
 
     def _release_held(self, cells: list[dict[str, Any]]) -> None:
@@ -117,10 +147,10 @@ class Watch:
                 slurm.release(held)
 
     def _judge(self, cell: dict[str, Any]) -> Outcome | None:
-        if self.queue is None:
-            return None  # SLURM cannot be reached: nothing is known, nothing is given up
+        recorded = self.records.get((cell["job_id"], cell["submission"]))
+        if cluster_of(cell["job_id"]) not in self.queues:
+            return self._judge_by_record(cell, recorded) if recorded else None  # nothing known, nothing given up
         queued = self._queued(cell)
-        recorded = (self.records or {}).get((cell["job_id"], cell["submission"]))
         if queued and queued.kind is Kind.LIVE:
             self.gone_since.pop(cell["id"], None)
             changed = (queued.state, queued.reason) != (cell["state"], cell["reason"])
@@ -135,6 +165,18 @@ class Watch:
             return self._ended(cell, last) if gone >= FILE_LATENCY_S else None
         return self._forgotten(cell, gone)
 
+    def _judge_by_record(self, cell: dict[str, Any], recorded: JobState) -> Outcome | None:
+        """By sacct alone; it comes late, so that a job it does not know may well run."""
+        if recorded.kind is Kind.LIVE:
+            self.gone_since.pop(cell["id"], None)
+            changed = recorded.state != cell["state"]
+            return Outcome(recorded.state, recorded.reason, recorded.node) if changed else None
+        now = time.monotonic()
+        gone = now - self.gone_since.setdefault(cell["id"], now)
+        # one that goes back to the queue by itself has a new record by then
+        patience = self.lost_after if recorded.kind is Kind.RETURNS else FILE_LATENCY_S
+        return self._ended(cell, recorded) if gone >= patience else None
+
     def _ended(self, cell: dict[str, Any], last: JobState) -> Outcome | None:
         state = canonical(last.state)
         why = last.reason if last.reason not in ("None", "") else meaning_of(state)
@@ -143,9 +185,6 @@ class Watch:
         begun = has_begun(folder, cell["task"], cell["cell"])
         if state in ("FAILED", "CANCELLED") and _over_memory(cell):
             state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
-        refusal = _refusal(cell) if state == "FAILED" else ""
-        if refusal:
-            return Outcome(state, refusal, last.node, True, lost=True, columns=columns)
         if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back
             return Outcome(state, why, last.node, True, lost=True, columns=columns) if silent >= STALE_S else None
         if number and not begun and state != "CANCELLED":  # another cell of its task was to blame
@@ -165,6 +204,10 @@ class Watch:
         if silent < STALE_S and self.cluster == "slurm":
             return None
         return Outcome("LOST", "ended without a result", str(start.get("node", "")), ended=True, exit=1)
+
+
+def _on(cluster: str) -> str:
+    return f" on cluster {cluster}" if cluster else ""
 
 
 def _results(cells: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -197,14 +240,8 @@ def _finished(result: dict[str, Any]) -> Outcome:
     return Outcome(state, why, result["node"], True, code, lost=state == "BUDGET", columns=columns)
 
 
-def _refusal(cell: dict[str, Any]) -> str:
-    """Why SLURM did not start the job's program, where it has not: a job may begin just as slurmctld ends."""
-    lines = _output(cell).strip().splitlines()
-    return lines[-1] if lines and REFUSED.match(lines[-1]) else ""
-
-
 def _output(cell: dict[str, Any]) -> str:
-    return tail(Path(cell["folder"]) / f"{cell['job_id']}_0_log.out")
+    return tail(Path(cell["folder"]) / f"{number_of(cell['job_id'])}_0_log.out")
 
 
 def _over_memory(cell: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.begun import SOURCES
+from snakemake_executor_plugin_submitit.cluster import Cluster
 from snakemake_executor_plugin_submitit.fencing import fence, revoke
+from snakemake_executor_plugin_submitit.forks import ForkError, Forks
 from snakemake_executor_plugin_submitit.gpus import local_gpus
+from snakemake_executor_plugin_submitit.job_ids import submission_of, tasks_of
 from snakemake_executor_plugin_submitit.journal import Journal
-from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.requests import Request, clusters_in
+from snakemake_executor_plugin_submitit.sbatch_errors import Fault
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 from snakemake_executor_plugin_submitit.shared_files import write_json
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
 
 GHOST_S = 15.0  # an sbatch that was under way when its controller was killed may need so long to get through
+UNKNOWN_S = 600.0  # a failure that no one knows, and that says nothing of the request, is tried again for so long
 
 
 class FullError(Exception):
@@ -45,6 +50,18 @@ class Ready:
     sources: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A submission under way: its cells' ids in the journal, and how it may be found again."""
+
+    name: str
+    folder: Path
+    ids: list[int]
+    tasks: int
+    arrays: bool
+    clusters: list[str]
+
+
 @dataclass
 class Submitter:
     """Submits for one controller."""
@@ -58,6 +75,9 @@ class Submitter:
     study: str | None = None  # whose budget the submissions count against
     capped: bool = False  # whether there is a budget
     overrun_s: float = 0.0
+    arrays: bool = True
+    forks: Forks | None = None
+    named: Callable[[Sequence[str]], Cluster] | None = None  # what clusters that a rule names allow
     recent: list[float] = field(default_factory=list)
 
     def serve(self, study: str | None, capped: bool, overrun_s: float) -> None:
@@ -73,8 +93,15 @@ class Submitter:
         submissions = []
         for group in groups.values():
             tasks = _cut(group, group[0].request.pack)
-            submissions += _cut(tasks, self.array_limit)
+            submissions += _cut(tasks, self._allowed(group[0].request)[0])
         return submissions
+
+    def _allowed(self, request: Request) -> tuple[int, bool]:
+        """Most tasks of an array where a request goes to, and whether there are arrays."""
+        if request.clusters and self.named:
+            there = self.named(request.clusters)
+            return there.array_limit, there.arrays
+        return self.array_limit, self.arrays
 
     def submit(self, tasks: list[list[Ready]]) -> list[dict[str, Any]]:
         """Submit one chunk; the rows of its cells, in order.
@@ -95,7 +122,8 @@ class Submitter:
         more: dict[str, Any] = {"slurm_signal_delay_s": delay}
         if self.settings.array_parallelism:
             more["slurm_array_parallelism"] = self.settings.array_parallelism
-        auto = auto_executor(str(self.settings.cluster), folder, name, request, more)
+        arrays = self._allowed(request)[1]
+        auto = auto_executor(str(self.settings.cluster), folder, name, request, more, arrays, self.forks)
         submission: dict[str, Any] = {
             "name": name,
             "rule": rule,
@@ -103,7 +131,7 @@ class Submitter:
             "cluster": self.settings.cluster,
             "request": json.dumps(
                 {**request.parameters, "minutes": request.minutes, "gpus": request.gpus, "study": self.study}
-                | {"capped": self.capped}
+                | {"capped": self.capped, "arrays": arrays}
             ),
             "folder": str(folder),
         }
@@ -112,8 +140,9 @@ class Submitter:
         for _, _, one in places:
             one.job.register()  # before it may run: the job takes the mark away when it ends
         ask = lambda: [job.job_id for job in auto.submit_array(callables)]  # noqa: E731
-        task_ids = self._until_taken(name, ask, len(tasks), ids, folder)
-        self.journal.submitted(name, task_ids[0].split("_")[0], dict(enumerate(task_ids)))
+        sent = _Sent(name, folder, ids, len(tasks), arrays, request.clusters)
+        task_ids = self._until_taken(sent, ask)
+        self.journal.submitted(name, submission_of(task_ids[0]), dict(enumerate(task_ids)))
         now = time.time()
         known: dict[str, Any] = {
             "submission": name,
@@ -130,7 +159,7 @@ class Submitter:
     def _task(self, folder: Path, index: int, cells: list[Ready], request: Request) -> Any:
         from snakemake_executor_plugin_submitit.task import Task
 
-        more = {"preload": [name.strip() for name in (self.settings.preload or "").split(",") if name.strip()]}
+        more = {"preload": self.settings.modules}
         delay = int(self.settings.signal_delay or 60)
         if request.minutes:
             delay = min(delay, max(10, request.minutes * 60 // 3))
@@ -148,49 +177,54 @@ class Submitter:
             gpu_names=local_gpus(self.settings.gpus) if local else None,
             capped=capped,
             overrun_s=self.overrun_s,
+            clusters=request.clusters,
         )
 
-    def _until_taken(
-        self, name: str, submit: Callable[[], list[str]], tasks: int, ids: list[int], folder: Path
-    ) -> list[str]:
+    def _until_taken(self, sent: _Sent, submit: Callable[[], list[str]]) -> list[str]:
         """Ids of the tasks. Waits out an unreachable or full cluster; a submit that only seemed to fail is adopted."""
         first, wait = time.time(), 2.0
         while True:
             self._keep_rate()
             try:
                 return submit()
+            except ForkError as error:
+                self._give_up(sent, str(error))
+                raise RejectedError(str(error)) from None
             except UnreadableError as error:
-                self._give_up(tasks, ids, folder, str(error))
+                self._give_up(sent, str(error))
                 with suppress(SlurmError):
-                    slurm.call("scancel", "--quiet", f"--name={name}")
+                    slurm.scancel_named(sent.name, sent.clusters)
                 raise
             except SlurmError as error:
-                reason, hopeless, full = str(error), not error.transient, error.full
-            if hopeless or (full and tasks > 1):
-                self._give_up(tasks, ids, folder, reason)
-                shutil.rmtree(folder, ignore_errors=True)  # nothing can come of it
+                reason, fault = str(error), error.fault
+            full, unknown = fault is Fault.FULL, fault is Fault.UNKNOWN
+            if fault is Fault.REQUEST or (full and sent.tasks > 1):
+                self._give_up(sent, reason)
+                shutil.rmtree(sent.folder, ignore_errors=True)  # nothing can come of it
                 raise FullError(reason) if full else RejectedError(reason)
-            self.say(f"{name}: not submitted yet: {reason}; trying again")
+            self.say(f"{sent.name}: not submitted yet: {reason}; trying again")
             ghost = None
+            patience = 60.0 * int(self.settings.submit_patience or 60)
             while True:
-                if self.stopping() or time.time() - first > 60 * int(self.settings.submit_patience or 60):
-                    self._give_up(tasks, ids, folder, reason)
+                if self.stopping() or time.time() - first > (min(patience, UNKNOWN_S) if unknown else patience):
+                    self._give_up(sent, reason)
                     raise RejectedError(reason)
                 time.sleep(wait)
                 wait = min(30.0, wait * 1.5)
                 try:
-                    ghost = slurm.find(name, first)
+                    ghost = slurm.find(sent.name, first, sent.clusters)
                     break
                 except SlurmError as error:
                     reason = str(error)
             if ghost:
-                self.say(f"{name}: had been submitted after all, as job {ghost}")
-                return [f"{ghost}_{task}" for task in range(tasks)]
+                self.say(f"{sent.name}: had been submitted after all, as job {ghost}")
+                return tasks_of(ghost, sent.tasks, sent.arrays)
 
-    def _give_up(self, tasks: int, ids: Iterable[int], folder: Path, why: str) -> None:
-        for task in range(tasks):
-            fence(folder, task, why)  # should it have got through all the same
-        self.journal.change([{"id": n, "state": "REJECTED", "reason": why, "settled": 1, "detail": why} for n in ids])
+    def _give_up(self, sent: _Sent, why: str) -> None:
+        for task in range(sent.tasks):
+            fence(sent.folder, task, why)  # should it have got through all the same
+        rejected = {"state": "REJECTED", "reason": why, "settled": 1, "detail": why}
+        self.journal.change([{"id": number} | rejected for number in sent.ids])
 
     def _keep_rate(self) -> None:
         limit = self.settings.submissions_per_minute
@@ -216,16 +250,16 @@ class Submitter:
         return self.journal.open_cells() if unsure else cells
 
     def _recover_submission(self, name: str, cells: list[dict[str, Any]]) -> None:
-        intended = cells[0]["intended"]
-        job_id = None
+        intended, request = cells[0]["intended"], json.loads(cells[0]["request"])
+        job_id, clusters = None, clusters_in(request)
         if cells[0]["cluster"] == "slurm":
-            job_id = slurm.find(name, intended)
+            job_id = slurm.find(name, intended, clusters)
             while job_id is None and time.time() - intended < GHOST_S:
                 time.sleep(1)
-                job_id = slurm.find(name, intended)
+                job_id = slurm.find(name, intended, clusters)
         if job_id:
-            tasks = {cell["task"] for cell in cells}
-            self.journal.submitted(name, job_id, {task: f"{job_id}_{task}" for task in tasks})
+            known = tasks_of(job_id, 1 + max(cell["task"] for cell in cells), request.get("arrays", True))
+            self.journal.submitted(name, job_id, dict(enumerate(known)))
             self.say(f"{name}: found again as job {job_id}")
             return
         closed, started = [], {}
@@ -237,7 +271,7 @@ class Submitter:
                 started[cell["task"]] = _started_as(cell)
         self.journal.change(closed)
         if started:
-            self.journal.submitted(name, next(iter(started.values())).split("_")[0], started)
+            self.journal.submitted(name, submission_of(next(iter(started.values()))), started)
 
 
 def for_all(tasks: list[list[Ready]]) -> Request:

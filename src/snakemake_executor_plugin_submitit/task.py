@@ -8,7 +8,7 @@ controller asks.
 
 A program that wants to be continued after a time limit or a preemption catches SIGUSR2 (or SIGTERM), saves what it has
 and ends with a failure in the time that is left; its task then requeues itself. One without a handler never notices:
-SIGUSR2 is ignored from birth on.
+SLURM sends SIGUSR2 to the task alone, which hands it to those that listen (save_signal.py).
 """
 
 import os
@@ -28,14 +28,17 @@ from snakemake_executor_plugin_submitit.fencing import HEARTBEAT_S, Start
 from snakemake_executor_plugin_submitit.gpus import GpuSlots
 from snakemake_executor_plugin_submitit.own_job import job_id, node, on_slurm, requeue
 from snakemake_executor_plugin_submitit.program import spawn
+from snakemake_executor_plugin_submitit.save_signal import ask_to_save
 from snakemake_executor_plugin_submitit.shared_files import read_json, write_json
 from snakemake_executor_plugin_submitit.task_file import read_task
 from snakemake_executor_plugin_submitit.time_limit import TimeLimit
 
 GRACE_S = 1.0  # a failure may be the first sign of a signal to all processes: wait so long for our own copy of it
+EARLY_S = 60.0  # SLURM may send SIGUSR2 so long before it was to (sbatch, --signal)
 KILL_WAIT_S = 10.0  # from SIGTERM to SIGKILL, where SLURM does not send them
 FENCED = 75  # exit status of a task that is not (or no longer) allowed to run
 USED_UP = "BUDGET, it has held its GPUs for as long as was reserved for it"
+PID_FILE = "SUBMITIT_PID_FILE"  # where a batch script looks for the process that is to have SIGUSR2
 REQUEUED_LOCALLY = 144  # submitit's sign to its local controller (submitit.local.local.LOCAL_REQUEUE_RETURN_CODE)
 
 
@@ -48,6 +51,7 @@ class Task:
     limit_s: seconds from the first cell on that the task may take; None where SLURM keeps the time.
     capped: under a budget of GPU-hours. limit_s is then for all starts together, counted as SLURM counts, from the
     latest on that the controller has granted the whole of it. overrun_s: see seconds_held.
+    clusters: that the submission named.
     """
 
     folder: Path
@@ -61,7 +65,9 @@ class Task:
     limit_s: float | None = None
     capped: bool = False
     overrun_s: float = 0.0
+    clusters: list[str] = field(default_factory=list)
     asked_at: float = 0.0  # when SIGUSR2 came
+    asked: set[int] = field(default_factory=set)  # processes that listened, and were told
     terminated: float = 0.0  # when SIGTERM came
     child: int = 0
     code: int = 1  # exit status of the last child
@@ -70,7 +76,7 @@ class Task:
     @cached_property
     def start(self) -> Start:
         """This process's start of the task; a controller, which submits thousands, makes none."""
-        return Start(self.folder, self.index, job_id(), waits=self.gpu_names is not None)
+        return Start(self.folder, self.index, job_id(self.clusters), waits=self.gpu_names is not None)
 
     @cached_property
     def limit(self) -> TimeLimit:
@@ -87,6 +93,8 @@ class Task:
         signal.signal(signal.SIGUSR2, self._on_usr2)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_limit)
+        if PID_FILE in os.environ:
+            write_json(Path(os.environ.pop(PID_FILE)), os.getpid(), durable=False)
         if not self.start.take():
             return FENCED
         try:
@@ -96,9 +104,14 @@ class Task:
             self.start.end()
 
     def checkpoint(self) -> None:
-        """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended."""
-        self._signal_children(signal.SIGUSR2)
-        self._wait(self.asked_at + max(1.0, self.signal_delay_s - 3))
+        """Pass SIGUSR2 on, and wait as long as SLURM lets us until the program has saved and ended.
+
+        It may come early, when the program is still starting: who listens only later gets it then.
+        """
+        until = self.asked_at + max(1.0, self.signal_delay_s - 3) + (EARLY_S if on_slurm() else 0.0)
+        while self.child and time.time() < until:
+            self.asked |= ask_to_save(self.asked)
+            self._wait(min(until, time.time() + 1.0))
 
     def _slots(self) -> Any:
         return nullcontext({}) if self.gpu_names is None else GpuSlots(self.gpus, self.gpu_names, self._waiting)
@@ -109,7 +122,7 @@ class Task:
 
     def _run_cells(self, environment: dict[str, str]) -> int:
         status = 0
-        self.asked_at = 0.0  # a signal while waiting for GPUs is for no cell
+        self.asked_at, self.asked = 0.0, set()  # a signal while waiting for GPUs is for no cell
         self.limit.begin()
         if self.gpu_names is not None:
             self.start.holds()
@@ -127,7 +140,7 @@ class Task:
                 self._await_limit(number)
             if self.terminated:
                 return 128 + signal.SIGTERM
-            if self.asked_at and self.code:
+            if self.asked and self.code:
                 return self._stop(number)
             status = status or self.code
         return status
@@ -159,7 +172,7 @@ class Task:
         self._wait(float("inf"))
         if self.code:
             self._wait_for_signal()
-        if not (self.terminated or self.child or (self.asked_at and self.code)):
+        if not (self.terminated or self.child or (self.asked and self.code)):
             self._write_result(number, self.code, work_s=read_json(work).get("seconds"))
 
     def _wait(self, until: float) -> None:
@@ -242,7 +255,7 @@ class Task:
         """A program that did not end on SIGUSR2 in time goes on for as long as it may."""
         print("the program did not end on SIGUSR2 in time: left to the time limit", file=sys.stderr)
         self._wait(time.time() + 10 * 365 * 86400)
-        self.asked_at = 0.0
+        self.asked_at, self.asked = 0.0, set()
         if not self.terminated:
             self._write_result(cell, self.code)
 

@@ -12,6 +12,7 @@ from scatterproof.cost.kept import NAME, merge, read_kept, write_kept
 from scatterproof.cost.ledger import build_ledger
 from scatterproof.cost.records import read_records
 from scatterproof.cost.sacct import Row, SacctError, read_sacct
+from snakemake_executor_plugin_submitit.job_ids import by_cluster, submission_of
 
 JOURNAL = Path(".submitit/journal.sqlite")
 PATIENCE_S = 2.0
@@ -54,24 +55,30 @@ def _accounted(tasks: Sequence[Row], path: Path, keep: bool, settle_s: float, no
         notes.append(f"{path}: {strangers} attempts are of jobs that the journal does not know, and are left out")
     attempts = kept
     if on_slurm:
-        try:
-            attempts = merge(kept, _ask(on_slurm, names, settle_s))
-        except SacctError as error:
-            from_before = f"{len(kept)} attempts are known from before" if kept else "the jobs' own clocks stand in"
-            notes.append(f"{error}; {from_before}")
+        said, silent = _ask(on_slurm, names, settle_s)
+        from_before = f"{len(kept)} attempts are known from before" if kept else "the jobs' own clocks stand in"
+        notes += [f"{error}; {from_before}" for error in silent]
+        attempts = merge(kept, said) if said else kept
     if keep and attempts != kept:
         write_kept(path, attempts)
     return attempts
 
 
-def _ask(tasks: Sequence[Row], names: set[str], settle_s: float) -> list[Row]:
-    ids = {str(task["job_id"]).partition("_")[0] for task in tasks}
+def _ask(tasks: Sequence[Row], names: set[str], settle_s: float) -> tuple[list[Row], list[SacctError]]:
+    """What sacct says of tasks, each cluster by itself, and the errors of those that do not answer."""
+    there = by_cluster(submission_of(str(task["job_id"])) for task in tasks)
     since = min((task["submitted"] for task in tasks if task["submitted"] is not None), default=0.0)
     deadline = time.monotonic() + settle_s
     while True:
-        said = [row for row in read_sacct(ids, since) if row["name"] in names]
-        if time.monotonic() + PATIENCE_S > deadline:
-            return said
+        said: list[Row] = []
+        silent: list[SacctError] = []
+        for cluster, numbers in there.items():
+            try:
+                said += [row for row in read_sacct(numbers, since, cluster) if row["name"] in names]
+            except SacctError as error:
+                silent.append(error)
+        if silent or time.monotonic() + PATIENCE_S > deadline:
+            return said, silent
         if not any(row["source"] == "measured" for row in allocations(tasks, said)):
-            return said
+            return said, silent
         time.sleep(PATIENCE_S)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from scatterproof.cost.sacct import Row
 from scatterproof.cost.states import is_live
+from snakemake_executor_plugin_submitit.job_ids import number_of
 
 SLACK_S = 5.0  # clocks of nodes differ
 
@@ -50,7 +51,8 @@ class _Owners:
         self.by_job: dict[tuple[str, str], list[int]] = defaultdict(list)
         for position, row in enumerate(held):
             if row["cluster"] == "slurm":
-                self.by_id[row["job_id"], row["name"]].append(position)
+                # a record does not know whether its submission named clusters; names are unique on all of them
+                self.by_id[number_of(row["job_id"] or ""), row["name"]].append(position)
             for job in row["jobs"]:
                 self.by_job[row["rule"], job].append(position)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from scatterproof.errors import UserError
 from snakemake_executor_plugin_submitit import sacct_lines
+from snakemake_executor_plugin_submitit.job_ids import join
 from snakemake_executor_plugin_submitit.job_states import canonical
-from snakemake_executor_plugin_submitit.slurm import environment
+from snakemake_executor_plugin_submitit.slurm import environment, on
 
 FIELDS = ["JobID", "State", "Partition", "NodeList", "AllocTRES", "Submit", "Start", "End", "ElapsedRaw", "TotalCPU"]
 FIELDS += ["JobName"]  # last: it may hold the separator
@@ -27,39 +28,41 @@ class SacctError(UserError):
     """Accounting that does not answer; says what it said."""
 
 
-def read_sacct(jobs: Iterable[str], since: float) -> list[Row]:
-    """Every attempt of jobs (ids without array indices) submitted since a Unix time; see parse_sacct.
+def read_sacct(jobs: Iterable[str], since: float, cluster: str = "") -> list[Row]:
+    """Every attempt of jobs (numbers without array indices) submitted since a Unix time; see parse_sacct.
 
-    Raises: SacctError where there is no sacct, or it fails.
+    cluster: where the jobs are; empty: the default one. Raises: SacctError where there is no sacct, or it fails.
     """
+    where = f"sacct -M {cluster}" if cluster else "sacct"
     ids = sorted(set(jobs))
     texts = []
     for first in range(0, len(ids), CHUNK):
-        command = sacct_lines.command(FIELDS, since, "-j", ",".join(ids[first : first + CHUNK]))
+        command = sacct_lines.command(FIELDS, since, *on(cluster), "-j", ",".join(ids[first : first + CHUNK]))
         try:
             asked = environment(own_call=True) | {"SLURM_TIME_FORMAT": "%s"}
             done = subprocess.run(command, capture_output=True, env=asked, timeout=120)
         except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-            raise SacctError(f"sacct cannot be asked: {error}") from None
+            raise SacctError(f"{where} cannot be asked: {error}") from None
         if done.returncode:
-            raise SacctError(f"sacct: {done.stderr.decode(errors='replace').strip()}")
+            raise SacctError(f"{where}: {done.stderr.decode(errors='replace').strip()}")
         texts.append(done.stdout.decode(errors="replace"))
-    return parse_sacct("".join(texts))
+    return parse_sacct("".join(texts), cluster)
 
 
-def parse_sacct(text: str) -> list[Row]:
+def parse_sacct(text: str, cluster: str = "") -> list[Row]:
     """One row an attempt, in sacct's order, with COLUMNS as keys. Times are Unix times, None where unknown.
 
+    cluster: that was asked by its name; the ids then say so, as the journal's do.
     gpus is None where SLURM does not account for them (AccountingStorageTRES has no gres/gpu), or nothing was held;
     cpu_s is None where it is 0: SLURM gathers it by step, or not at all.
     """
-    return [_row(record) for record in sacct_lines.records(text, FIELDS)]
+    return [_row(record, cluster) for record in sacct_lines.records(text, FIELDS)]
 
 
-def _row(values: dict[str, str]) -> Row:
+def _row(values: dict[str, str], cluster: str) -> Row:
     held = sacct_lines.held(values["AllocTRES"])
     return {
-        "job_id": values["JobID"],
+        "job_id": join(values["JobID"], cluster),
         "name": values["JobName"],
         "state": canonical(values["State"]),
         "partition": values["Partition"],
