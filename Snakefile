@@ -9,6 +9,7 @@ from snakemake.utils import min_version
 from scatterproof.config.attacks import attack_jobs, attack_settings_json, ceilings_on
 from scatterproof.judging.grid_cells import prune_cells, shuffle_cells, slice_count
 from scatterproof.errors import UserError
+from scatterproof.running.forked_scripts import fork_scripts
 from scatterproof.running.files import LEAST_FREE, check_writable
 from scatterproof.running.run_lock import hold_study
 from scatterproof.config.threat import without_draw
@@ -67,6 +68,7 @@ include: "rules/report.smk"
 # Jobs that an executor starts run without hooks, so that only the controller holds the study.
 onstart:
     hold_study(RESULTS)
+    fork_scripts()
 
 
 # checked.json is ancient() to all that follows. Where check_study alone must run again (its script is new, or a kill

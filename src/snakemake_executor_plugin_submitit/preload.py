@@ -48,7 +48,7 @@ def _run(script: str, bench_record: Any, threads: int, temporary: str | None) ->
     sys.stderr.flush()
     child = os.fork()
     if not child:
-        _set_up(threads, temporary)
+        set_up_fork(threads, temporary)
         _be(script)
     with nullcontext() if bench_record is None else benchmarked(child, bench_record):
         _, status = os.waitpid(child, 0)
@@ -56,13 +56,14 @@ def _run(script: str, bench_record: Any, threads: int, temporary: str | None) ->
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), [sys.executable, script])
 
 
-def _set_up(threads: int, temporary: str | None) -> None:
+def set_up_fork(threads: int, temporary: str | None) -> None:
     """What Snakemake's shell sets for a Python that it starts, and what such a Python would draw anew."""
     os.environ |= dict.fromkeys(THREADS, str(threads)) | (dict.fromkeys(FOLDERS, temporary) if temporary else {})
     tempfile.tempdir = None  # found anew
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # else all forks draw the same numbers; Python's own sees to it itself
     if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
         sys.modules["torch"].set_num_threads(threads)  # read from the environment when it was imported
     if "threadpoolctl" in sys.modules or importlib.util.find_spec("threadpoolctl"):
         importlib.import_module("threadpoolctl").threadpool_limits(threads)  # of BLAS libraries, likewise

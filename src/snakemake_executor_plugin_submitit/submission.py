@@ -40,7 +40,10 @@ STEP = """\
 # SIGUSR2 comes to this shell alone, which hands it to the task; the task asks whom it concerns
 export {pid}={folder}/"${{SLURM_ARRAY_TASK_ID:-0}}.$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.pid"
 hand_on() {{
-    until kill -USR2 "$(cat "${pid}" 2>/dev/null)" 2>/dev/null || ! kill -0 "${{step:-$$}}" 2>/dev/null; do sleep 1; done
+    until kill -USR2 "$(cat "${pid}" 2>/dev/null)" 2>/dev/null; do  # it may not have begun
+        kill -0 "${{step:-$$}}" 2>/dev/null || break
+        sleep 1
+    done
 }}
 trap hand_on USR2
 {step} &
@@ -82,7 +85,9 @@ class SlurmArrays(SlurmExecutor):
         step = ["srun", "--overlap", "--unbuffered", "--ntasks=1"]
         step += [f"--cpus-per-task={cpus}"] if cpus else []  # not taken from the job since 22.05
         words = shlex.join([*step, *LAUNCHER, str(self.folder), *([] if self.arrays else ["0"])])
-        command = STEP.format(folder=shlex.quote(str(self.folder)), pid=PID_FILE, step=f"{words} {redirection}".rstrip())
+        command = STEP.format(
+            folder=shlex.quote(str(self.folder)), pid=PID_FILE, step=f"{words} {redirection}".rstrip()
+        )
         return _make_sbatch_string(command=command, folder="/", **parameters).replace(NO_OUTPUT, "")
 
 
