@@ -17,7 +17,7 @@ from scatterproof.config.puzzles import DRAWS, cuts_json, defence_labels, file_o
 from scatterproof.config.retraining import retraining_jobs, retraining_json
 from scatterproof.config.search import plateau_threat, runs_json, search_jobs, settings_json
 from scatterproof.config.stream import cells_json, held_services, stream_cells, stream_threats
-from scatterproof.config.study import parse_study
+from scatterproof.config.study import load_mapping, parse_study
 
 min_version("9.0")
 
@@ -30,6 +30,7 @@ if not workflow.overwrite_configfiles:
 
 CONFIG = os.path.relpath(workflow.configfiles[-1])
 try:
+    load_mapping(CONFIG)  # refuses a key that stands twice, of which Snakemake takes the last
     STUDY = parse_study(config, CONFIG)
     RESULTS = f"results/{STUDY.study}"
     check_writable(RESULTS, free_bytes=LEAST_FREE)

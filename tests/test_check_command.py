@@ -1,5 +1,7 @@
 """`scatterproof check`: all that a study names, looked at before it is run, and nothing left behind."""
 
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import yaml
 import small
 import workflow
 from scatterproof.command.main import main
+from scatterproof.config.study import load_mapping
 
 STUDY: dict[str, Any] = {
     "study": "own",
@@ -78,7 +81,10 @@ def test_a_puzzle_of_several_stages_is_counted_once(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("study", "line"),
     [
-        (changed("victim.layerz", "4"), "study.yaml: victim.layerz: unknown key"),
+        (changed("victim.layerz", "4"), "study.yaml: victim.layerz: unknown key (nearest: layer)"),
+        (changed("victm", {}), "study.yaml: victm: unknown key (nearest: victim)"),
+        (changed("victim.train", {"epoch": 3}), "study.yaml: victim.train.epoch: unknown key (nearest: epochs)"),
+        (changed("attacks.grids", [{"block": 1}]), "study.yaml: attacks.grids.0.block: unknown key"),
         (changed("block_sizes", [8, 17]), "error in check_study: block_sizes: block size 17 is larger than the layer"),
         (changed("victim.layer", "0"), "error in check_study: victim.layer '0' is Conv2d, expected a dense layer"),
         (changed("victim.checkpoint", "none.pt"), "error in check_study: victim.checkpoint 'none.pt': no such file"),
@@ -98,6 +104,31 @@ def test_what_does_not_fit_is_said_as_the_workflow_says_it(
 def test_a_file_that_cannot_be_read_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "none.yaml"]) == 2
     assert capsys.readouterr().err == "none.yaml: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"study: x\n  dataset: {kind: digits}\n", "line 2: mapping values are not allowed here"),
+        (b"study: x\n\tdataset: {}\n", "line 2: found character '\\t' that cannot start any token"),
+        (b"study: x\nvictim: {seeds: [0], width: 1, seeds: [1]}\n", "line 2: seeds is given twice"),
+        (b"[study]\n", "expected a mapping of keys, got list"),
+        (b"", "expected a mapping of keys, got NoneType"),
+        (b"study: \xff\n", "not YAML: 'utf-8' codec can't decode byte 0xff in position 7: invalid start byte"),
+    ],
+)
+def test_what_is_no_study_is_said_at_once(folder: Path, content: bytes, said: str) -> None:
+    """Before torch is imported, which takes seconds."""
+    Path("study.yaml").write_bytes(content)
+    code = "import sys; from scatterproof.command.main import main; print(main(['check', 'study.yaml']))"
+    code += "; assert not {'torch', 'pandas'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("2\n", f"study.yaml: {said}\n")
+
+
+def test_keys_that_another_mapping_lends_are_not_given_twice(folder: Path) -> None:
+    Path("study.yaml").write_text("one: &one {a: 1, b: 2}\ntwo: {<<: *one, b: 3}\n")
+    assert load_mapping("study.yaml")["two"] == {"a": 1, "b": 3}
 
 
 def test_cifar100_is_not_downloaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from scatterproof.config.base import problems
 from scatterproof.config.dataset import DatasetConfig, LabelTask
-from scatterproof.config.study import problems
 from scatterproof.config.victim import HF, VictimConfig
 from scatterproof.cutting import logits_on
 from scatterproof.errors import UserError

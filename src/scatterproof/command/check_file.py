@@ -15,21 +15,19 @@ from scatterproof.config.dataset import DatasetConfig
 from scatterproof.config.puzzles import puzzle_parts
 from scatterproof.config.search import plateau_threat, search_jobs, threats
 from scatterproof.config.stream import stream_threats
-from scatterproof.config.study import Study, StudyError, read_study
-from scatterproof.errors import UserError
+from scatterproof.config.study import Study
+from scatterproof.errors import REFUSED, UserError
 from scatterproof.running.files import LEAST_FREE, check_writable
 from scatterproof.victims.data import DEFAULT_PIRATE, Dataset, DatasetError, Split, is_on_disk, read_dataset
 
-REFUSED = 2
 CIFAR100 = {"train": 50_000, "test": 10_000, "classes": 100, "side": 32}
 
 
-def check_file(path: Path) -> int:
-    """Check a study's file; print one line of what it would run, or of what is wrong; the exit status."""
+def check_file(path: Path, study: Study) -> int:
+    """Check what a study's file says; print one line of what it would run, or of what is wrong; the exit status."""
     rule = ""
     try:
         with redirect_stdout(sys.stderr):  # what is said of the files that are read
-            study = _read(path)
             folder = Path("results") / study.study
             check_writable(folder, LEAST_FREE)
             rule = "prepare_dataset"
@@ -43,13 +41,6 @@ def check_file(path: Path) -> int:
     later = "" if here else "; CIFAR-100 is not here: it is downloaded first, and was not checked"
     print(f"{path}: all fits; it would run {plan(study)}{later}")
     return 0
-
-
-def _read(path: Path) -> Study:
-    try:
-        return read_study(path)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def plan(study: Study) -> str:

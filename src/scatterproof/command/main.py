@@ -20,7 +20,7 @@ from scatterproof.cost.account import JOURNAL, account
 from scatterproof.cost.forecast import forecast_of, left_words
 from scatterproof.cost.ledger import mean_training
 from scatterproof.cost.sums import cost_summary, group_sums, waste_table
-from scatterproof.errors import UserError
+from scatterproof.errors import REFUSED, UserError
 from scatterproof.report.cost_words import amount, sentences
 
 DEFAULT = Path("config/demo.yaml")
@@ -194,9 +194,14 @@ def _init(asked: argparse.Namespace) -> int:
 
 
 def _check(asked: argparse.Namespace) -> int:
+    try:
+        study = _read(asked.study)  # before torch is imported, which takes seconds
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
     from scatterproof.command.check_file import check_file
 
-    return check_file(asked.study)
+    return check_file(asked.study, study)
 
 
 def _read(file: Path) -> Any:

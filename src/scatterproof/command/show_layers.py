@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scatterproof.command.text_table import aligned
-from scatterproof.config.study import problems
+from scatterproof.config.base import problems
 from scatterproof.config.victim import BUILT_IN, HF, VictimConfig
 from scatterproof.errors import UserError
 from scatterproof.evaluation.readers import reading_weights

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from scatterproof.config.attacks import AttacksConfig, attacks_on
-from scatterproof.config.base import PositiveShare, Share, Strict
+from scatterproof.config.base import PositiveShare, Share, Strict, problems
 from scatterproof.config.cost import CostConfig
 from scatterproof.config.dataset import DatasetConfig, refuse_augment
 from scatterproof.config.fineness import FinenessConfig
@@ -163,7 +163,7 @@ class Study(Strict):
         try:
             return VictimConfig.model_validate(self.victim.model_dump() | changes)
         except ValidationError as error:
-            raise ValueError("; ".join(problems(error, f"further_victims.{name}."))) from None
+            raise ValueError("; ".join(problems(error, f"further_victims.{name}.", VictimConfig))) from None
 
     def _check_retraining(self) -> None:
         for name in self.retraining.victims:
@@ -256,23 +256,7 @@ class Study(Strict):
     @property
     def retrained(self) -> list[tuple[str, int]]:
         """Every (name, seed) that is trained again from nothing."""
-        most = self.retraining.victim_seeds
-        return [(name, seed) for name in self.retraining.victims for seed in self.victim_config(name).seeds[:most]]
-
-
-def problems(error: ValidationError, prefix: str = "") -> list[str]:
-    """One line per problem: key, value, what was expected."""
-    lines = []
-    for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{prefix}{key}: unknown key")
-        elif item["type"] == "value_error":
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(message if message.startswith(key) else f"{prefix}{key}.{message}")
-        else:
-            lines.append(f"{prefix}{key}: {item['msg']}, got {item['input']!r}")
-    return lines
+        return self._chosen(self.retraining.victims, self.retraining.victim_seeds)
 
 
 def parse_study(config: Mapping[str, Any], source: str) -> Study:
@@ -283,15 +267,34 @@ def parse_study(config: Mapping[str, Any], source: str) -> Study:
     try:
         return Study.model_validate(dict(config))
     except ValidationError as error:
-        raise StudyError("\n".join(f"{source}: {line}" for line in problems(error))) from None
+        raise StudyError("\n".join(f"{source}: {line}" for line in problems(error, model=Study))) from None
 
 
 def read_study(path: Path | str) -> Study:
     """Read a study from a YAML file. Raises: StudyError; OSError where the file can't be read."""
+    return parse_study(load_mapping(path), str(path))
+
+
+def load_mapping(path: Path | str) -> dict[str, Any]:
+    """A YAML file's keys, none given twice. Raises: StudyError that names the line; OSError."""
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Once)
+    except yaml.MarkedYAMLError as error:
+        raise StudyError(f"{path}: line {getattr(error.problem_mark, 'line', 0) + 1}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise StudyError(f"{path}: expected a mapping of keys, got {type(config).__name__}")
-    return parse_study(config, str(path))
+    return config
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in given and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            given.add(key.value)
+        return super().construct_mapping(node, deep)
