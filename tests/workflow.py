@@ -176,15 +176,12 @@ def start(folder: Path, study: dict[str, Any], *args: str) -> subprocess.Popen[b
 
 def scripts(process: subprocess.Popen[bytes]) -> set[str]:
     """The names of the scripts that a running Snakemake has at work."""
+    known = {path.stem[:15]: path.stem for path in (ROOT / "workflow/scripts").glob("*.py")}  # as the kernel cuts them
     found = set()
     for child in _family(process):
-        try:
-            words = child.cmdline()
-        except psutil.Error:
-            continue
-        if words and words[-1].endswith(".py") and ".snakemake/scripts/" in words[-1]:
-            found.add(words[-1].split(".")[-2])
-    return found
+        with suppress(psutil.Error):
+            found.add(known.get(child.name(), ""))
+    return found - {""}
 
 
 def kill(process: subprocess.Popen[bytes], folder: Path) -> set[str]:

@@ -10,7 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from threading import Lock
@@ -58,6 +58,8 @@ def _be(path: str, environment: dict[str, str], threads: int, temporary: str | N
     """Be a Python that runs this script."""
     from snakemake_executor_plugin_submitit.preload import set_up_fork
 
+    with suppress(OSError):  # for `ps` and `top`, where there is such a file: all forks have one command line
+        Path("/proc/self/comm").write_text(Path(path).suffixes[-2].lstrip("."))
     os.environ.clear()
     os.environ.update(environment)
     set_up_fork(threads, temporary)
