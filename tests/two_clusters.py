@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sys
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ class Site:
 
 
 def main(folder: str, command: str, arguments: list[str]) -> None:
+    if command == "srun":  # a step, on a node
+        step = list(dropwhile(lambda word: word.startswith("--"), arguments))
+        os.execvp(step[0], step)
     site = Site(Path(folder))
     site.add("calls", [command, *arguments])
     cluster = arguments[arguments.index("-M") + 1] if "-M" in arguments else "home"
