@@ -30,7 +30,9 @@ if not workflow.overwrite_configfiles:
 
 CONFIG = os.path.relpath(workflow.configfiles[-1])
 try:
-    load_mapping(CONFIG)  # refuses a key that stands twice, of which Snakemake takes the last
+    for file in workflow.configfiles:
+        if not str(file).endswith(".json"):
+            load_mapping(file)  # refuses a key that stands twice, of which Snakemake takes the last
     STUDY = parse_study(config, CONFIG)
     RESULTS = f"results/{STUDY.study}"
     check_writable(RESULTS, free_bytes=LEAST_FREE)

@@ -18,6 +18,7 @@ from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.requests import request_of
 from snakemake_executor_plugin_submitit.sbatch_errors import Fault, fault_of
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings
+from snakemake_executor_plugin_submitit.shared_files import read_json
 from snakemake_executor_plugin_submitit.slurm import SlurmError, UnreadableError
 from snakemake_executor_plugin_submitit.submission import log_of
 from snakemake_executor_plugin_submitit.submitter import Ready, RejectedError, Submitter
@@ -107,29 +108,47 @@ def test_where_there_are_no_arrays_a_task_is_a_job_by_itself(sbatch: Path, journ
     assert output.endswith("/%j_0_log.out")
 
 
+def signalled(sbatch: Path, journal: Journal, program: str, early: bool) -> int:
+    """The exit status of a batch script that got SIGUSR2 with its program at work, or before its step had begun."""
+    folder = journal.path.parent
+    step = 'while [[ $1 == --* ]]; do shift; done; [ ! -e later ] || sleep 2; exec "$@"'
+    (sbatch / "srun").write_text(f"#!/bin/bash\n{step}\n")
+    (sbatch / "scontrol").write_text(f'#!/bin/bash\necho "$@" > {folder}/asked\n')
+    (sbatch / "scontrol").chmod(0o755)
+    submit(journal, argv=["bash", "-c", program])
+    (script,) = folder.glob("jobs/*/sbatch.sh")
+    (folder / "later").touch() if early else None
+    numbers = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+    batch = subprocess.Popen(["bash", script], cwd=folder, env=os.environ | numbers)
+    while not early and not (folder / "begun").exists():
+        assert batch.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.5)
+    batch.send_signal(signal.SIGUSR2)
+    return batch.wait(60)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_signal_to_the_batch_script_reaches_the_program_that_listens(
     sbatch: Path, journal: Journal, tmp_path: Path, early: bool
 ) -> None:
     """SLURM may send it a minute early, before the step has begun; a shell can trap it, as it is not ignored."""
-    step = 'while [[ $1 == --* ]]; do shift; done; [ ! -e later ] || sleep 2; exec "$@"'
-    (sbatch / "srun").write_text(f"#!/bin/bash\n{step}\n")
-    (sbatch / "scontrol").write_text(f'#!/bin/bash\necho "$@" > {tmp_path}/asked\n')
-    (sbatch / "scontrol").chmod(0o755)
-    text = "trap 'touch saved; exit 1' USR2; touch begun; for i in $(seq 300); do sleep 0.1; done"
-    submit(journal, argv=["bash", "-c", text])
-    (script,) = tmp_path.glob("jobs/*/sbatch.sh")
-    (tmp_path / "later").touch() if early else None
-    numbers = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
-    batch = subprocess.Popen(["bash", script], cwd=tmp_path, env=os.environ | numbers)
-    while not early and not (tmp_path / "begun").exists():
-        assert batch.poll() is None
-        time.sleep(0.1)
-    time.sleep(0.5)
-    batch.send_signal(signal.SIGUSR2)
-    batch.wait(60)
+    signalled(
+        sbatch, journal, "trap 'touch saved; exit 1' USR2; touch begun; for i in $(seq 300); do sleep 0.1; done", early
+    )
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "asked").read_text().split() == ["requeue", "7"], "then it is to be started again"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_end_of_a_program_that_never_listened_is_its_own(
+    sbatch: Path, journal: Journal, tmp_path: Path, code: int
+) -> None:
+    """Though the batch script listens."""
+    assert signalled(sbatch, journal, f"touch begun; sleep 3; exit {code}", early=False) == code
+    (result,) = tmp_path.glob("jobs/*/0.0.json")
+    assert read_json(result)["exit"] == code
+    assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize(("most", "limit", "arrays"), [("0", 1, False), ("1", 1, True), ("1001", 1000, True)])

@@ -4,14 +4,16 @@ Importing torch takes seconds, and a task that runs twenty cells would pay for i
 Snakemake's own Python are forked; those with a conda environment, a container or modules of their own start anew.
 """
 
+import atexit
+import gc
 import importlib.util
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _LIBRARIES = ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
@@ -72,9 +74,8 @@ def set_up_fork(threads: int, temporary: str | None) -> None:
 def _be(script: str) -> None:
     code: object = 1
     try:
-        sys.argv = [script]
         sys.path.insert(0, str(Path(script).parent))
-        runpy.run_path(script, run_name="__main__")
+        run_script(script)
         code = 0
     except SystemExit as end:
         code = end.code
@@ -88,3 +89,16 @@ def _be(script: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def run_script(script: str) -> None:
+    """Run a script as `__main__`, and then what the end of a Python runs, which a fork ends without."""
+    module = ModuleType("__main__")
+    module.__dict__["__file__"] = script
+    sys.argv, sys.modules["__main__"] = [script], module
+    try:
+        exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)
+    finally:
+        atexit._run_exitfuncs()
+        module.__dict__.clear()
+        gc.collect()  # files that the script left open are written

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 NUMBER = signal.SIGUSR2
+BATCH = "SUBMITIT_BATCH_PID"  # the batch script's shell, which listens only to hand the signal to us
 CAN_TELL = Path("/proc/self/status").exists()  # else it is ignored from birth on, and sent to all
 
 
@@ -64,7 +65,7 @@ def _others() -> Iterator[psutil.Process]:
     """Our descendants, and what else our SLURM job runs here: steps of its own (srun) are no children of ours."""
     me = psutil.Process()
     found = {process.pid: process for process in me.children(recursive=True)}
-    job = os.environ.get("SLURM_JOB_ID")
+    job, batch = os.environ.get("SLURM_JOB_ID"), os.environ.get(BATCH)
     for process in psutil.process_iter() if job else ():
         with suppress(psutil.Error):
             if process.pid not in found and process.environ().get("SLURM_JOB_ID") == job:
@@ -72,5 +73,6 @@ def _others() -> Iterator[psutil.Process]:
     for process in found.values():
         with suppress(psutil.Error):
             # srun would send it to all of its step, and slurmstepd is none of ours
-            if process.pid != me.pid and process.name() not in ("srun", "slurmstepd"):
+            ours = process.pid == me.pid or str(process.pid) == batch
+            if not ours and process.name() not in ("srun", "slurmstepd"):
                 yield process

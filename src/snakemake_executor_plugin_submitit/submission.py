@@ -23,6 +23,7 @@ from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.forks import Forks
 from snakemake_executor_plugin_submitit.job_ids import tasks_of
 from snakemake_executor_plugin_submitit.requests import Request
+from snakemake_executor_plugin_submitit.save_signal import BATCH
 from snakemake_executor_plugin_submitit.task import PID_FILE, REQUEUED_LOCALLY, Task
 from snakemake_executor_plugin_submitit.task_file import write_tasks
 
@@ -38,17 +39,23 @@ WRITTEN = ["cells", "requeue", "max_requeues", "signal_delay_s", "gpus", "gpu_na
 WRITTEN += ["clusters"]
 STEP = """\
 # SIGUSR2 comes to this shell alone, which hands it to the task; the task asks whom it concerns
+early=
+trap early=1 USR2
+export {batch}=$$
 export {pid}={folder}/"${{SLURM_ARRAY_TASK_ID:-0}}.$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.pid"
 hand_on() {{
+    again=1
     until kill -USR2 "$(cat "${pid}" 2>/dev/null)" 2>/dev/null; do  # it may not have begun
-        kill -0 "${{step:-$$}}" 2>/dev/null || break
+        kill -0 "$step" 2>/dev/null || break
         sleep 1
     done
 }}
-trap hand_on USR2
 {step} &
 step=$!
-while wait "$step"; code=$?; [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do :; done
+trap hand_on USR2
+[ -z "$early" ] || hand_on
+again=1
+while [ "$again" ]; do again=; wait "$step"; code=$?; done
 exit "$code"
 """
 LAUNCHER = [sys.executable, "-u", "-m", "snakemake_executor_plugin_submitit.task"]
@@ -86,7 +93,7 @@ class SlurmArrays(SlurmExecutor):
         step += [f"--cpus-per-task={cpus}"] if cpus else []  # not taken from the job since 22.05
         words = shlex.join([*step, *LAUNCHER, str(self.folder), *([] if self.arrays else ["0"])])
         command = STEP.format(
-            folder=shlex.quote(str(self.folder)), pid=PID_FILE, step=f"{words} {redirection}".rstrip()
+            folder=shlex.quote(str(self.folder)), batch=BATCH, pid=PID_FILE, step=f"{words} {redirection}".rstrip()
         )
         return _make_sbatch_string(command=command, folder="/", **parameters).replace(NO_OUTPUT, "")
 

@@ -41,7 +41,7 @@ def _nearest(place: Sequence[Any], model: type[BaseModel] | None) -> str:
             fields = [one.model_fields[key].annotation for one in models if key in one.model_fields]
             models = [found for annotation in fields for found in _models(annotation)]
     known = [name for one in models for name in one.model_fields]
-    return "".join(f" (nearest: {name})" for name in difflib.get_close_matches(str(place[-1]), known, 1))
+    return "".join(f" (nearest: {name})" for name in difflib.get_close_matches(str(place[-1]), known, 1, 0.7))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

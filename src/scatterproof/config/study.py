@@ -281,7 +281,7 @@ def load_mapping(path: Path | str) -> dict[str, Any]:
         config = yaml.load(Path(path).read_text(encoding="utf-8"), _Once)
     except yaml.MarkedYAMLError as error:
         raise StudyError(f"{path}: line {getattr(error.problem_mark, 'line', 0) + 1}: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # of bytes that are no text, of a date that is none
         raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise StudyError(f"{path}: expected a mapping of keys, got {type(config).__name__}")

@@ -1,68 +1,110 @@
 """Scripts of Snakemake's own executor as forks of one process, which has imported torch and ourselves once.
 
 Importing torch takes a few seconds of each job's start, as long as many jobs of a small study take. The process is the
-`forkserver` of Python's `multiprocessing`: it starts with the run and ends with it. Jobs that an executor plugin sends
-elsewhere, or that have a conda environment, a container or modules of their own, start a Python as before.
+`forkserver` of Python's `multiprocessing`: it starts with the first script and ends with the run. Jobs that an executor
+plugin sends elsewhere, or that have a conda environment, a container or modules of their own, start a Python as before.
 """
 
 import multiprocessing
 import os
-import runpy
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-IMPORTED = ["torch", "pandas", "safetensors.torch", "torch.fx", "scipy.optimize"]
+import psutil  # type: ignore[import-untyped,unused-ignore]
+
+IMPORTED = ["scatterproof.running.fork_server", "torch", "pandas", "safetensors.torch", "torch.fx", "scipy.optimize"]
 IMPORTED += ["snakemake.cli", "snakemake.script", "snakemake.benchmark"]
 IMPORTED += [
     "scatterproof." + name
     for name in ("attacks.runner", "config.study", "cutting", "defences.network", "judging.controls", "judging.judge")
 ]
+LOST = 255  # what a fork's exit status is where the process that forks has died
+
+
+class Forks:
+    """Starts forks and notes their ends, one call at a time: `multiprocessing` can do neither in two threads."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.alone = Lock()
+        self.none = False  # where no process could be had that forks
+
+    def run(self, path: str, threads: int, temporary: str | None, bench_record: Any) -> int | None:
+        """A script's exit status; None where it was not started, since there is no process that forks."""
+        begin, go = self.context.Pipe(duplex=False)
+        asked = (begin, path, dict(os.environ), threads, temporary)
+        process = self.context.Process(target=_be, args=asked)
+        try:
+            with self.alone:
+                if self.none:
+                    return None
+                process.start()
+                begin.close()
+        except (OSError, EOFError) as error:  # a folder's name too long for a socket, a module that can't be imported
+            self.none = True
+            print(f"Scripts are started, not forked: {error!r}", file=sys.stderr)
+            return None
+        with nullcontext() if bench_record is None else _benchmarked(process.pid, bench_record):
+            with suppress(BrokenPipeError):
+                go.send(True)  # not before it is watched
+            wait([process.sentinel])
+            with self.alone:
+                process.join()
+            while process.exitcode == LOST and psutil.pid_exists(process.pid):
+                time.sleep(0.2)  # its files are not to be taken away while it writes
+        return process.exitcode
 
 
 def fork_scripts() -> None:
     """From now on Snakemake runs its Python scripts in forks; call it once, in the process that schedules jobs."""
+    if sys.platform != "linux":  # elsewhere libraries do not live through a fork
+        return
     from snakemake.script import PythonScript
 
     multiprocessing.set_forkserver_preload(IMPORTED)
-    forkserver.ensure_running()
-    context, starting, anew = multiprocessing.get_context("forkserver"), Lock(), PythonScript.execute_script
+    forks: Forks = Forks()
+    start: Callable[..., None] = PythonScript.execute_script
 
     def execute(script: Any, path: str, edit: bool = False) -> None:
-        if edit or script.container_img or script.conda_env or script.env_modules or script.shadow_dir:
-            anew(script, path, edit)
-            return
-        asked = (path, dict(os.environ), script.threads, script.resources.get("tmpdir"))
-        process = context.Process(target=_be, args=asked)
-        with starting:  # Snakemake calls this from many threads
-            process.start()
-        _await(process, script.bench_record)
-        if process.exitcode:
-            raise subprocess.CalledProcessError(process.exitcode, [sys.executable, path])
+        own = edit or script.container_img or script.conda_env or script.env_modules or script.shadow_dir
+        resources = script.resources
+        status = None
+        if not own:
+            status = forks.run(path, script.threads, resources.get("tmpdir"), script.bench_record)
+        if status is None:
+            start(script, path, edit)
+        elif status:
+            raise subprocess.CalledProcessError(status, [sys.executable, path])
 
     PythonScript.execute_script = execute
 
 
-def _await(process: Any, bench_record: Any) -> None:
+def _benchmarked(pid: int | None, bench_record: Any) -> Any:
     from snakemake.benchmark import benchmarked
 
-    with nullcontext() if bench_record is None else benchmarked(process.pid, bench_record):
-        process.join()
+    return benchmarked(pid, bench_record)
 
 
-def _be(path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
+def _be(begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
     """Be a Python that runs this script."""
-    from snakemake_executor_plugin_submitit.preload import set_up_fork
+    from scatterproof.running.fork_server import PATH
+    from snakemake_executor_plugin_submitit.preload import run_script, set_up_fork
 
-    with suppress(OSError):  # for `ps` and `top`, where there is such a file: all forks have one command line
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):  # for `ps` and `top`: all forks have one command line
         Path("/proc/self/comm").write_text(Path(path).suffixes[-2].lstrip("."))
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)
+    sys.path[:] = [str(Path(path).parent), *PATH]
+    begin.recv()
     set_up_fork(threads, temporary)
-    sys.argv = [path]
-    sys.path.insert(0, str(Path(path).parent))
-    runpy.run_path(path, run_name="__main__")
+    run_script(path)

@@ -1,0 +1,7 @@
+"""Imported by the process that scripts are forked from, and by no other: what it is before its first fork."""
+
+import signal
+import sys
+
+PATH = [folder for folder in sys.path if folder]  # where a started Python would look for modules
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with Snakemake; before, forks that save at SIGTERM need it
