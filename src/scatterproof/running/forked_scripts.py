@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-IMPORTED = ["scatterproof.running.fork_server", "torch", "pandas", "safetensors.torch", "torch.fx", "scipy.optimize"]
+IMPORTED = ["scatterproof.running.script_server", "torch", "pandas", "safetensors.torch", "torch.fx", "scipy.optimize"]
 IMPORTED += ["snakemake.cli", "snakemake.script", "snakemake.benchmark"]
 IMPORTED += [
     "scatterproof." + name
@@ -95,7 +95,7 @@ def _benchmarked(pid: int | None, bench_record: Any) -> Any:
 
 def _be(begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
     """Be a Python that runs this script."""
-    from scatterproof.running.fork_server import PATH
+    from scatterproof.running.script_server import PATH
     from snakemake_executor_plugin_submitit.preload import run_script, set_up_fork
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
