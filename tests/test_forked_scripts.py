@@ -99,6 +99,7 @@ def test_a_script_that_fails_fails_alone_and_says_why(tmp_path: Path) -> None:
     assert "SIGKILL" in log or "-9" in log
 
 
+@pytest.mark.slow
 def test_where_the_process_that_forks_has_died_another_takes_its_place(tmp_path: Path) -> None:
     kills = 'import os\nif snakemake.wildcards.i == "0": os.kill(os.getppid(), 9)\nopen(snakemake.output[0], "w")'
     status, log = run(tmp_path, kills, 12)
@@ -108,6 +109,7 @@ def test_where_the_process_that_forks_has_died_another_takes_its_place(tmp_path:
     assert status == 0, log
 
 
+@pytest.mark.slow
 def test_many_short_scripts_at_once_all_succeed(tmp_path: Path) -> None:
     status, log = run(tmp_path, 'open(snakemake.output[0], "w")', 40, threads=1)
     assert status == 0, log
@@ -167,6 +169,7 @@ def wait_for_ends(numbers: set[int]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_scripts_too(tmp_path: Path) -> None:
     process = started(tmp_path, "import time; time.sleep(60)")
     os.killpg(process.pid, signal.SIGINT)
@@ -174,6 +177,7 @@ def test_ctrl_c_ends_scripts_too(tmp_path: Path) -> None:
     wait_for_ends(processes(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_process_that_forks_ends_with_snakemake_and_its_scripts(tmp_path: Path) -> None:
     process = started(tmp_path, "import time; time.sleep(5)")
     process.kill()
@@ -181,6 +185,7 @@ def test_the_process_that_forks_ends_with_snakemake_and_its_scripts(tmp_path: Pa
     wait_for_ends(processes(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_script_that_saves_at_sigterm_is_waited_for(tmp_path: Path) -> None:
     """As at the end of a job that Snakemake itself runs in, where all processes get it."""
     saves = (

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from workflow import ROOT, environment
@@ -52,6 +53,7 @@ def snakemake(folder: Path, study: dict[str, Any], *more: str) -> tuple[int, str
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_a_foreign_workflow_uses_ours_as_a_module(tmp_path: Path) -> None:
     status, log = snakemake(tmp_path, STUDY)
     assert status == 0, log
