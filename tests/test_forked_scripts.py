@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from workflow import environment
 
 SNAKEFILE = """
@@ -120,6 +122,8 @@ def test_a_script_ends_as_a_started_one_does(tmp_path: Path) -> None:
     script = """
 import atexit, multiprocessing, sys
 from pathlib import Path
+
+import pytest
 def double(number):
     return 2 * number
 with multiprocessing.Pool(2) as pool:
