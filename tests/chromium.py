@@ -15,6 +15,7 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver", "npm": "npm"}
 FLAGS = (
@@ -70,6 +71,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.driver.get("about:blank")
         self.driver.get(page.resolve().as_uri())
+        loaded = "return document.readyState === 'complete' && location.protocol === 'file:'"
+        WebDriverWait(self.driver, 60).until(lambda driver: driver.execute_script(loaded))  # get may return too soon
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns."""
