@@ -95,6 +95,26 @@ def test_a_job_that_came_back_is_not_ended_by_its_earlier_attempt(
     assert (found.state, found.ended, found.lost) == (state, True, False)
 
 
+@pytest.mark.parametrize(
+    "said, lost",
+    [
+        ("srun: error: Unable to create step for job 14: Invalid generic resource (gres) specification", True),
+        ("srun: error: Unable to confirm allocation for job 14: Unable to contact slurm controller", True),
+        ("srun: error: Task launch for StepId=14.0 failed on node gpu2: Invalid job credential", True),
+        ("srun: error: gpu2: task 0: Exited with exit code 1", False),
+        ("srun: error: Unable to create step for job 14: retried\nTraceback: no such module", False),
+    ],
+)
+def test_a_job_whose_program_slurm_did_not_start_is_brought_back(
+    cell: dict[str, Any], told: dict[str, Any], said: str, lost: bool
+) -> None:
+    told["sacct"] = {("12_4", "r-1"): job("FAILED")}
+    (Path(cell["folder"]) / "12_4_0_log.out").write_text(said + "\n")
+    found = look(cell)
+    assert found is not None
+    assert (found.state, found.ended, found.lost, found.reason == said) == ("FAILED", True, lost, lost)
+
+
 def test_a_cell_that_had_not_begun_when_its_task_ended_is_brought_back(
     cell: dict[str, Any], told: dict[str, Any]
 ) -> None:

@@ -279,6 +279,7 @@ SAVING = "trap 'echo saved >> saved; exit 1' USR2; [ ! -e saved ] || exit 0; tou
     [
         SAVING,
         f"trap 'touch cleaned' EXIT; {SAVING}",
+        f"trap 'touch cleaned' EXIT; {SAVING.replace('USR2', '15 12')}",
         "bash saving.sh",
         "(trap 'exit 3' TERM; bash saving.sh) & wait $!",
     ],
@@ -318,6 +319,7 @@ def test_a_failure_of_a_program_that_never_listened_is_its_own(tmp_path: Path) -
     "shell",
     [
         "trap 'touch cleaned' EXIT; touch ready; sleep 3; echo done",
+        "trap 'sleep 0.12; : 12' EXIT; touch ready; sleep 3; : 120 12; echo done",
         "touch ready; (sleep 3; echo done) | cat",
         f"{sys.executable} -c 'import time, pathlib; pathlib.Path(\"ready\").touch(); time.sleep(3)'; echo done",
     ],

@@ -5,6 +5,7 @@ trap what was ignored when it started. Standard library and psutil alone.
 """
 
 import os
+import re
 import signal
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -14,6 +15,8 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 
 NUMBER = signal.SIGUSR2
 BATCH = "SUBMITIT_BATCH_PID"  # the batch script's shell, which listens only to hand the signal to us
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+TRAPS_NUMBER = re.compile(rf"\btrap\b[^\n;&|]*\s{int(NUMBER)}\b")
 CAN_TELL = Path("/proc/self/status").exists()  # else it is ignored from birth on, and sent to all
 
 
@@ -51,14 +54,14 @@ def _has(mask: int, number: int) -> bool:
 
 
 def _speaks_of_it(pid: int) -> bool:
-    """Whether the text of a shell has the signal's name. One with a trap on EXIT catches every signal that would end
+    """Whether the text of a shell has the signal's name, or its number in a trap. One with a trap on EXIT catches every signal that would end
     it, and then ends: only its text tells whether it has a trap on this one, too."""
     words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     texts = list(words)
     for word in words[1:3]:
         with suppress(OSError, ValueError):
             texts.append((Path(f"/proc/{pid}/cwd") / word).read_text(errors="replace"))
-    return any(name in text for text in texts for name in ("USR2", f" {int(NUMBER)}"))
+    return any("USR2" in text or TRAPS_NUMBER.search(QUOTED.sub("''", text)) for text in texts)
 
 
 def _others() -> Iterator[psutil.Process]:

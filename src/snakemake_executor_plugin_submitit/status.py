@@ -1,5 +1,6 @@
 """How the cells under way are doing: their own result files first, then one squeue and one sacct for each cluster."""
 
+import re
 import shutil
 import threading
 import time
@@ -22,6 +23,10 @@ from snakemake_executor_plugin_submitit.slurm import JobState, SlurmError
 
 FILE_LATENCY_S = 5.0  # a result file may become visible so long after SLURM says that its job has ended
 MAX_RELEASES = 1
+NOTHING_STARTED = re.compile(  # what srun says last in such a case
+    r"srun: error: (Unable to (create step|confirm allocation|contact slurm controller)|Application launch failed"
+    r"|Task launch for \S+ failed)"
+)
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,9 @@ class Watch:
         begun = has_begun(folder, cell["task"], cell["cell"])
         if state in ("FAILED", "CANCELLED") and _over_memory(cell):
             state, why = "OUT_OF_MEMORY", meaning_of("OUT_OF_MEMORY")
+        refusal = _refusal(cell) if state == "FAILED" else ""
+        if refusal:
+            return Outcome(state, refusal, last.node, True, lost=True, columns=columns)
         if last.kind is Kind.RETURNS and self.returns:  # the cluster cancels what it preempts: we bring it back
             return Outcome(state, why, last.node, True, lost=True, columns=columns) if silent >= STALE_S else None
         if number and not begun and state != "CANCELLED":  # another cell of its task was to blame
@@ -238,6 +246,12 @@ def _finished(result: dict[str, Any]) -> Outcome:
     state = "COMPLETED" if code == 0 else (why.split(",")[0] or "FAILED")
     why = why or (f"exit status {code}" if code else "")
     return Outcome(state, why, result["node"], True, code, lost=state == "BUDGET", columns=columns)
+
+
+def _refusal(cell: dict[str, Any]) -> str:
+    """Why SLURM did not start the job's program, where it has not: a job may begin just as slurmctld ends."""
+    lines = _output(cell).strip().splitlines()
+    return lines[-1] if lines and NOTHING_STARTED.match(lines[-1]) else ""
 
 
 def _output(cell: dict[str, Any]) -> str:
