@@ -65,7 +65,9 @@ class NamedClusters:
                 self.known = []
         for name in request.clusters:
             if self.known and name not in self.known:
-                raise WorkflowError(f"rule {rule}: cluster {name!r} does not exist, {expected(name, self.known)}")
+                raise WorkflowError(
+                    f"rule {rule}, resource clusters: {name!r} does not exist, {expected(name, self.known)}"
+                )
         self.of(request.clusters).check(rule, request)
 
     def of(self, names: Sequence[str]) -> Cluster:
@@ -113,11 +115,11 @@ def reach(names: Sequence[str], answers: dict[str, Cluster], limit: int, logger:
                 answers[name] = answers.get(name) or _ask(name, limit)
             except slurm.SlurmError as error:
                 silent.append(error)
-        found = [answers[name] for name in names if name in answers]
-        if found:
+        answered = [name for name in names if name in answers]
+        if answered:
             for one in silent:
                 logger.warning(f"{one}; what the other clusters have is all that is checked")
-            return _together(found, names)
+            return _together({name: answers[name] for name in answered})
         if not all(one.transient for one in silent):
             break
         logger.warning(f"{silent[0]}; waiting for it")
@@ -134,14 +136,15 @@ def _ask(name: str, limit: int) -> Cluster:
     return Cluster(most, slurm.partitions(name), overrun_s=overrun, arrays=allowed > 0)
 
 
-def _together(found: Sequence[Cluster], names: Sequence[str]) -> Cluster:
+def _together(answers: dict[str, Cluster]) -> Cluster:
     """A job may go to any of them; a partition that only some have keeps it to those."""
+    found = answers.values()
     return Cluster(
         min(one.array_limit for one in found),
         sorted({partition for one in found for partition in one.partitions or []}),
         overrun_s=max(one.overrun_s for one in found),
         arrays=all(one.arrays for one in found),
-        names=tuple(filter(None, names)),
+        names=tuple(filter(None, answers)),
     )
 
 

@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from snakemake_executor_plugin_submitit.preload import preload
+from snakemake_executor_plugin_submitit.preload import exit_with, preload
 from snakemake_executor_plugin_submitit.task import FENCED, REQUEUED_LOCALLY, Task
 
 OF_A_JOB = ("nbformat", "smart_open", "yte", "pandas", "cloudpickle", "snakemake.benchmark", "snakemake.storage")
@@ -46,7 +47,7 @@ def main() -> None:
             if not child:
                 os.close(requests)
                 os.close(answers.fileno())
-                _become(request)
+                exit_with(partial(_become, request))
             created = time.time()
             with suppress(psutil.Error):
                 created = psutil.Process(child).create_time()
@@ -81,28 +82,18 @@ def _answer(answers: Any, answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _become(request: dict[str, Any]) -> None:
-    """Be the process of a task: start it, and again where it puts itself back into the queue."""
-    code = 1
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        os.environ.clear()
-        os.environ.update(request["env"], SUBMITIT_LOCAL_JOB_ID=str(os.getpid()))
-        log = Path(request["folder"]) / f"{os.getpid()}_0_log.out"
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
-        code = _starts(Path(request["folder"]), request["index"], request["starts"])
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _become(request: dict[str, Any]) -> int:
+    """Be the process of a task: start it, and again where it puts itself back into the queue. Its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(request["env"], SUBMITIT_LOCAL_JOB_ID=str(os.getpid()))
+    log = Path(request["folder"]) / f"{os.getpid()}_0_log.out"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    return _starts(Path(request["folder"]), request["index"], request["starts"])
 
 
 def _starts(folder: Path, index: int, most: int) -> int:
@@ -116,7 +107,7 @@ def _starts(folder: Path, index: int, most: int) -> int:
         if not child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-            _run(folder, index)
+            exit_with(partial(_run, folder, index))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code != REQUEUED_LOCALLY or stopped:
@@ -124,21 +115,12 @@ def _starts(folder: Path, index: int, most: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _run(folder: Path, index: int) -> None:
-    code = 1
+def _run(folder: Path, index: int) -> int:
     try:
-        code = Task.load(folder, index)()
+        return Task.load(folder, index)()
     except FileNotFoundError:
         print(f"{folder}/{index}: this task was given up", file=sys.stderr)
-        code = FENCED
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        return FENCED
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 _LIBRARIES = ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
 THREADS = (*(f"{library}_NUM_THREADS" for library in _LIBRARIES), "VECLIB_MAXIMUM_THREADS")  # snakemake.shell
@@ -27,23 +28,8 @@ def preload(modules: list[str]) -> None:
         importlib.import_module(name)
 
 
-def fork_scripts() -> None:
-    """From now on Snakemake runs its Python scripts in forks of this process."""
-    from snakemake.script import PythonScript
-
-    anew = PythonScript.execute_script
-
-    def execute(self: Any, fname: str, edit: bool = False) -> None:
-        if edit or self.container_img or self.conda_env or self.env_modules or self.shadow_dir:
-            anew(self, fname, edit)
-        else:
-            _run(fname, self.bench_record, self.threads, self.resources.get("tmpdir"))
-
-    PythonScript.execute_script = execute
-
-
-def _run(script: str, bench_record: Any, threads: int, temporary: str | None) -> None:
-    """Run a script as `__main__`. Raises: CalledProcessError, as a started Python would make Snakemake do."""
+def run_in_fork(script: str, threads: int, temporary: str | None, bench_record: Any) -> int:
+    """The exit status of a script, run as `__main__` in a fork of this process. temporary: folder of its files."""
     from snakemake.benchmark import benchmarked
 
     sys.stdout.flush()
@@ -51,15 +37,36 @@ def _run(script: str, bench_record: Any, threads: int, temporary: str | None) ->
     child = os.fork()
     if not child:
         set_up_fork(threads, temporary)
-        _be(script)
+        sys.path.insert(0, str(Path(script).parent))
+        exit_with(lambda: run_script(script))
     with nullcontext() if bench_record is None else benchmarked(child, bench_record):
         _, status = os.waitpid(child, 0)
-    if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), [sys.executable, script])
+    return os.waitstatus_to_exitcode(status)
+
+
+def fork_scripts(run: Callable[[str, int, str | None, Any], int | None] = run_in_fork) -> None:
+    """From now on Snakemake has its Python scripts run in forks.
+
+    run: takes a script, its threads, its folder of temporary files and its benchmark record, and returns the exit
+    status; None where it has not run the script, so that a Python is started.
+    """
+    from snakemake.script import PythonScript
+
+    start: Callable[..., None] = PythonScript.execute_script
+
+    def execute(self: Any, fname: str, edit: bool = False) -> None:
+        own = edit or self.container_img or self.conda_env or self.env_modules or self.shadow_dir
+        status = None if own else run(fname, self.threads, self.resources.get("tmpdir"), self.bench_record)
+        if status is None:
+            start(self, fname, edit)
+        elif status:
+            raise subprocess.CalledProcessError(status, [sys.executable, fname])
+
+    PythonScript.execute_script = execute
 
 
 def set_up_fork(threads: int, temporary: str | None) -> None:
-    """What Snakemake's shell sets for a Python that it starts, and what such a Python would draw anew."""
+    """Set the variables that Snakemake sets for a started Python, and seed random numbers anew."""
     os.environ |= dict.fromkeys(THREADS, str(threads)) | (dict.fromkeys(FOLDERS, temporary) if temporary else {})
     tempfile.tempdir = None  # found anew
     if "numpy" in sys.modules:
@@ -71,12 +78,11 @@ def set_up_fork(threads: int, temporary: str | None) -> None:
         importlib.import_module("threadpoolctl").threadpool_limits(threads)  # of BLAS libraries, likewise
 
 
-def _be(script: str) -> None:
+def exit_with(work: Callable[[], int | None]) -> NoReturn:
+    """Work, then end this fork with the status that `work` returns or exits with; None: 0, an exception: 1, printed."""
     code: object = 1
     try:
-        sys.path.insert(0, str(Path(script).parent))
-        run_script(script)
-        code = 0
+        code = work()
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):
@@ -92,7 +98,7 @@ def _be(script: str) -> None:
 
 
 def run_script(script: str) -> None:
-    """Run a script as `__main__`, and then what the end of a Python runs, which a fork ends without."""
+    """Run a script as `__main__`, then its exit handlers, which a fork would skip."""
     module = ModuleType("__main__")
     module.__dict__["__file__"] = script
     sys.argv, sys.modules["__main__"] = [script], module

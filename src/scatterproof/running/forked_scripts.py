@@ -8,10 +8,8 @@ plugin sends elsewhere, or that have a conda environment, a container or modules
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,6 +17,8 @@ from threading import Lock
 from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
+
+from snakemake_executor_plugin_submitit import preload
 
 IMPORTED = ["scatterproof.running.script_server", "torch", "pandas", "safetensors.torch", "torch.fx", "scipy.optimize"]
 IMPORTED += ["snakemake.cli", "snakemake.script", "snakemake.benchmark"]
@@ -29,34 +29,34 @@ IMPORTED += [
 LOST = 255  # what a fork's exit status is where the process that forks has died
 
 
-class Forks:
+class ForkServer:
     """Starts forks and notes their ends, one call at a time: `multiprocessing` can do neither in two threads."""
 
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        self.alone = Lock()
-        self.none = False  # where no process could be had that forks
+        self.lock = Lock()
+        self.unavailable = False  # where no process could be had that forks
 
     def run(self, path: str, threads: int, temporary: str | None, bench_record: Any) -> int | None:
         """A script's exit status; None where it was not started, since there is no process that forks."""
         begin, go = self.context.Pipe(duplex=False)
         asked = (begin, path, dict(os.environ), threads, temporary)
-        process = self.context.Process(target=_be, args=asked)
+        process = self.context.Process(target=_run_in_fork, args=asked)
         try:
-            with self.alone:
-                if self.none:
+            with self.lock:
+                if self.unavailable:
                     return None
                 process.start()
                 begin.close()
         except (OSError, EOFError) as error:  # a folder's name too long for a socket, a module that can't be imported
-            self.none = True
+            self.unavailable = True
             print(f"Scripts are started, not forked: {error!r}", file=sys.stderr)
             return None
         with nullcontext() if bench_record is None else _benchmarked(process.pid, bench_record):
             with suppress(BrokenPipeError):
                 go.send(True)  # not before it is watched
             wait([process.sentinel])
-            with self.alone:
+            with self.lock:
                 process.join()
             while process.exitcode == LOST and psutil.pid_exists(process.pid):
                 time.sleep(0.2)  # its files are not to be taken away while it writes
@@ -67,24 +67,8 @@ def fork_scripts() -> None:
     """From now on Snakemake runs its Python scripts in forks; call it once, in the process that schedules jobs."""
     if sys.platform != "linux":  # elsewhere libraries do not live through a fork
         return
-    from snakemake.script import PythonScript
-
     multiprocessing.set_forkserver_preload(IMPORTED)
-    forks: Forks = Forks()
-    start: Callable[..., None] = PythonScript.execute_script
-
-    def execute(script: Any, path: str, edit: bool = False) -> None:
-        own = edit or script.container_img or script.conda_env or script.env_modules or script.shadow_dir
-        resources = script.resources
-        status = None
-        if not own:
-            status = forks.run(path, script.threads, resources.get("tmpdir"), script.bench_record)
-        if status is None:
-            start(script, path, edit)
-        elif status:
-            raise subprocess.CalledProcessError(status, [sys.executable, path])
-
-    PythonScript.execute_script = execute
+    preload.fork_scripts(ForkServer().run)
 
 
 def _benchmarked(pid: int | None, bench_record: Any) -> Any:
@@ -93,10 +77,9 @@ def _benchmarked(pid: int | None, bench_record: Any) -> Any:
     return benchmarked(pid, bench_record)
 
 
-def _be(begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
-    """Be a Python that runs this script."""
+def _run_in_fork(begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
+    """Run a script as a started Python would, once it is told to begin."""
     from scatterproof.running.script_server import PATH
-    from snakemake_executor_plugin_submitit.preload import run_script, set_up_fork
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):  # for `ps` and `top`: all forks have one command line
@@ -106,5 +89,5 @@ def _be(begin: Connection, path: str, environment: dict[str, str], threads: int,
     multiprocessing.set_start_method(None, force=True)
     sys.path[:] = [str(Path(path).parent), *PATH]
     begin.recv()
-    set_up_fork(threads, temporary)
-    run_script(path)
+    preload.set_up_fork(threads, temporary)
+    preload.run_script(path)

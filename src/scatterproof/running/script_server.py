@@ -1,4 +1,4 @@
-"""Imported by the process that scripts are forked from, and by no other: what it is before its first fork."""
+"""Set up the process that scripts are forked from; imported nowhere else."""
 
 import signal
 import sys
