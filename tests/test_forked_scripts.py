@@ -107,6 +107,7 @@ def test_where_the_process_that_forks_has_died_another_takes_its_place(tmp_path:
     status, log = run(tmp_path, kills, 12)
     assert status == 1
     assert len(list((tmp_path / "out").glob("*.txt"))) >= 8, "all but the four that were under way with it"
+    assert "Scripts are started, not forked" not in log
     status, log = run(tmp_path, 'open(snakemake.output[0], "w")', 12)
     assert status == 0, log
 

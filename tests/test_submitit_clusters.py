@@ -209,7 +209,9 @@ def test_cancelling_asks_each_cluster_and_says_how_to_do_the_rest(
     assert not cancel(True, rows, LOGGER)
     assert sorted(site.cancelled())[1:3] == ["--quiet 12_0", "-M alpha --quiet 12_0"], "no second time there"
     assert len(site.cancelled()) == 5
-    assert "scancel 12; scancel -M alpha 12; scancel -M beta 12" in caplog.text
+    assert "By hand: scancel 12_0; scancel -M alpha 12_0; scancel -M beta 12_0" in caplog.text
+    assert not cancel(True, [], LOGGER, {"a-name": ["alpha", "beta"]})
+    assert "By hand: scancel -M alpha --name=a-name; scancel -M beta --name=a-name" in caplog.text
 
 
 def intend(journal: Journal, clusters: str, cells: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -63,15 +64,18 @@ def cancel(
         for one in ids:
             _terminate(one)
         return True
-    arrays = sorted({submission_of(one) for one in ids})
-    orders = [partial(slurm.scancel, arrays if everything and len(ids) > 100 else ids)]
-    orders += [partial(slurm.scancel_named, name, clusters) for name, clusters in unsure.items()]
+    jobs = sorted({submission_of(one) for one in ids}) if everything and len(ids) > 100 else ids
+    orders = [(partial(slurm.scancel, jobs), list(by_cluster(jobs).items()))]
+    for name, clusters in unsure.items():
+        orders.append(
+            (partial(slurm.scancel_named, name, clusters), [(one, [f"--name={name}"]) for one in clusters or [""]])
+        )
     taken = True
-    for order in orders:
+    for order, calls in orders:
         try:
             order()
         except slurm.SlurmError as error:
-            by_hand = [" ".join(["scancel", *slurm.on(one), *jobs]) for one, jobs in by_cluster(arrays).items()]
+            by_hand = [shlex.join(["scancel", *slurm.on(cluster), *what]) for cluster, what in calls]
             logger.error(f"Jobs could not be cancelled: {error}. By hand: {'; '.join(by_hand)}")
             taken = False
     return taken

@@ -21,8 +21,10 @@ CAN_TELL = Path("/proc/self/status").exists()  # else it is ignored from birth o
 
 
 def as_a_child(catching: bool) -> None:
-    """In a new process, before its program: how the signal finds it. catching: it is Snakemake, which has no use for
-    the signal, but starts programs that have."""
+    """Set how a new process treats the signal before its program starts.
+
+    catching: the program is Snakemake, which has no use for the signal, but starts programs that have.
+    """
     if catching:
         signal.signal(NUMBER, lambda *_: None)  # a handler is not inherited by programs; being ignored would be
     else:
@@ -54,8 +56,8 @@ def _has(mask: int, number: int) -> bool:
 
 
 def _speaks_of_it(pid: int) -> bool:
-    """Whether the text of a shell has the signal's name, or its number in a trap. One with a trap on EXIT catches every signal that would end
-    it, and then ends: only its text tells whether it has a trap on this one, too."""
+    """Whether the text of a shell has the signal's name, or its number in a trap. One with a trap on EXIT catches
+    every signal that would end it, and then ends: only its text tells whether it has a trap on this one, too."""
     words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     texts = list(words)
     for word in words[1:3]:

@@ -78,7 +78,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc,unused-ignore
         60, "Minutes for which a submission is tried again while SLURM cannot be reached or takes no more jobs."
     )
     status_interval: Optional[int] = _setting(
-        10, "Seconds between calls of squeue and sacct: one of each, for all jobs."
+        10, "Seconds between calls of squeue and sacct: one of each for each cluster in use."
     )
     lost_after: Optional[int] = _setting(
         120, "Seconds after which a job that SLURM has forgotten and that shows no sign of life is given up."

@@ -1,4 +1,4 @@
-"""The same command after a controller was killed: what Snakemake would refuse then is known here to be ours.
+"""Lets the same command go on after its controller was killed, where Snakemake would refuse.
 
 Snakemake finds the outputs of jobs under way marked as incomplete, and the lock of the dead process, and says to start
 again with --rerun-incomplete, and with --unlock before. Both are asked before it makes the executor. Where the journal

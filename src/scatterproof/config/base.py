@@ -37,7 +37,7 @@ def _nearest(place: Sequence[Any], model: type[BaseModel] | None) -> str:
     """The key that is most like an unknown one, of those that may stand there."""
     models = [model] if model else []
     for key in place[:-1]:
-        if any(key in one.model_fields for one in models):  # else a number in a list, a name in a mapping, or a tag
+        if any(key in one.model_fields for one in models):  # list indices, mapping names and union tags are no fields
             fields = [one.model_fields[key].annotation for one in models if key in one.model_fields]
             models = [found for annotation in fields for found in _models(annotation)]
     known = [name for one in models for name in one.model_fields]

@@ -77,7 +77,9 @@ def _benchmarked(pid: int | None, bench_record: Any) -> Any:
     return benchmarked(pid, bench_record)
 
 
-def _run_in_fork(begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None) -> None:
+def _run_in_fork(
+    begin: Connection, path: str, environment: dict[str, str], threads: int, temporary: str | None
+) -> None:
     """Run a script as a started Python would, once it is told to begin."""
     from scatterproof.running.script_server import PATH
 
