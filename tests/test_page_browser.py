@@ -17,7 +17,7 @@ import test_page_names as named
 import test_recommendation as tried
 from chromium import Browser, axe, browser
 from scatterproof.analysis.breakeven import breakeven_table, retraining_table
-from scatterproof.analysis.frontier.points import frontier_table
+from scatterproof.analysis.frontier.points import frontier_table, frontiers
 from scatterproof.analysis.tables import trajectory_table
 from scatterproof.report.captions import CAPTIONS, addresses
 from scatterproof.report.figures import base as figures
@@ -65,7 +65,7 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "search": searches,
         "attacks": attacks,
         "controls": named.controls(),
-        "verdict": pd.read_csv(Path(__file__).with_name("page_questions") / "verdict.csv"),
+        "verdict": verdicts(),
         "defences": defences(),
         "frontier": frontier(),
         "stream": named.stream(),
@@ -75,6 +75,17 @@ def all_tables() -> dict[str, pd.DataFrame]:
         "retraining": retraining,
         "breakeven": breakeven_table(retraining, trajectory, victims),
     }
+
+
+def verdicts() -> pd.DataFrame:
+    """The demo's, with what is recommended where defences were tried."""
+    table = pd.read_csv(Path(__file__).with_name("page_questions") / "verdict.csv").astype({"recommendation": object})
+    for rows in frontiers(table):
+        table.loc[rows.index, "recommendation"] = (
+            "home (share=1, choice=drawn): bounded; unconfirmed: judged on the victims that chose it; at the cost of "
+            "the whole layer or more; the pirate ends with 9.9 [9.1, 10.7] of 97.2 %"
+        )
+    return table
 
 
 def frontier() -> pd.DataFrame:

@@ -10,11 +10,12 @@ import pytest
 from report_tables import words_of
 from scatterproof.analysis.columns import COLUMNS
 from scatterproof.analysis.frontier.points import NONE, SETTING, WHOLE, frontier_table
-from scatterproof.analysis.frontier.recommendation import recommended_verdicts
+from scatterproof.analysis.frontier.recommendation import in_brief, recommended_verdicts
 from scatterproof.command.main import main
 from scatterproof.config.settings.ceilings import FORMS
 from scatterproof.config.settings.defences import defence_of
 from scatterproof.report.figures.frontier import draw_frontier, spread
+from scatterproof.report.opening import opening
 from scatterproof.report.sections.verdicts import sentences
 from scatterproof.running.files import write_csv, write_text
 from test_verdict import attacks
@@ -108,6 +109,29 @@ def test_threats_that_no_defence_was_tried_against_have_no_recommendation() -> N
     verdicts = recommended_verdicts(everything, checked, costs).set_index("keep")
     assert pd.isna(verdicts["recommendation"][0.5]) and "bounded" in verdicts["recommendation"][1.0]
     assert list(frontier_table(verdicts.reset_index(), costs)["keep"].unique()) == [1.0]
+
+
+def test_the_first_screen_says_in_brief_what_is_recommended_beside_the_threat_without_a_defence() -> None:
+    given = {"one": (HOME[0.1], 0.1, 0.2, 0.2), "other": (HOME[0.3], 0.4, 0.0, 0.0), "plain": ("none", 0.0, 0.4, None)}
+    verdicts = recommended_verdicts(*tables(5, **given))
+    (group,) = opening({"verdict": verdicts}, 16).groups
+    (advised,) = [cells for cells in group.rows if "recommended" in cells[-1]]
+    assert "home" not in advised[0]
+    assert advised[-1].endswith("recommended: home (share=0.3, choice=drawn): bounded; unconfirmed</small>")
+
+
+@pytest.mark.parametrize(
+    ("text", "brief"),
+    [
+        ("none: no setting is bounded or not broken yet", "none"),
+        (
+            "frozen: not broken yet: do not rely on it; confirmed on 5 victims; at no cost",
+            "frozen: not broken yet; confirmed",
+        ),
+    ],
+)
+def test_a_recommendation_in_brief(text: str, brief: str) -> None:
+    assert in_brief(text) == brief
 
 
 def test_draws_of_one_model_confirm_nothing() -> None:

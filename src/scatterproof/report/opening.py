@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from scatterproof.analysis.control_results import reads_blocks
+from scatterproof.analysis.frontier.recommendation import in_brief, recommendations
 from scatterproof.analysis.threat_key import undefended_first
 from scatterproof.analysis.verdict import BOUNDED, BROKEN, INVALID, LOST, MOOT, NOT_YET, UNDECIDED, stolen
 from scatterproof.config.threat import WITH_STREAM, parts_of
@@ -119,16 +120,24 @@ def _numbers(row: Any) -> tuple[Number, ...]:
 def _groups(verdicts: pd.DataFrame) -> list[Group]:
     """Threats by whose blocks they are of, those to the layer as it is first, of these the worst."""
     worst = verdicts.sort_values("verdict", key=lambda each: each.map(FROM_WORST.index), kind="stable")
+    recommended = {_place(row): in_brief(text) for row, text in recommendations(verdicts)}
     groups: dict[str, list[tuple[str, ...]]] = {}
     for row in _rows(undefended_first(worst)):
-        groups.setdefault(whole_cut(row.victim, row.block_size, row.threat), []).append(_row(row))
+        cells = _row(row, recommended.get(_place(row), ""))
+        groups.setdefault(whole_cut(row.victim, row.block_size, row.threat), []).append(cells)
     return [Group(title, rows) for title, rows in groups.items()]
 
 
-def _row(row: Any) -> tuple[str, ...]:
+def _place(row: Any) -> tuple[Any, ...]:
+    return row.victim, row.layer, row.block_size, row.threat
+
+
+def _row(row: Any, recommended: str) -> tuple[str, ...]:
     parts = (f"{share(row.keep)} held", grants(row.images, row.knows, row.threat), defence_words(row.threat))
     ends = f"{100 * row.ends_with:.1f} of {100 * row.victim_accuracy:.1f}\N{NO-BREAK SPACE}%"
     verdict = in_red(row.verdict, row.verdict in (BROKEN, LOST, INVALID))
+    if recommended:
+        verdict = Markup('{} <small class="advice">recommended: {}</small>').format(verdict, recommended)
     return "; ".join(filter(None, parts)), in_red(ends, stolen(row)), helped(row), _told(row), verdict
 
 

@@ -36,12 +36,23 @@ def recommended_verdicts(
 
 
 def recommendations(verdicts: pd.DataFrame) -> Iterator[tuple[Any, str]]:
-    """The first row of each threat without its defence that has a recommendation, and that; verdicts: `verdict.csv`,
-    of an earlier study without that column, too."""
+    """A row of each threat that has a recommendation, that without a defence if there is one, and the recommendation.
+
+    verdicts: `verdict.csv`, of an earlier study without that column, too.
+    """
     if "recommendation" in verdicts and verdicts["recommendation"].notna().any():
         for rows in frontiers(verdicts):
-            first = next(_rows(rows))
+            first = next(_rows(rows.sort_values("defence", key=lambda names: names != "none", kind="stable")))
             yield first, str(first.recommendation)
+
+
+def in_brief(recommendation: str) -> str:
+    """What to set, what that promises and whether other victims bear it out: `home (share=1): bounded; unconfirmed`."""
+    setting, _, rest = recommendation.partition(": ")
+    if setting == "none":
+        return setting
+    promised, confirmed, *_ = rest.split("; ")
+    return f"{setting}: {promised.partition(':')[0]}; {confirmed.split(':')[0].split()[0]}"
 
 
 def _halves(attacks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
