@@ -45,14 +45,12 @@ from snakemake_executor_plugin_submitit.submitter import FullError, Ready, Rejec
 from snakemake_executor_plugin_submitit.takeover import note_locks
 
 MOST_INPUTS = 200  # of a job, that are told by their content; the others are told by their time
-FORKED_S = 0.1  # between two looks at forked tasks
+FORKED_S, LOCAL_S = 0.05, 0.5  # between two looks at forked tasks, and at others of this machine
 KEEP_S = 24 * 3600.0  # so long the files of a finished submission are kept: one of its tasks may be requeued late
 
 
 class Executor(ReportingExecutor):
     """Runs jobs through submitit. Raises: WorkflowError at bad settings, and where a controller is at work."""
-
-    ready = False  # the base class starts to poll before __post_init__ has run
 
     def __post_init__(self) -> None:
         defaults = with_defaults(cast(ExecutorSettings, self.workflow.executor_settings), os.environ)
@@ -85,9 +83,10 @@ class Executor(ReportingExecutor):
                 self.submitter.forks = Forks(self.base, self.settings.modules)
             except ForkError as error:
                 raise WorkflowError(str(error)) from None
-            self.next_seconds_between_status_checks = FORKED_S  # a job may be over in less than Snakemake's own pause
-        interval = 0.5 if self.settings.cluster != "slurm" else float(self.settings.status_interval or 0)
-        interval = FORKED_S if self.settings.fork_server else interval
+        interval = float(self.settings.status_interval or 0)
+        if self.settings.cluster != "slurm":  # jobs may be over in less than Snakemake's own pause
+            interval = FORKED_S if self.settings.fork_server else LOCAL_S
+            self.next_seconds_between_status_checks = interval
         returns = self.settings.requeue == "always"
         self.watch = Watch(str(self.settings.cluster), interval, float(self.settings.lost_after or 120), returns)
         self.watch.say = self.logger.warning

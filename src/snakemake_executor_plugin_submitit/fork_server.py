@@ -62,7 +62,8 @@ def _import_all(modules: list[str]) -> str | None:
         return f"{type(error).__name__}: {error}"
     from snakemake import cli
 
-    cli.get_argument_parser()  # it loads all plugins
+    parser, make_parser = cli.get_argument_parser(), cli.get_argument_parser  # it loads all plugins
+    cli.get_argument_parser = lambda profiles=None: make_parser(profiles) if profiles else parser
     for name in OF_A_JOB:
         with suppress(ImportError):  # of other versions of Snakemake
             import_module(name)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ def preload(modules: list[str]) -> None:
     """Import modules, so that forks have them; once for all cells of a task."""
     for name in modules:
         importlib.import_module(name)
+    blas()
 
 
 def run_in_fork(script: str, threads: int, temporary: str | None, bench_record: Any) -> int:
@@ -74,8 +76,16 @@ def set_up_fork(threads: int, temporary: str | None) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].default_generator.seed()
         sys.modules["torch"].set_num_threads(threads)  # read from the environment when it was imported
+    if blas():
+        blas().limit(limits=threads)  # likewise
+
+
+@cache
+def blas() -> Any:
+    """The BLAS and OpenMP libraries that are loaded by now; None without `threadpoolctl`. Looking takes 20 ms."""
     if "threadpoolctl" in sys.modules or importlib.util.find_spec("threadpoolctl"):
-        importlib.import_module("threadpoolctl").threadpool_limits(threads)  # of BLAS libraries, likewise
+        return importlib.import_module("threadpoolctl").ThreadpoolController()
+    return None
 
 
 def exit_with(work: Callable[[], int | None]) -> NoReturn:

@@ -1,5 +1,6 @@
 """What Snakemake is told about its jobs, and what it has taken note of."""
 
+import asyncio
 from typing import Any, cast
 
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -14,8 +15,13 @@ from snakemake_executor_plugin_submitit.signature import members
 class ReportingExecutor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
     """Reports jobs. rows: of the journal, of each job that Snakemake has not taken note of yet."""
 
+    ready = False  # the base class starts to poll before __post_init__ has run
     journal: Journal
     rows: dict[JobExecutorInterface, dict[str, Any]]
+
+    async def sleep(self) -> None:
+        """Wait between two looks at the jobs, not for long while the executor is being set up."""
+        await (super().sleep() if self.ready else asyncio.sleep(0.05))
 
     def _watch_job(self, job: JobExecutorInterface, row: dict[str, Any]) -> None:
         self.rows[job] = row
