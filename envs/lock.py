@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 ENVS = Path(__file__).resolve().parent
 PYTHON = "3.11"
+RULES = ("search", "slurm")  # extras that the workflow's own rules need
 TORCH = re.compile(r"(torch|triton|nvidia-(?!ml-py).*|cuda-.*)$")  # nvidia-ml-py is Python alone, and small
 
 
@@ -60,7 +61,7 @@ def conda_file(dependencies: list[str], lock: str) -> str:
         if canonicalize_name(pin.name) in direct and (pin.marker is None or pin.marker.evaluate(linux)):
             pins.append(f"      - {pin.name}{pin.specifier}\n")
     return (
-        "# Written by envs/lock.py: the direct dependencies of pyproject.toml, at the versions of the lock.\n"
+        "# Written by envs/lock.py: the dependencies of the rules in pyproject.toml, at the versions of the lock.\n"
         "channels:\n  - conda-forge\n  - nodefaults\n"
         f"dependencies:\n  - python={PYTHON}\n  - pip\n  - pip:\n" + "".join(sorted(pins))
     )
@@ -77,7 +78,7 @@ def main() -> None:
         constraint = Path(folder, "constraint.txt")
         constraint.write_text(f"torch=={torch}\n")
         lock = compile_requirements(
-            ["pyproject.toml", "--group", "dev", "--constraint", str(constraint)],
+            ["pyproject.toml", "--all-extras", "--group", "dev", "--constraint", str(constraint)],
             requirements.read_text() + cuda.read_text(),
             upgrade,
         )
@@ -90,7 +91,9 @@ def main() -> None:
     requirements.write_text(parts[False])
     cuda.write_text(parts[True])
     uv.write_text(installer)
-    (ENVS / "scatterproof.yaml").write_text(conda_file(project["dependencies"], lock))
+    extras = project["optional-dependencies"]
+    rules = [*project["dependencies"], *(each for extra in RULES for each in extras[extra])]
+    (ENVS / "scatterproof.yaml").write_text(conda_file(rules, lock))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_an_attack_is_marked_by_its_controls_once_the_study_has_them(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "scatterproof.command.main.group_sums", lambda costs, by, _: [("refine+layer", cost_summary(costs, 1)[-1])]
+        "scatterproof.command.show_cost.group_sums", lambda costs, by, _: [("refine+layer", cost_summary(costs, 1)[-1])]
     )
     assert main(["cost", "--study", "tiny", "--by", "attack"]) == 0
     assert "refine+layer" in capsys.readouterr().out

@@ -17,7 +17,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "envs").glob("*.txt"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DIRECT = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+DIRECT = [Requirement(line) for line in [*PYPROJECT["project"]["dependencies"], *EXTRAS["search"], *EXTRAS["slurm"]]]
 DEVELOPMENT = [Requirement(line) for line in PYPROJECT["dependency-groups"]["dev"]]
 BUILD = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
 
@@ -118,3 +119,13 @@ def test_installing_compiles_what_jobs_import() -> None:
     found = subprocess.run([sys.executable, "-c", find], check=True, capture_output=True, text=True)
     for source in found.stdout.split():
         assert Path(importlib.util.cache_from_source(source)).exists(), source
+
+
+def test_what_catalogs_and_citations_read_is_in_step() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["title"].lower() == PYPROJECT["project"]["name"]
+    assert (cited["version"], cited["license"]) == (PYPROJECT["project"]["version"], PYPROJECT["project"]["license"])
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    flag, path = usage["mandatory-flags"]["flags"].split()
+    assert flag == "--configfile" and (ROOT / path).exists()
+    assert {"conda", "singularity", "singularity+conda"} == set(usage["software-stack-deployment"])

@@ -15,6 +15,7 @@ import torch
 
 from scatterproof.attacks.search.base import Progress, SearchAttack
 from scatterproof.config.settings.search import ReinforceSettings
+from scatterproof.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -36,8 +37,10 @@ class Reinforce(SearchAttack[ReinforceSettings]):
     Settings = ReinforceSettings
 
     def start(self, search: Progress) -> None:
-        from scatterproof.attacks.search.exchange_env import Frontier
-
+        try:
+            from scatterproof.attacks.search.exchange_env import Frontier
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("the attack reinforce", "search", error) from None
         filling = search.first_filling()
         fitness = float(search.score(filling[None])[0])
         walks = [{"filling": filling, "fitness": fitness, "steps": 0} for _ in range(self.settings.walks)]
