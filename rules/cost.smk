@@ -1,5 +1,5 @@
 # In:  the cost records, the executor's journal, SLURM's accounting; victim.csv for the minutes of retraining
-# Out: tables/cost.csv, cost_summary.csv, cost_groups.csv, cost_waste.csv; figures/cost.svg and .png
+# Out: tables/cost.csv, cost_summary.csv, cost_groups.csv, cost_waste.csv; figures/cost.svg, .pdf and .png
 # records/sacct.csv, what accounting has said, is no output: Snakemake would delete it before the rule runs again.
 
 
@@ -19,6 +19,7 @@ rule tabulate_costs:
             category="Figures",
             labels={"figure": "What every stage cost beside training one victim"},
         ),
+        pdf=f"{RESULTS}/figures/cost.pdf",
         png=f"{RESULTS}/figures/cost.png",
     log:
         f"{RESULTS}/logs/tabulate_costs.log",

@@ -1,5 +1,5 @@
 # In:  the tables of every stage
-# Out: tables/threshold.csv; figures/*.svg and *.png; report/index.html
+# Out: tables/threshold.csv; figures/*.svg, *.pdf and *.png; report/index.html
 
 SEARCHED = ["search"] if STUDY.search.grids else []
 PLATEAU = ["plateau"] if STUDY.plateau.correct else []
@@ -69,6 +69,7 @@ rule draw_figures:
             )
             for name, title in FIGURES.items()
         ],
+        pdf=[f"{RESULTS}/figures/{name}.pdf" for name in FIGURES],
         png=[f"{RESULTS}/figures/{name}.png" for name in FIGURES],
     log:
         f"{RESULTS}/logs/draw_figures.log",

@@ -218,7 +218,7 @@ def test_every_file_that_is_linked_is_there(page: Path, window: Browser) -> None
     window.open(page, 1280, 800)
     named_files = window.run("return [...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))")
     beside = {name for name in named_files if not name.startswith(("#", "https://"))}
-    assert {"attacks.csv", "verdict.csv", "attacks.svg", "attacks.png"} <= beside
+    assert {"attacks.csv", "verdict.csv", "attacks.svg", "attacks.pdf", "attacks.png"} <= beside
     assert all((page.parent / name).exists() for name in beside)
 
 

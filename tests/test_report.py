@@ -267,7 +267,7 @@ def test_figures_are_the_same_bytes_each_time(
     tables: dict[str, pd.DataFrame], drawn: dict[str, Path], tmp_path: Path
 ) -> None:
     for name, again in draw_all(tables, tmp_path).items():
-        for suffix in (".svg", ".png"):
+        for suffix in (".svg", ".pdf", ".png"):
             first, second = drawn[name].with_suffix(suffix).read_bytes(), again.with_suffix(suffix).read_bytes()
             assert len(first) > 3000 and first == second
 
@@ -395,10 +395,12 @@ def test_tables_and_figures_are_linked_where_their_files_lie(
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/prune.csv").write_text("")
     files = addresses([tmp_path / "tables/prune.csv", *drawn.values()], tmp_path / "report/index.html")
-    assert files["prune.csv"] == "../tables/prune.csv" and "prune.pdf" not in files
+    assert files["prune.csv"] == "../tables/prune.csv"
+    (tmp_path / "tables/alone.svg").write_text("")
+    assert list(addresses([tmp_path / "tables/alone.svg"], tmp_path / "report/index.html")) == ["alone.svg"]
     page = build_page(tables, drawn, provenance(STUDY, tables, "x", tmp_path), files)
     linked = {link for link in Page(page).links if not link.startswith(("#", "https://"))}
-    assert linked == set(files.values()) and len(linked) == 1 + 2 * len(drawn)
+    assert linked == set(files.values()) and len(linked) == 1 + 3 * len(drawn)
     (tmp_path / "report").mkdir()
     assert all((tmp_path / "report" / link).exists() for link in linked)
 

@@ -39,11 +39,12 @@ def test_it_leaves_tables_figures_and_a_page(finished: Finished) -> None:
     folder = finished.folder / RESULTS
     assert {path.stem for path in (folder / "tables").iterdir()} == {*TABLES, *TIMED}
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{n}.{k}" for n in FIGURES for k in ("svg", "png")
+        f"{n}.{k}" for n in FIGURES for k in ("svg", "pdf", "png")
     }
     for name in FIGURES:
         assert "</svg>" in (folder / "figures" / f"{name}.svg").read_text()
         with Image.open(folder / "figures" / f"{name}.png") as image:
+            assert min(image.info["dpi"]) > 299
             image.verify()
     assert "</html>" in (folder / "report" / "index.html").read_text()
     assert f"The report is {RESULTS}/report/index.html" in finished.output

@@ -1,6 +1,6 @@
-"""The figures of a study, each saved as .svg and .png.
+"""The figures of a study, each saved as .svg, .pdf and .png.
 
-Every `draw_*` takes tidy tables and the path of the .svg, writes that and the .png beside it, and returns the path.
+Every `draw_*` takes tidy tables and the path of the .svg, writes that and the others beside it, and returns the path.
 The bytes depend on the tables alone; an empty selection makes a figure that says so. Panels stand above each other, so
 that a figure can be read on a phone.
 Colours: Okabe & Ito's palette for colour-blind readers, https://jfly.uni-koeln.de/color/.
@@ -51,8 +51,9 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.dpi": 100,
-    "savefig.dpi": 160,
+    "savefig.dpi": 300,
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "svg.hashsalt": "scatterproof",
 }
 _LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
@@ -184,7 +185,7 @@ def draw_theory(theory: pd.DataFrame, block_size: int, svg: Path) -> Path:
 
 @contextmanager
 def panels(titles: list[str], svg: Path, height: float = 3.0, share_x: bool = True) -> Iterator[dict[str, Axes]]:
-    """Panels above each other, by title; saved as .svg and .png when done. No titles: a panel that says so."""
+    """Panels above each other, by title; saved as .svg, .pdf and .png when done. No titles: a panel that says so."""
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
         figure = Figure(figsize=(WIDTH, height * len(titles) + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
@@ -197,6 +198,8 @@ def panels(titles: list[str], svg: Path, height: float = 3.0, share_x: bool = Tr
         yield axes
         with atomic(svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+        with atomic(svg.with_suffix(".pdf")) as temporary:
+            figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
         with atomic(svg.with_suffix(".png")) as temporary:
             figure.savefig(temporary, format="png")
 
