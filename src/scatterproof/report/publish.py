@@ -58,7 +58,7 @@ def how_made(study: Study, tables: Mapping[str, pd.DataFrame], command: str, rep
     )
     return (
         f"# How {study.study} was made\n\n{facts}\n\n"
-        "Minutes of the jobs that ended well, and of the GPUs that were allocated to any:\n\n"
+        "Minutes of the jobs that succeeded. Allocated GPU-minutes count failed jobs, too:\n\n"
         "| stage | jobs | device-minutes | GPU-minutes | allocated GPU-minutes |\n|---|---|---|---|---|\n"
         f"{rows}\n\n```yaml\n{made['config']}```\n"
     )
