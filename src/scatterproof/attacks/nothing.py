@@ -105,7 +105,7 @@ def score(puzzle: Puzzle, logits: torch.Tensor) -> float:
     finite."""
     if puzzle.threat.knows != "none":
         return -held_out_loss(logits, targets(puzzle)[: len(logits)].to(logits.device))
-    if puzzle.task == "regression":  # numbers say nothing of an input that could be weighed
+    if puzzle.task in ("regression", "embedding"):  # numbers say nothing of an input that could be weighed
         return 0.0 if bool(logits.isfinite().all()) else -torch.inf
     values = logits.double()
     chances = values.softmax(1) if puzzle.task == "classification" else values.sigmoid()

@@ -20,6 +20,8 @@ SCORES: dict[Task, str] = {
     "classification": "The score is the share of right answers among {} classes.",
     "multilabel": "The score is the share of right answers to whether each of {} labels holds.",
     "regression": "The score is the share of {} numbers an input that are right within half a standard deviation.",
+    "embedding": "The score is the mean cosine between the vectors of {} numbers and the model's own, whose score is "
+    "100 % by definition; guessing is the best single vector.",
 }
 
 
@@ -73,7 +75,7 @@ def _comes_back(each: LayerEstimate) -> bool:
 
 def score_words(victim: Victim) -> str:
     """What the model's score is, in one sentence."""
-    if not victim.labelled:
+    if not victim.labelled and victim.dataset.task != "embedding":
         return (
             f"The data name no answers, so the model's own are right: which of {victim.dataset.classes} texts it finds "
             "nearest. Its score is 100 % by definition."

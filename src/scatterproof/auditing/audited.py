@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scatterproof.victims.hf.dataset_folder import has_texts, is_dataset_folder
 from scatterproof.victims.hf.folder import HfFolder
 from scatterproof.victims.inputs import input_kind
 from scatterproof.victims.models import answer, build_model, find_layers, largest_layer
+from scatterproof.victims.tasks import answers
 
 BUILT_IN = ("digits", "cifar100")
 TEXT = (".txt", ".tsv", ".text")
@@ -62,16 +63,21 @@ def read_victim(
     length: int | None = None,
     index: Path | None = None,
     model_args: dict[str, Any] | None = None,
-    task: LabelTask | None = None,
+    task: LabelTask | Literal["embedding"] | None = None,
 ) -> Victim:
     """The model that is named as `victim.model` names it, and data: `digits`, `cifar100`, or a file or folder.
 
     Raises: UserError, in one line.
     """
     config = victim_config(model, checkpoint, width, input_size, model_args)
-    about = data_config(model, data, input_size, length, index, task)
+    about = data_config(model, data, input_size, length, index, None if task == "embedding" else task)
     folder = HfFolder.read(model) if config.kind == "checkpoint" and config.checkpoint is None else None
-    if folder is not None and folder.task == "retrieval":
+    encoder = folder is not None and folder.task == "retrieval"
+    if task == "embedding":
+        if not encoder or index is not None:
+            raise AuditError(f"--task embedding: is for a sentence encoder without --index, not '{model}'")
+        return _embedder(config, about)
+    if encoder:
         return _encoder(config, about)
     dataset = read_dataset(about)
     config = with_named(config, dataset)
@@ -220,6 +226,39 @@ def _encoder(config: VictimConfig, about: DatasetConfig) -> Victim:
         own = logits_on(model, config, dataset, dataset.test.images).argmax(1)
         dataset = replace(dataset, test=Split(dataset.test.images, own))
     return Victim(config, dataset, model, lines.targets is not None, about.noun)
+
+
+def _embedder(config: VictimConfig, about: DatasetConfig) -> Victim:
+    """A sentence encoder whose own vectors are right: a text's score is the cosine to the vector that it has there."""
+    from scatterproof.victims.hf.text import Tokenizer, read_lines
+    from scatterproof.victims.hf.text_network import EMBEDDING, hf_network
+
+    if about.path is None or about.tokenizer is None:
+        raise AuditError(f"--data '{about.path or about.kind}': --task embedding is of texts, expected text")
+    lines, tokenizer = read_lines(Path(about.path)), Tokenizer(about.tokenizer)
+    if lines.targets is not None:
+        raise AuditError(f"--data '{about.path}': has targets, expected texts alone for --task embedding")
+    config = config.model_copy(update={"model_args": config.model_args | {"answers": EMBEDDING}})
+    model = hf_network(config, 0, weights=True)
+    inputs = tokenizer.sentences(lines.texts, min(about.length or 64, model.longest))
+    inputs = inputs[torch.from_numpy(np.random.default_rng(about.split_seed).permutation(len(inputs)))]
+    test = min(MOST_TEST, len(inputs) // 2)
+    none = Split(inputs[:0], torch.zeros(0, 0, dtype=torch.float64))
+    dataset = Dataset(
+        name=Path(about.path).stem,
+        classes=0,
+        victim=none,
+        pirate=none,
+        test=none,
+        mean=(),
+        std=(),
+        source=str(about.path),
+        split_seed=about.split_seed,
+    )
+    own = answers(logits_on(model, config, dataset, inputs), EMBEDDING)
+    victim, first, rest = (Split(inputs[part], own[part]) for part in (slice(0), slice(test), slice(test, None)))
+    dataset = replace(dataset, classes=own.shape[1], victim=victim, pirate=rest, test=first)
+    return Victim(config, dataset, model, False, about.noun)
 
 
 def _of_index(targets: Sequence[str], indexed: Sequence[str]) -> torch.Tensor:

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, metavar="TOKENS", help="of a text at most; default 64")
     parser.add_argument("--index", type=Path, metavar="FILE", help="texts, one a line, that a .tsv's targets are of")
     parser.add_argument(
-        "--task", choices=["classification", "multilabel", "regression"], help="of arrays; default classification"
+        "--task",
+        choices=["classification", "multilabel", "regression", "embedding"],
+        help="of arrays, classification by default; embedding: of a sentence encoder, by the cosine to its own vectors",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle; default %(default)s")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default %(default)s")

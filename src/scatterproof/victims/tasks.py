@@ -5,6 +5,8 @@ multilabel      bool [N, K]: each of K labels holds or not; a logit above zero s
                 of an input's labels that are right.
 regression      float32 [N, K]: K numbers; each is right within half a standard deviation of its targets. The score is
                 the share of an input's numbers that are right.
+embedding       float64 [N, d]: a unit vector each, the victim's own. The score is the cosine to it, 0 where that is
+                negative.
 """
 
 from typing import Literal, get_args
@@ -12,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch.nn import functional as F
 
-Task = Literal["classification", "multilabel", "regression"]
+Task = Literal["classification", "multilabel", "regression", "embedding"]
 TASKS: tuple[Task, ...] = get_args(Task)
 WITHIN = 0.5  # standard deviations of the targets
 
@@ -25,12 +27,14 @@ def task_of(labels: torch.Tensor) -> Task:
         return "multilabel"
     if labels.dtype == torch.float32 and labels.ndim == 2:
         return "regression"
+    if labels.dtype == torch.float64 and labels.ndim == 2:
+        return "embedding"
     raise ValueError(f"labels {labels.dtype} {list(labels.shape)}: of no task that is known")
 
 
 def is_task(labels: torch.Tensor) -> bool:
     """Whether these are labels of a task."""
-    return (labels.dtype, labels.ndim) in ((torch.int64, 1), (torch.bool, 2), (torch.float32, 2))
+    return (labels.dtype, labels.ndim) in ((torch.int64, 1), (torch.bool, 2), (torch.float32, 2), (torch.float64, 2))
 
 
 def outputs_of(labels: torch.Tensor) -> int:
@@ -46,18 +50,23 @@ def loss(
     smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy, with this label smoothing; or binary cross-entropy or squared error, the mean over an input's
-    labels. Of each input [N], or reduced over the inputs. labels: of a class also chances [N, classes]."""
+    labels; or one less the cosine. Of each input [N], or reduced over the inputs. labels: of a class also chances
+    [N, classes]."""
     if task == "classification":
         return F.cross_entropy(outputs, labels, reduction=reduction, label_smoothing=smoothing)
     if task == "multilabel":
         each = F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), reduction="none").mean(1)
+    elif task == "embedding":
+        each = 1 - F.cosine_similarity(outputs, labels.to(outputs.dtype))
     else:
         each = (outputs - labels).square().mean(1)
     return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
 
 
 def answers(outputs: torch.Tensor, task: Task) -> torch.Tensor:
-    """What outputs [N, K] say: a class int64 [N], labels bool [N, K], or numbers [N, K]."""
+    """What outputs [N, K] say: a class int64 [N], labels bool, numbers, or unit vectors float64 [N, K]."""
+    if task == "embedding":
+        return F.normalize(outputs.double(), dim=-1)
     return outputs.argmax(-1) if task == "classification" else outputs > 0 if task == "multilabel" else outputs
 
 
@@ -70,6 +79,8 @@ def agreement(answered: torch.Tensor, others: torch.Tensor, scale: torch.Tensor 
     """[N] from 0 to 1: how far answers are these others, or the labels themselves. scale: `spread` of all labels."""
     if scale is not None:
         return ((answered - others).abs() <= WITHIN * scale).double().mean(-1)
+    if others.dtype == torch.float64:
+        return (answered * others).sum(-1).clamp(0, 1)
     same = (answered == others).double()
     return same if others.dtype == torch.int64 else same.mean(-1)
 
@@ -82,6 +93,8 @@ def chance(labels: torch.Tensor) -> float:
     if task == "multilabel":
         held = labels.double().mean(0)
         return float(torch.maximum(held, 1 - held).mean())
+    if task == "embedding":  # of all vectors their mean's direction has the largest mean cosine
+        return float(agreement(F.normalize(labels.mean(0), dim=0), labels).mean())
     scale = spread(labels)
     assert scale is not None
     shares = []

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from scatterproof.victims.hf.folder import ENCODER_ALONE, HfFolder, Task
 from scatterproof.victims.vision import allow_torchvision
 
 SHARPNESS = 20.0  # of a cosine as a logit: sentence-transformers' own scale in training
+EMBEDDING: Literal["embedding"] = "embedding"  # `victim.model_args.answers` of an encoder that looks nothing up
 EXAMPLE = (3, 7)  # token ids that the network is traced on
 
 
@@ -95,18 +96,12 @@ class NextToken(TextNetwork):
         return logits
 
 
-class SentenceEncoder(TextNetwork):
-    """Cosines with the vectors of an index [classes, d], as logits: which of its texts is nearest.
+class Embedder(TextNetwork):
+    """Unit vectors [N, d] of texts."""
 
-    The index is made once, by the victim, as the owner of a search engine makes it.
-    """
-
-    index: torch.Tensor
-
-    def __init__(self, classes: int, pooling: str, width: int, *about: Any) -> None:
+    def __init__(self, pooling: str, *about: Any) -> None:
         super().__init__(*about)
         self.pooling = pooling
-        self.register_buffer("index", torch.zeros(classes, width))
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Unit vectors [N, d]."""
@@ -115,6 +110,22 @@ class SentenceEncoder(TextNetwork):
             return F.normalize(hidden[:, 0], dim=1)
         real = self.real(ids)[..., None].to(hidden.dtype)
         return F.normalize((hidden * real).sum(1) / real.sum(1).clamp(min=1), dim=1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids)
+
+
+class SentenceEncoder(Embedder):
+    """Cosines with the vectors of an index [classes, d], as logits: which of its texts is nearest.
+
+    The index is made once, by the victim, as the owner of a search engine makes it.
+    """
+
+    index: torch.Tensor
+
+    def __init__(self, classes: int, pooling: str, width: int, *about: Any) -> None:
+        super().__init__(pooling, *about)
+        self.register_buffer("index", torch.zeros(classes, width))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return SHARPNESS * self.embed(ids) @ self.index.T
@@ -162,14 +173,17 @@ def hf_network(config: VictimConfig, classes: int, weights: bool = False) -> Tex
             f"victim.input_size {config.input_size}: victim.model '{config.model}' takes images of {folder.image_size} "
             f"pixels a side, expected {folder.image_size}"
         )
-    return _wrapped(body, folder, task, settings, classes, config.input_size).eval()
+    alone = task == "retrieval" and config.model_args.get("answers") == EMBEDDING
+    return _wrapped(body, folder, EMBEDDING if alone else task, settings, classes, config.input_size).eval()
 
 
-def _wrapped(body: nn.Module, folder: HfFolder, task: Task, settings: Any, classes: int, size: int) -> TextNetwork:
+def _wrapped(
+    body: nn.Module, folder: HfFolder, task: Task | Literal["embedding"], settings: Any, classes: int, size: int
+) -> TextNetwork:
     longest = int(getattr(settings, "max_position_embeddings", None) or 2**15)
     if settings.model_type in ("roberta", "xlm-roberta", "camembert"):
         longest -= 2  # their positions begin behind the padding's
-    architecture = f"{type(body).__name__} {classes} {folder.pooling} {settings.to_json_string()}"
+    architecture = f"{type(body).__name__} {task} {classes} {folder.pooling} {settings.to_json_string()}"
     about = (body, getattr(settings, "pad_token_id", None), architecture, longest)
     if task == "images":
         return ImageClassifier(size, *about)
@@ -182,6 +196,8 @@ def _wrapped(body: nn.Module, folder: HfFolder, task: Task, settings: Any, class
                 f"victim.model 'hf:{folder.path}' knows {vocabulary} tokens, but the dataset has the id {classes - 1}"
             )
         return NextToken(classes, *about)
+    if task == EMBEDDING:
+        return Embedder(folder.pooling, *about)
     return SentenceEncoder(classes, folder.pooling, int(settings.hidden_size), *about)
 
 
