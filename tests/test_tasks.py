@@ -36,7 +36,15 @@ OTHER = ("multilabel", "regression")
 def labels_of(task: str, count: int = 400, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randn(count, OUTPUTS, generator=generator)
-    return {"classification": numbers.argmax(1), "multilabel": numbers > 0.5, "regression": numbers}[task]
+    own = nn.functional.normalize(numbers.double(), dim=1)
+    return {"classification": numbers.argmax(1), "multilabel": numbers > 0.5, "regression": numbers, "embedding": own}[
+        task
+    ]
+
+
+def wrong(task: str, outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs of a network that is never right, made of those of one that always is."""
+    return {"classification": outputs.roll(1, 1), "regression": outputs + 10}.get(task, -outputs)
 
 
 def perfect(task: str, labels: torch.Tensor) -> torch.Tensor:
@@ -53,21 +61,21 @@ def test_scores_run_from_nothing_right_to_all_right(task: str, seed: int) -> Non
     labels = labels_of(task, seed=seed)
     outputs, scale = perfect(task, labels), spread(labels)
     assert task_of(labels) == task
-    assert agreement(answers(outputs, task), labels, scale).min() == 1
-    wrong = {"classification": outputs.roll(1, 1), "multilabel": -outputs, "regression": outputs + 10}[task]
-    assert agreement(answers(wrong, task), labels, scale).max() == 0
-    assert loss(outputs, labels, task) < loss(wrong, labels, task)
-    each = loss(wrong, labels, task, "none")
-    torch.testing.assert_close(loss(wrong, labels, task), each.mean())
-    torch.testing.assert_close(loss(wrong, labels, task, "sum"), each.sum())
+    assert float(agreement(answers(outputs, task), labels, scale).min()) == pytest.approx(1)
+    others = wrong(task, outputs)
+    assert agreement(answers(others, task), labels, scale).max() == 0
+    assert loss(outputs, labels, task) < loss(others, labels, task)
+    each = loss(others, labels, task, "none")
+    torch.testing.assert_close(loss(others, labels, task), each.mean())
+    torch.testing.assert_close(loss(others, labels, task, "sum"), each.sum())
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_half_of_the_inputs_right_is_half_the_score(task: str) -> None:
     labels = labels_of(task)
     outputs = perfect(task, labels)
-    outputs[::2] = {"classification": outputs.roll(1, 1), "multilabel": -outputs, "regression": outputs + 10}[task][::2]
-    assert float(agreement(answers(outputs, task), labels, spread(labels)).mean()) == 0.5
+    outputs[::2] = wrong(task, outputs)[::2]
+    assert float(agreement(answers(outputs, task), labels, spread(labels)).mean()) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -81,6 +89,11 @@ def test_chance_is_the_best_that_one_answer_can_do(task: str, seed: int) -> None
         constants = [torch.tensor(each) for each in range(OUTPUTS)]
     elif task == "multilabel":
         constants = [torch.tensor([bool(bits >> bit & 1) for bit in range(OUTPUTS)]) for bits in range(2**OUTPUTS)]
+    elif task == "embedding":
+        every_way = nn.functional.normalize(labels_of(task, 2000, seed + 1), dim=1)
+        best_tried = float((every_way @ labels.T).clamp(0, 1).mean(1).max())
+        assert best_tried - 1e-9 <= level <= best_tried + 0.02
+        return
     else:
         best = [
             max(float(((column - c).abs() <= 0.5 * width).double().mean()) for c in torch.linspace(-3, 3, 601))
