@@ -151,9 +151,14 @@ def started(folder: Path, script: str) -> "subprocess.Popen[bytes]":
     """Snakemake, with two scripts at work."""
     script = f"import os\nopen(f'pid.{{os.getpid()}}.{{os.getppid()}}', 'w').close()\n{script}"
     process = subprocess.Popen(
-        command(folder, script, 2), cwd=folder, env=environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        command(folder, script, 2),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in a background
+    )
     while len(list(folder.glob("pid.*"))) < 2:
         assert process.poll() is None
         time.sleep(0.1)

@@ -395,7 +395,10 @@ def test_a_killed_controllers_jobs_go_on_each_on_its_own_cluster(
     refused = controller(project, "--set-resources", "a:clusters=alhpa", "b:slurm_partition=gpus")
     said = refused.communicate(timeout=200)[0]
     assert refused.returncode == 1 and not site.calls("sbatch")
-    assert "rule a: cluster 'alhpa' does not exist" in said and ": partition 'gpus' does not exist on beta" in said
+    assert (
+        "rule a, resource clusters: 'alhpa' does not exist" in said
+        and ": partition 'gpus' does not exist on beta" in said
+    )
     first = controller(project)
     while len(list(project.glob(".submitit/jobs/*/0.run1"))) < 2 and first.poll() is None:
         time.sleep(0.2)
