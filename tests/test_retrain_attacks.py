@@ -322,6 +322,7 @@ def test_a_network_that_cannot_be_cut_is_retrained_whole_and_probed_never() -> N
 # The controls, and the study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knows", ["labels", "logits"])
 def test_blocks_pass_their_controls(knows: str) -> None:
     """Found where a leak is planted, and nothing where the layer is drawn at random."""

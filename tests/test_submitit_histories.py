@@ -161,10 +161,12 @@ def _live_through(project: Project, history: list[set[str]], ended: bool) -> Non
     assert project.runs() == project.starts, "an unchanged job was ended and started again\n" + log.read_text()
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_computed_anew_and_nothing_else(tmp_path: Path) -> None:
     live_through(tmp_path / "project", [{"by_run", "by_threads", "by_group", "by_input"}])
 
 
+@pytest.mark.slow
 def test_what_ended_while_no_controller_lived_counts_only_if_it_is_still_wanted(tmp_path: Path) -> None:
     live_through(tmp_path / "project", [{"by_run", "by_threads", "by_config", "by_input"}], ended=True)
 

@@ -77,6 +77,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_no_two_jobs_share_a_gpu(tmp_path: Path) -> None:
     """Each job lives alone in a folder named by its GPU, which mkdir would refuse to make twice."""
     shell = "mkdir gpu$CUDA_VISIBLE_DEVICES && sleep 1 && rmdir gpu$CUDA_VISIBLE_DEVICES && echo done > {output}"
@@ -92,6 +93,7 @@ def test_more_gpus_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
     assert "this machine has 1 GPUs to hand out; --submitit-gpus N sets" in log
 
 
+@pytest.mark.slow
 def test_jobs_outlive_a_killed_controller_and_are_taken_up_again(tmp_path: Path) -> None:
     shell = "echo x >> runs.{wildcards.i}; sleep 25; echo {wildcards.i} > {output}"
     process = start(tmp_path, shell)
@@ -242,6 +244,7 @@ rule read:
 """
 
 
+@pytest.mark.slow
 def test_wildcards_reach_a_job_as_they_are(tmp_path: Path) -> None:
     """Quotes, commas, backslashes: in targets, in files that are waited for, in ones that are deleted."""
     snakefile = ODD.replace('input: [f"out/{value}.txt" for value in VALUES], ', "input: ")
